@@ -1,0 +1,4 @@
+std = "lua54"
+cache = false
+max_line_length = 132
+files["spec"] = { std = "+busted" }

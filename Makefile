@@ -1,0 +1,92 @@
+# neap: make run | test | bench | lint | install | clean | deps; SAN=1 builds with ASan and UBSan, TSAN=1 with ThreadSanitizer.
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+
+B := build$(if $(SAN),/san)$(if $(TSAN),/tsan)
+CC ?= cc
+PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl openssl sqlite3 zlib
+CFLAGS ?= -O2 -g
+SANFLAGS := $(if $(SAN),-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1) \
+            $(if $(TSAN),-fsanitize=thread -O1)
+ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror=implicit-function-declaration -D_GNU_SOURCE \
+             -DNP_VERSION='"$(VERSION)"' -DNP_PLUGINS='"$(PREFIX)/share/neap/plugins"' -Icore $(CFLAGS) $(SANFLAGS) -pthread $(shell pkg-config --cflags $(PKGS))
+LIBS = $(shell pkg-config --libs $(PKGS)) -pthread -lm -ldl
+
+SRC   := $(wildcard core/*/*.c)
+LUA   := $(wildcard core/*/*.lua)
+OBJ   := $(SRC:%.c=$B/%.o) $(LUA:%=$B/%.o)
+TESTS := $(patsubst spec/core/%.c,$B/test/%,$(wildcard spec/core/*_test.c))
+TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
+
+# What Debian 12 has to have: to build and run, to test, to compare with in `make bench`.
+DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
+DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps
+DEPS_BENCH := nginx libnginx-mod-http-lua lua-cjson nodejs npm linux-perf
+
+.PHONY: all run test bench lint install clean deps deps-run deps-test deps-bench
+all: $B/neap
+
+$B/neap: $B/core/main.o $B/libneap.a
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
+$B/libneap.a: $(OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$B/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+$B/%.lua.o: %.lua
+	@mkdir -p $(@D)
+	ld -r -b binary -z noexecstack -o $@ $<
+$B/test/%: spec/core/%.c $B/libneap.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Ispec/core -MMD -MP -o $@ $< $B/libneap.a $(LIBS)
+$B/tools/%: spec/tools/%.c $B/libneap.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -rdynamic -o $@ $< $B/libneap.a $(LIBS)
+-include $(shell find $B -name '*.d' 2>/dev/null)
+
+deps: deps-run deps-test
+# $(call install_missing,packages): installs what dpkg does not know of, as root or by sudo.
+define install_missing
+	@if ! command -v apt-get >/dev/null; then \
+	  echo "neap: no apt-get here. Install what stands for these Debian packages, then run make again:"; echo "  $(1)"; exit 0; fi; \
+	missing=; for p in $(1); do [ "$$(dpkg-query -W -f='$${db:Status-Abbrev}' $$p 2>/dev/null | cut -c1-2)" = ii ] || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "neap: installing Debian packages:$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else \
+	  echo "neap: not root, and no sudo. As root: apt-get install$$missing"; exit 1; fi; \
+	$$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+endef
+deps-run:
+	$(call install_missing,$(DEPS_RUN))
+deps-test:
+	$(call install_missing,$(DEPS_TEST))
+deps-bench:
+	$(call install_missing,$(DEPS_BENCH))
+
+run: deps-run
+	@$(MAKE) --no-print-directory all
+	@sh examples/ward/run
+
+test: deps
+	@$(MAKE) --no-print-directory all test-programs
+	@B=$B sh spec/run $(SPEC)
+.PHONY: test-programs
+test-programs: $(TESTS) $(TOOLS)
+
+bench: deps deps-bench
+	@$(MAKE) --no-print-directory all test-programs
+	@B=$B sh spec/bench/run
+
+lint:
+	luacheck -q core plugins examples spec
+	clang-format --dry-run -Werror $(wildcard core/*.c core/*/*.[ch] spec/core/*.[ch] spec/tools/*.c)
+	clang-tidy --quiet $(SRC) core/main.c -- $(ALL_CFLAGS)
+
+install: all
+	install -D -m 755 $B/neap $(DESTDIR)$(PREFIX)/bin/neap
+	cd plugins && find . -name '*.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/neap/plugins/{} \;
+
+clean:
+	rm -rf build

@@ -1,0 +1,150 @@
+/* The log, and masking by value. A line is built in memory and written with one write(2), so that lines never mix. */
+#include "base/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+
+static enum np_log_level least = NP_INFO;
+static bool as_json = true;
+
+static pthread_rwlock_t secrets_lock = PTHREAD_RWLOCK_INITIALIZER;
+static struct np_mask *secrets; /* under secrets_lock; lives as long as the process */
+static _Thread_local const struct np_mask *people;
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+void np_log_setup(enum np_log_level level, bool json) {
+  least = level;
+  as_json = json;
+}
+
+bool np_log_is_json(void) { return as_json; }
+
+void np_mask_people(const struct np_mask *list) { people = list; }
+
+void np_mask_secret(const char *value, size_t len) {
+  if (len < 4) return;
+  pthread_rwlock_wrlock(&secrets_lock);
+  const struct np_mask *s = secrets;
+  while (s && (s->len != len || memcmp(s->value, value, len) != 0)) s = s->next;
+  if (!s) {
+    struct np_mask *m = np_alloc(sizeof *m);
+    *m = (struct np_mask){.next = secrets, .value = np_strndup(value, len), .len = len};
+    secrets = m;
+  }
+  pthread_rwlock_unlock(&secrets_lock);
+}
+
+static void mask_all(struct np_buf *text, const struct np_mask *list) {
+  for (; list; list = list->next) {
+    if (!list->len || !text->len) continue;
+    char *at = text->data;
+    while ((at = memmem(at, text->len - (size_t)(at - text->data), list->value, list->len))) {
+      size_t offset = (size_t)(at - text->data), rest = text->len - offset - list->len;
+      np_buf_reserve(text, 3);
+      memmove(text->data + offset + 3, text->data + offset + list->len, rest + 1);
+      memcpy(text->data + offset, "***", 3);
+      text->len = offset + 3 + rest;
+      at = text->data + offset + 3;
+    }
+  }
+}
+
+static void mask(struct np_buf *text) {
+  mask_all(text, people);
+  pthread_rwlock_rdlock(&secrets_lock);
+  mask_all(text, secrets);
+  pthread_rwlock_unlock(&secrets_lock);
+}
+
+char *np_mask_text(const char *text, size_t len) {
+  struct np_buf b = {0};
+  np_buf_add(&b, text, len);
+  mask(&b);
+  return b.data;
+}
+
+static void add_time(struct np_buf *b, bool whole) {
+  int64_t now = np_now_ms();
+  time_t s = now / 1000;
+  struct tm t;
+  char text[40];
+  if (whole) gmtime_r(&s, &t);
+  else localtime_r(&s, &t);
+  strftime(text, sizeof text, whole ? "%Y-%m-%dT%H:%M:%S" : "%H:%M:%S", &t);
+  np_buf_addf(b, "%s.%03d%s", text, (int)(now % 1000), whole ? "Z" : "");
+}
+
+/* A value is masked before it is quoted: escaping could hide what is looked for. */
+static void add_value(struct np_buf *b, const char *value, bool json) {
+  struct np_buf v = {0};
+  np_buf_adds(&v, value);
+  mask(&v);
+  if (json || (!strchr(value, '\n') && (v.len == 0 || strpbrk(v.data, " \"=\t")))) {
+    np_buf_add_json(b, np_buf_text(&v), v.len);
+  } else {
+    for (size_t i = 0; i < v.len; i++) { /* a traceback keeps its lines; other control characters cannot reach a terminal */
+      if (v.data[i] == '\n') np_buf_adds(b, "\n    ");
+      else if ((unsigned char)v.data[i] < 0x20 && v.data[i] != '\t') np_buf_addc(b, '?');
+      else np_buf_addc(b, v.data[i]);
+    }
+  }
+  np_buf_free(&v);
+}
+
+void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n) {
+  if (level < least) return;
+  struct np_buf b = {0};
+  if (as_json) {
+    np_buf_adds(&b, "{\"time\":\"");
+    add_time(&b, true);
+    np_buf_addf(&b, "\",\"level\":\"%s\",\"event\":", level_names[level]);
+  } else {
+    static const char *const marks[] = {"\x1b[2m·", "\x1b[32m●", "\x1b[33m▲", "\x1b[31m■"};
+    add_time(&b, false);
+    np_buf_addf(&b, " %s\x1b[0m ", marks[level]);
+  }
+  struct np_buf e = {0};
+  np_buf_adds(&e, event);
+  mask(&e);
+  if (as_json) np_buf_add_json(&b, e.data, e.len);
+  else np_buf_add(&b, e.data, e.len);
+  np_buf_free(&e);
+  for (size_t i = 0; i < n; i++) {
+    if (!pairs[2 * i + 1]) continue;
+    if (as_json) {
+      np_buf_addc(&b, ',');
+      np_buf_add_json(&b, pairs[2 * i], strlen(pairs[2 * i]));
+      np_buf_addc(&b, ':');
+    } else {
+      np_buf_addf(&b, "  \x1b[2m%s=\x1b[0m", pairs[2 * i]);
+    }
+    add_value(&b, pairs[2 * i + 1], as_json);
+  }
+  np_buf_adds(&b, as_json ? "}\n" : "\n");
+  ssize_t w = write(STDERR_FILENO, b.data, b.len);
+  (void)w; /* nowhere left to complain */
+  np_buf_free(&b);
+}
+
+void np_log(enum np_log_level level, const char *event, ...) {
+  if (level < least) return;
+  const char *pairs[32];
+  size_t n = 0;
+  va_list args;
+  va_start(args, event);
+  for (const char *name; n < 16 && (name = va_arg(args, const char *)); n++) {
+    pairs[2 * n] = name;
+    pairs[2 * n + 1] = va_arg(args, const char *);
+  }
+  va_end(args);
+  np_log_pairs(level, event, pairs, n);
+}

@@ -1,0 +1,33 @@
+/* The log: one line an event on standard error, for people on a terminal, as JSON otherwise. Any thread.
+ * Secrets and people's details are masked by value: wherever such a string stands in a line, "***" stands instead. */
+#ifndef NP_BASE_LOG_H
+#define NP_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum np_log_level { NP_DEBUG, NP_INFO, NP_WARN, NP_ERROR };
+
+void np_log_setup(enum np_log_level least, bool json); /* at start, before other threads run */
+bool np_log_is_json(void);
+
+/* One event: a short constant sentence, then name, value pairs of strings, ended by NULL. A NULL value leaves its pair out. */
+void np_log(enum np_log_level level, const char *event, ...) __attribute__((sentinel));
+/* The same with the pairs in an array of 2 * n strings. */
+void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n);
+
+/* Masks value in every line from now on, in all threads. Under 4 bytes it is ignored, for it would mask ordinary text. */
+void np_mask_secret(const char *value, size_t len);
+
+/* What the calling thread is working on may carry people's details: masked while the list is set. Borrowed. */
+struct np_mask {
+  const struct np_mask *next;
+  const char *value;
+  size_t len;
+};
+void np_mask_people(const struct np_mask *list);
+
+/* A new string, the caller's to free: text with secrets and the calling thread's people masked. */
+char *np_mask_text(const char *text, size_t len);
+
+#endif

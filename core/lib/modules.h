@@ -1,0 +1,16 @@
+/* The modules that plugins can require: one file each, one luaopen each. */
+#ifndef NP_LIB_MODULES_H
+#define NP_LIB_MODULES_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+int luaopen_neap_crypto(lua_State *L);
+int luaopen_neap_json(lua_State *L);
+int luaopen_neap_time(lua_State *L);
+int luaopen_neap_webhooks(lua_State *L);
+
+/* Those that need no host around them: name and opener, ended by NULL. */
+extern const luaL_Reg np_modules_pure[];
+
+#endif
