@@ -1,0 +1,49 @@
+/* neap.lua: the configuration, a Lua table with `env "NAME"` and `file "PATH"` for secrets. */
+#ifndef NP_HOST_CONFIG_H
+#define NP_HOST_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "host/plugin.h"
+
+struct np_config_entry { /* a connection, rule or destination */
+  enum np_kind kind;
+  char *instance, *plugin, *mount; /* owned */
+  char *settings;   /* owned: JSON object */
+  char *canonical;  /* owned: the same with sorted keys, to compare */
+  char *at;         /* owned: "/etc/neap/neap.lua: rules[1]" */
+  struct np_limits limits;
+  bool limits_set;
+};
+
+struct np_config {
+  char *path;                       /* owned: absolute path of neap.lua, NULL where there is none */
+  char *listen, *store, *plugins;   /* owned; the paths absolute */
+  char *certificate, *key;          /* owned, absolute; NULL: plain HTTP */
+  char *ca_file;                    /* owned; more trusted certificates for outgoing calls; NULL */
+  int lanes;
+  double drain;                     /* seconds that SIGTERM waits for work under way; default 10 */
+  int64_t keep_requests, keep_delivered; /* ms; default 7 days each */
+  size_t queue;                     /* the keeper's bound; default 4096 */
+  size_t body_max;                  /* default 4 MiB */
+  double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
+  struct np_config_entry *entries;  /* owned: connections, then rules, then destinations */
+  size_t entry_count;
+};
+
+struct np_config_flags { /* from the command line; NULL or 0 where not given. Paths are relative to the working directory */
+  const char *listen, *store, *plugins;
+  int lanes;
+};
+
+/* Reads it. path NULL: ./neap.lua where there is one, else defaults. NULL and err with file and line or the field:
+ * "neap.lua: rules[1].limit: …", "neap.lua:12: '}' expected". Main thread. */
+struct np_config *np_config_load(const char *path, const struct np_config_flags *flags, struct np_error *err);
+void np_config_free(struct np_config *c);
+/* Bytes: "64MiB", "4 MiB", "512KiB", 1048576. */
+int np_config_bytes(const char *text, size_t *bytes);
+
+#endif

@@ -1,0 +1,35 @@
+/* The host: lanes, keeper, deploy and admin of one running neap. Everything here is the main thread's, unless it says otherwise. */
+#ifndef NP_HOST_HOST_H
+#define NP_HOST_HOST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "host/config.h"
+#include "host/lane.h"
+#include "store/keeper.h"
+
+struct event_base;
+struct np_deploy;
+struct np_admin;
+
+struct np_host {
+  struct np_config *config;     /* owned: the one that it started with; deploy holds the newest */
+  struct event_base *base;      /* owned: the main thread's loop */
+  struct np_keeper *keeper;     /* owned */
+  struct np_reader *reader;     /* owned: the main thread's */
+  struct np_lane **lanes;       /* owned; as many as config->lanes, set before any runs */
+  int lane_count;
+  _Atomic uint64_t epoch;       /* number in force: each lane adopts its staged epoch once this reaches its number */
+  struct np_deploy *deploy;     /* owned */
+  struct np_admin *admin;       /* owned */
+  struct np_mailbox commits;    /* wakes the main thread after commits, for tail; holds nothing */
+  _Atomic int64_t last_seq;     /* of the newest committed reading */
+  int port;                     /* that it listens on */
+};
+
+/* Runs until a signal says stop, then drains. The process's exit code. */
+int np_host_run(struct np_config *config);
+
+#endif

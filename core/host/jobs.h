@@ -1,0 +1,13 @@
+/* The jobs (`plugin:every`) of one lane. A job of an instance runs on the lane that its name's hash gives; never twice at once, also over a
+ * reload; its last run is kept in the store (space "neap.jobs", key "INSTANCE/NAME", value ms as text). Lane's thread. */
+#ifndef NP_HOST_JOBS_H
+#define NP_HOST_JOBS_H
+
+#include "host/lane.h"
+
+struct np_jobs *np_jobs_new(struct np_lane *lane);
+void np_jobs_adopt(struct np_jobs *j); /* the lane has adopted a new epoch */
+void np_jobs_drain(struct np_jobs *j); /* starts nothing more */
+void np_jobs_free(struct np_jobs *j);
+
+#endif

@@ -1,0 +1,138 @@
+/* Plugins: code (what one generation declared, shared and immutable) and instances (a lua_State of it on one lane). */
+#ifndef NP_HOST_PLUGIN_H
+#define NP_HOST_PLUGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lua.h>
+
+#include "base/error.h"
+#include "host/filter.h"
+#include "host/schema.h"
+#include "lib/env.h"
+
+enum np_kind { NP_VENDOR, NP_RULE, NP_DESTINATION };
+extern const char *const np_kind_names[3]; /* "vendor" "rule" "destination" */
+
+struct np_limits {
+  size_t memory;        /* bytes of one instance on one lane */
+  int64_t instructions; /* VM instructions of one call */
+  double running;       /* seconds one call may run between waits */
+  double total;         /* seconds one call may take in all */
+};
+struct np_limits np_limits_default(enum np_kind kind);
+
+/* Lua source of one file. */
+struct np_source {
+  char *name; /* owned: the name to require it by ("glucose.units"), "" for the plugin's own file */
+  char *path; /* owned: where it was read, for messages */
+  char *text; /* owned */
+  size_t len;
+};
+
+/* What to build: filled by deploy; copied where kept. */
+struct np_order {
+  const char *instance; /* "ward-3" */
+  const char *plugin;   /* "sinocare" */
+  const char *mount;    /* prefix for routes, "" or "/hospital-b" */
+  const char *settings; /* JSON object, from the configuration */
+  const char *settings_at; /* for messages: "neap.lua: connections[1]" */
+  bool configured;      /* false: connected under its own name because every setting has a default */
+  struct np_limits limits;
+  bool limits_set;      /* false: the kind's defaults */
+  struct np_source source;
+  /* Finds the library `name` (in the bundle of a stored generation, or on disk); 0 and *found (borrowed), or -1 and err. */
+  int (*library)(void *arg, const char *name, const struct np_source **found, struct np_error *err);
+  bool (*destination)(void *arg, const char *name); /* is it configured? */
+  void *arg;
+};
+
+struct np_route {
+  struct np_code *code;       /* borrowed: whose it is */
+  char *method, *pattern;     /* owned; pattern with the mount in front */
+  char *about;                /* owned, may be NULL */
+  struct np_schema *query, *path, *body; /* owned, each may be NULL */
+  size_t body_max;
+  bool keep;                  /* the raw request goes into the inbox */
+  int handler;
+};
+
+struct np_on {
+  struct np_filter *filter; /* owned */
+  int handler;
+};
+
+struct np_job {
+  char *name; /* owned */
+  int64_t period; /* ms */
+  int handler;
+};
+
+struct np_timer_decl {
+  char *name; /* owned */
+  int handler;
+};
+
+/* One generation of an instance: what its chunk declared. Immutable after the build; shared by lanes. */
+struct np_code {
+  int refs; /* atomic */
+  char *instance, *plugin, *file, *mount, *settings; /* owned */
+  char *hash;     /* owned: SHA-256 of its sources, hex */
+  int number;     /* the generation; given by deploy */
+  enum np_kind kind;
+  struct np_limits limits;
+  struct np_route *routes;
+  size_t route_count;
+  struct np_on *ons;
+  size_t on_count;
+  struct np_job *jobs;
+  size_t job_count;
+  struct np_timer_decl *timers;
+  size_t timer_count;
+  size_t handler_count;
+  int refuse;     /* handler, 0 where it gave none */
+  int deliver;    /* handler, 0 where it is no destination */
+  int batch;      /* messages a delivery may take at once */
+  int concurrency; /* deliveries at once on one lane */
+  double retry_for; /* seconds after which an undelivered message is a dead letter */
+  struct np_schema *options; /* owned; of a destination */
+  char **hosts;   /* owned: "host:port" it may reach */
+  size_t host_count;
+  char **libraries; /* owned: names it required */
+  size_t library_count;
+};
+void np_code_ref(struct np_code *c);
+void np_code_unref(struct np_code *c);
+
+struct np_task;
+struct np_lane;
+
+/* One lua_State of a generation. Built on the main thread, then owned by its lane. */
+struct np_instance {
+  struct np_env env;      /* first: np_env() finds it */
+  struct np_code *code;   /* a reference */
+  lua_State *L;           /* owned */
+  struct np_lane *lane;   /* borrowed; NULL until it is adopted */
+  size_t memory;          /* bytes in use */
+  struct np_task *running; /* the call that runs now, NULL between calls */
+  int handlers;           /* ref: the table of handlers */
+  int settings;           /* ref: the checked settings (a destination's options) */
+  int live;               /* calls begun and not ended, and requests whose body is still coming */
+  bool retired;           /* no longer in force: closed when live is 0 */
+  struct np_instance *next_retired;
+  lua_State *idle[8];     /* coroutines that can be used again, each with its ref */
+  int idle_refs[8];
+  int idle_count;
+  void *building;         /* while the chunk is loaded: private to plugin.c */
+};
+
+/* Builds one instance. The first of a generation also makes its code (*code NULL before); the others are checked against it. NULL
+ * and err, with file and line where there is one; *unconfigured is set where a setting is missing that only a person can give and
+ * order->configured is false. Any thread, one at a time for one code. */
+struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err);
+void np_instance_close(struct np_instance *in); /* with nothing running in it */
+/* Values of the sandbox's surroundings: bytes used by the state. Any thread may read it approximately. */
+
+#endif

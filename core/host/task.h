@@ -1,0 +1,59 @@
+/* Tasks: one call of a plugin's handler, in a coroutine of its instance, with a write set and a budget. This is the one place that
+ * enters Lua. Whatever allocates or may raise runs inside the protected call: `push` and `take` are called in there. */
+#ifndef NP_HOST_TASK_H
+#define NP_HOST_TASK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lua.h>
+
+#include "base/log.h"
+#include "host/plugin.h"
+#include "store/writeset.h"
+
+enum np_mode { NP_LOADING, NP_SERVING, NP_REFUSING, NP_STREAMING, NP_JOBBING, NP_RULING, NP_TIMING, NP_DELIVERING };
+extern const char *const np_mode_names[8]; /* "a request's handler" … for messages */
+
+struct np_task {
+  /* Set by who starts it; the rest zero. */
+  struct np_instance *in;
+  enum np_mode mode;
+  struct np_writeset *ws;      /* borrowed: where verbs write; NULL where the mode has none */
+  int64_t now;                 /* ms: what time.now() says; 0 the real clock */
+  const struct np_reading *reading; /* RULING: the one it is about */
+  int handler;                 /* index among the instance's handlers; 0: `push` pushes the function too */
+  /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
+   * the stack are results already, do not call (their number is in task->nargs). */
+  int (*push)(lua_State *L, struct np_task *t);
+  /* Takes the n results at the top of the stack. May raise. NULL: not wanted. */
+  void (*take)(lua_State *L, struct np_task *t, int n);
+  /* The task has ended; t->failed tells how. Called exactly once, from np_task_start or later from the loop; may free t. */
+  void (*ended)(struct np_task *t);
+  void *owner;
+
+  /* The task's own. */
+  bool failed;
+  char *error;                 /* owned: message and traceback, where failed */
+  const char *error_code;      /* static: "error", "memory", "instructions", "time" */
+  int nargs;
+  lua_State *co;
+  int co_ref;
+  int64_t instructions;        /* used so far */
+  int64_t slice_end, total_end; /* us on the monotonic clock */
+  bool waiting;                /* a ticket is out */
+  bool woken;
+  struct np_task *next_woken;
+  struct np_mask *people;      /* details found in its input: masked while it runs. In `arena` */
+  struct np_arena arena;       /* freed when it ends */
+  struct np_overlay *overlay;  /* ledger.c: what this set has put under each key */
+};
+
+/* Starts and runs it until it ends or waits. */
+void np_task_start(struct np_task *t);
+/* Runs those whose tickets were woken. Called by the lane from its loop. */
+void np_task_run_woken(struct np_lane *lane);
+/* A waiting task whose lane is being stopped: its coroutine is dropped, `ended` is called with an error. */
+void np_task_kill(struct np_task *t, const char *why);
+
+#endif

@@ -1,0 +1,31 @@
+/* What the host lends to the modules that need it: the first member of every plugin instance, found from any lua_State of that instance
+ * by np_env(). Modules know nothing else of the host. */
+#ifndef NP_LIB_ENV_H
+#define NP_LIB_ENV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lua.h>
+
+#include "io/fetch.h"
+
+struct np_env {
+  const char *name;        /* the instance's: "ward-3" */
+  struct np_fetch *fetch;  /* the lane's; NULL while the chunk is being loaded */
+  int64_t *now_slot;       /* of the time module: 0 is the real clock */
+  /* NULL where the verb may be used in the call that runs now; else a sentence that says why not and what to do instead. */
+  const char *(*forbidden)(struct np_env *env, lua_State *L, const char *verb);
+  /* Whether this instance may talk to that URL's host and port: those that its settings name. */
+  bool (*may_reach)(struct np_env *env, const char *url);
+  /* Seconds that the call that runs now may still take in all, waiting included. */
+  double (*time_left)(struct np_env *env);
+  /* Before a yield: a ticket for the call that runs now. wake() with it later, from the same thread, exactly once, makes the host resume
+   * the coroutine with no values (never from within wake). While a ticket is out, what stands on the coroutine's stack stays alive. */
+  void *(*ticket)(struct np_env *env);
+  void (*wake)(void *ticket);
+};
+
+static inline struct np_env *np_env(lua_State *L) { return *(struct np_env **)lua_getextraspace(L); }
+
+#endif
