@@ -1,0 +1,39 @@
+/* Deploy: watches plugins and the configuration, builds generations beside those in force, and switches all lanes at one epoch. Main thread. */
+#ifndef NP_HOST_DEPLOY_H
+#define NP_HOST_DEPLOY_H
+
+#include "host/host.h"
+
+struct np_deploy;
+
+/* What became of one plugin instance, for `neap plugins` and messages. Borrowed until the next deploy. */
+struct np_status {
+  const char *instance, *plugin, *file;
+  enum np_kind kind;
+  int generation;          /* in force; 0: none */
+  const char *state;       /* "in force", "last good" (the file is broken, an older generation serves), "held" (configured, nothing to serve it),
+                              "unconfigured" (it needs a setting) */
+  const char *error;       /* why the file's present text is not in force, with file and line; NULL where it is */
+  int64_t since;           /* ms: when the generation in force was switched to */
+  const char *hash;        /* of its sources; NULL where nothing is in force */
+  size_t memory;           /* bytes on all lanes, about */
+  int64_t memory_max;      /* the limit on each lane */
+};
+
+struct np_deploy_change { int loaded, kept, failed, removed; };
+
+struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err);
+/* The first epoch: what builds, or its last good generation. Not yet staged on lanes. */
+struct np_epoch *np_deploy_first(struct np_deploy *d);
+int np_deploy_watch(struct np_deploy *d, struct np_error *err); /* from now on changes are deployed */
+/* Looks at everything now. */
+struct np_deploy_change np_deploy_reload(struct np_deploy *d);
+size_t np_deploy_count(const struct np_deploy *d);
+struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
+void np_deploy_free(struct np_deploy *d);
+
+/* `neap check`: compiles and validates everything without running it. Prints a line for each trouble ("plugins/rules/x.lua:12: …") to
+ * standard error and returns how many there are; with json one JSON object a plugin on standard output. */
+int np_deploy_check(struct np_config *config, bool json);
+
+#endif
