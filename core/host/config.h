@@ -43,7 +43,10 @@ struct np_config_flags { /* from the command line; NULL or 0 where not given. Pa
  * "neap.lua: rules[1].limit: …", "neap.lua:12: '}' expected". Main thread. */
 struct np_config *np_config_load(const char *path, const struct np_config_flags *flags, struct np_error *err);
 void np_config_free(struct np_config *c);
-/* Bytes: "64MiB", "4 MiB", "512KiB", 1048576. */
+/* Only where the store is (absolute, the caller's to free), for the commands that talk to a running host: variables and files that are
+ * missing do not matter unless the store's path is made of them. */
+char *np_config_store(const char *path, const struct np_config_flags *flags, struct np_error *err);
+/* Bytes: "64MiB", "4 MiB", "512KiB", "1048576". -1 where it is none. */
 int np_config_bytes(const char *text, size_t *bytes);
 
 #endif

@@ -31,5 +31,7 @@ struct np_host {
 
 /* Runs until a signal says stop, then drains. The process's exit code. */
 int np_host_run(struct np_config *config);
+/* Starts a drain as SIGTERM does; np_host_run returns when it is done. */
+void np_host_stop(struct np_host *host);
 
 #endif
