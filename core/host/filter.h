@@ -21,6 +21,5 @@ bool np_filter_match(const struct np_filter *f, const struct np_reading *r);
 bool np_filter_wants_change(const struct np_filter *f);
 /* Shell-like matching with `*` alone; linear time. */
 bool np_glob_match(const char *pattern, size_t pattern_len, const char *text, size_t len);
-/* The table as given, normalised, for documents and `neap plugins`: appended as JSON. */
 
 #endif

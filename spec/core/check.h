@@ -12,8 +12,8 @@ static int check_passed, check_failed;
       check_passed++;                                                                                                              \
     } else {                                                                                                                       \
       check_failed++;                                                                                                              \
-      fprintf(stderr, "%s:%d: failed: %s: ", __FILE__, __LINE__, #condition);                                                      \
-      fprintf(stderr, "" __VA_ARGS__);                                                                                             \
+      fprintf(stderr, "%s:%d: failed: %s:", __FILE__, __LINE__, #condition);                                                       \
+      fprintf(stderr, " " __VA_ARGS__);                                                                                            \
       fputc('\n', stderr);                                                                                                         \
     }                                                                                                                              \
   } while (0)

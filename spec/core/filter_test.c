@@ -1,0 +1,214 @@
+/* Filters: what matches, what does not, and what a misspelt one is told. */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/near.h"
+#include "check.h"
+#include "host/filter.h"
+
+static struct np_error err;
+
+static struct np_text text(const char *s) { return (struct np_text){s, s ? strlen(s) : 0}; }
+
+/* A filter from Lua's source of its table. */
+static struct np_filter *compile(lua_State *L, const char *source) {
+  err.text[0] = 0;
+  lua_settop(L, 0);
+  if (luaL_loadstring(L, lua_pushfstring(L, "return %s", source)) || lua_pcall(L, 0, 1, 0)) {
+    CHECK(false, "%s", lua_tostring(L, -1));
+    return NULL;
+  }
+  struct np_filter *f = np_filter_compile(L, -1, &err);
+  CHECK(lua_gettop(L) == 2, "the stack is left as it was: %d", lua_gettop(L));
+  return f;
+}
+
+static struct np_reading glucose(double value) {
+  return (struct np_reading){.vendor = text("sinocare"),
+                             .connection = text("ward-3"),
+                             .device = text("GA-0017"),
+                             .metric = text("glucose"),
+                             .unit = text("mmol/L"),
+                             .quality = NP_VALID,
+                             .value = {.type = NP_NUMBER_REAL, .d = value}};
+}
+
+static void matches(lua_State *L, const char *source, struct np_reading r, bool expected) {
+  struct np_filter *f = compile(L, source);
+  CHECK(f, "%s: %s", source, err.text);
+  if (f) CHECK(np_filter_match(f, &r) == expected, "%s", source);
+  np_filter_free(f);
+}
+
+static void refused(lua_State *L, const char *source, const char *why) {
+  struct np_filter *f = compile(L, source);
+  CHECK(!f && strcmp(err.text, why) == 0, "%s\n  got      %s\n  expected %s", source, err.text, why);
+  np_filter_free(f);
+}
+
+static void check_texts(lua_State *L) {
+  struct np_reading r = glucose(3.2), bare = glucose(3.2);
+  bare.unit = text(NULL);
+  matches(L, "{}", r, true);
+  matches(L, "{ metric = 'glucose' }", r, true);
+  matches(L, "{ metric = 'glucos' }", r, false);
+  matches(L, "{ metric = { 'level', 'glucose' } }", r, true);
+  matches(L, "{ metric = { 'level', 'weight' } }", r, false);
+  matches(L, "{ device = 'GA-*', vendor = 'sino*', connection = '*-3', unit = 'mmol/L', quality = 'valid' }", r, true);
+  matches(L, "{ device = 'GA-*', vendor = 'tideco' }", r, false);
+  matches(L, "{ connection = 'ward-4' }", r, false);
+  matches(L, "{ unit = 'mg/dL' }", r, false);
+  matches(L, "{ unit = 'mmol/L' }", bare, false);
+  matches(L, "{ unit = '' }", bare, true);
+  matches(L, "{ unit = '' }", r, false);
+  matches(L, "{ unit = '*' }", bare, true);
+}
+
+static void check_quality(lua_State *L) {
+  struct np_reading r = glucose(3.2);
+  r.quality = NP_WARMUP;
+  matches(L, "{ quality = 'valid' }", r, false);
+  matches(L, "{ quality = { 'valid', 'warmup' } }", r, true);
+  matches(L, "{ quality = 'w*' }", r, true);
+  r.quality = NP_INVALID;
+  matches(L, "{ quality = { 'valid', 'warmup' } }", r, false);
+  matches(L, "{ quality = '*valid' }", r, true);
+  matches(L, "{}", r, true);
+}
+
+static struct np_reading with(struct np_value v) {
+  struct np_reading r = glucose(0);
+  r.value = v;
+  return r;
+}
+
+static void check_limits(lua_State *L) {
+  matches(L, "{ below = 3.9 }", glucose(3.899), true);
+  matches(L, "{ below = 3.9 }", glucose(3.9), false);
+  matches(L, "{ above = 3.9 }", glucose(3.9), false);
+  matches(L, "{ above = 3.9 }", glucose(3.901), true);
+  matches(L, "{ above = 3, below = 5 }", glucose(4), true);
+  matches(L, "{ above = 3, below = 5 }", glucose(5), false);
+  matches(L, "{ above = 3, below = 5 }", glucose(3), false);
+  matches(L, "{ below = 3.9 }", glucose(NAN), false);
+  matches(L, "{ above = 3.9 }", glucose(NAN), false);
+  matches(L, "{ above = 3.9 }", glucose(INFINITY), true);
+  matches(L, "{ below = 4 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 3}), true);
+  matches(L, "{ below = 4 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 4}), false);
+  matches(L, "{ below = 3.5 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 3}), true);
+  matches(L, "{ below = 3.5 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 4}), false);
+  matches(L, "{ above = 3.5 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 3}), false);
+  matches(L, "{ above = -3.5 }", with((struct np_value){.type = NP_NUMBER_INT, .i = -3}), true);
+  matches(L, "{ below = 1 }", with((struct np_value){.type = NP_BOOL, .i = 0}), false);
+  matches(L, "{ below = 1 }", with((struct np_value){.type = NP_STRING, .s = text("0")}), false);
+  matches(L, "{ metric = 'glucose' }", with((struct np_value){.type = NP_BOOL, .i = 0}), true);
+  /* 2^53 + 1 and its like are no doubles */
+  matches(L, "{ above = 9007199254740992.0 }", with((struct np_value){.type = NP_NUMBER_INT, .i = 9007199254740993}), true);
+  matches(L, "{ below = 9007199254740993 }", with((struct np_value){.type = NP_NUMBER_REAL, .d = 9007199254740992.0}), true);
+  matches(L, "{ below = 2^63 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MAX}), true);
+  matches(L, "{ above = 2^63 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MAX}), false);
+  matches(L, "{ above = -2^63 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MIN}), false);
+  matches(L, "{ below = -2^63 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MIN}), false);
+  matches(L, "{ above = -2^64 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MIN}), true);
+  matches(L, "{ below = 1/0 }", with((struct np_value){.type = NP_NUMBER_INT, .i = INT64_MAX}), true);
+}
+
+static void check_changed(lua_State *L) {
+  struct np_filter *f = compile(L, "{ metric = 'door', changed = true }");
+  CHECK(f && np_filter_wants_change(f));
+  np_filter_free(f);
+  f = compile(L, "{ metric = 'door', changed = false }");
+  CHECK(f && !np_filter_wants_change(f));
+  np_filter_free(f);
+}
+
+static void check_refusals(lua_State *L) {
+  refused(L, "{ metrik = 'glucose' }", "filter: unknown field \"metrik\", did you mean \"metric\"?");
+  refused(L, "{ belwo = 3 }", "filter: unknown field \"belwo\", did you mean \"below\"?");
+  refused(L, "{ zebra = 3 }",
+          "filter: unknown field \"zebra\"; there are device, metric, vendor, connection, unit, quality, below, above, changed");
+  refused(L, "{ ['metric\\0'] = 'x' }", "filter: unknown field \"metric\", did you mean \"metric\"?");
+  refused(L, "{ 'glucose' }",
+          "filter: there is a string without a field's name before it; write for example { metric = \"glucose\" }");
+  refused(L, "'glucose'", "filter: expected a table, got a string");
+  refused(L, "{ metric = 7 }", "filter: metric has to be a string or a list of strings, got a number");
+  refused(L, "{ metric = { 'a', 7 } }", "filter: metric has to be a string or a list of strings, got a number");
+  refused(L, "{ metric = {} }", "filter: metric is an empty list, which no reading can match");
+  refused(L, "{ metric = { a = 'b' } }", "filter: metric has to be a string or a list of strings, got a table with names in it");
+  refused(L, "{ below = '3.9' }", "filter: below has to be a number, got a string");
+  refused(L, "{ above = 0/0 }", "filter: above is not a number (nan): no reading can match");
+  refused(L, "{ changed = 1 }", "filter: changed has to be true or false, got a number");
+  refused(L, "{ quality = 'vaild' }",
+          "filter: quality \"vaild\" is none of \"valid\", \"warmup\", \"invalid\"; did you mean \"valid\"?");
+  refused(L, "{ quality = 'good' }", "filter: quality \"good\" is none of \"valid\", \"warmup\", \"invalid\"");
+  refused(L, "{ below = 3.9, above = 10 }",
+          "filter: no value is above 10 and below 3.9; for values outside a range write two plugin:on");
+}
+
+static bool glob(const char *pattern, const char *s) { return np_glob_match(pattern, strlen(pattern), s, strlen(s)); }
+
+static void check_glob(void) {
+  CHECK(glob("", "") && !glob("", "a") && glob("*", "") && glob("**", "abc") && glob("a", "a") && !glob("a", "ab"));
+  CHECK(glob("a*", "a") && glob("a*", "abc") && !glob("a*", "ba") && glob("*c", "abc") && !glob("*c", "abcd"));
+  CHECK(glob("a*c", "ac") && glob("a*c", "abbc") && !glob("aa*aa", "aaa") && glob("aa*aa", "aaaa"));
+  CHECK(glob("*ab*ab*", "xabyabz") && !glob("*ab*ab*", "xaby") && glob("a*b*c", "abxbxc") && !glob("a*b*c", "acb"));
+  CHECK(glob("*a*b", "ab") && glob("*ab", "aab") && !glob("*ab*ba", "aba") && glob("ward-*-bed-*", "ward-3-bed-12"));
+  CHECK(np_glob_match("a*\0b", 4, "axx\0b", 5) && !np_glob_match("a*\0b", 4, "axxb", 4));
+  enum { N = 200000 }; /* with going back at each star this would not end */
+  char *s = malloc(N), *p = malloc(N);
+  memset(s, 'a', N);
+  for (int i = 0; i < N; i += 2) memcpy(p + i, "a*", 2);
+  CHECK(np_glob_match(p, N, s, N));
+  memcpy(p + N - 2, "*b", 2);
+  CHECK(!np_glob_match(p, N, s, N));
+  free(s);
+  free(p);
+}
+
+static void check_near(void) {
+  static const char *const words[] = {"timeout", "headers", "json", "form"};
+  CHECK(np_near("timout", 6, words, 4) == words[0] && np_near("header", 6, words, 4) == words[1]);
+  CHECK(np_near("jsno", 4, words, 4) == words[2] && np_near("from", 4, words, 4) == words[3]);
+  CHECK(!np_near("x", 1, words, 4) && !np_near("", 0, words, 4) && !np_near("zebra", 5, words, 4));
+}
+
+/* Where Lua has no memory left, the filter under construction is not lost, or its error is told. */
+static void *failing(void *ud, void *p, size_t was, size_t size) {
+  (void)was;
+  int *left = ud;
+  if (!size) {
+    free(p);
+    return NULL;
+  }
+  return *left > 0 && --*left == 0 ? NULL : realloc(p, size);
+}
+
+static void check_no_allocation(void) {
+  int left = 0; /* 0: never fails */
+  lua_State *L = lua_newstate(failing, &left);
+  CHECK(luaL_dostring(L, "return { metric = { 'a', 'b*' }, quality = 'valid', below = 3, device = 'd' }") == LUA_OK);
+  left = 1; /* the next one fails */
+  struct np_filter *f = np_filter_compile(L, -1, &err);
+  CHECK(f && left == 1, "compiling takes no memory of Lua's");
+  np_filter_free(f);
+  left = 0;
+  lua_close(L);
+}
+
+int main(void) {
+  lua_State *L = luaL_newstate();
+  check_texts(L);
+  check_quality(L);
+  check_limits(L);
+  check_changed(L);
+  check_refusals(L);
+  lua_close(L);
+  check_glob();
+  check_near();
+  check_no_allocation();
+  return check_end();
+}
