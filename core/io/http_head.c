@@ -158,7 +158,7 @@ static void read_connection(struct np_http_head *h, const char *value) {
 static void read_coding(struct np_http_head *h, const char *value) {
   if (strcasecmp(value, "identity") == 0 || !*value) return;
   bool gzip = strcasecmp(value, "gzip") == 0 || strcasecmp(value, "x-gzip") == 0;
-  h->coding = gzip && !h->codings++ ? NP_CODING_GZIP : NP_CODING_OTHER;
+  h->coding = gzip && h->coding == NP_CODING_IDENTITY ? NP_CODING_GZIP : NP_CODING_OTHER;
 }
 
 /* The fields that decide about the message itself. */

@@ -28,7 +28,7 @@ struct np_http_head {
   bool expects;               /* Expect: 100-continue, which only 1.1 knows */
   int64_t length;             /* Content-Length; -1 where there is none */
   enum np_http_coding coding; /* Content-Encoding */
-  size_t hosts, codings;      /* how many there were; with the next two, what the above is concluded from */
+  size_t hosts;               /* how many there were; with the next two, what the above is concluded from */
   bool asks_close, asks_keep;
 };
 

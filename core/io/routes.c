@@ -127,19 +127,6 @@ static struct answer *find(const struct node *n, const char *method) {
   return NULL;
 }
 
-/* "GET, HEAD, POST, OPTIONS" for a node. What does not fit is left out. */
-static void allow(const struct node *n, char *to, size_t size) {
-  size_t len = 0;
-  to[0] = 0;
-  for (const struct answer *a = n->answers; a; a = a->next) {
-    bool head = strcmp(a->method, "GET") == 0 && !find(n, "HEAD");
-    size_t more = strlen(a->method) + (head ? 6 : 0);
-    if (strcmp(a->method, "OPTIONS") == 0 || len + more + sizeof ", OPTIONS" + 2 > size) continue;
-    len += (size_t)snprintf(to + len, size - len, "%s%s%s", len ? ", " : "", a->method, head ? ", HEAD" : "");
-  }
-  snprintf(to + len, size - len, "%sOPTIONS", len ? ", " : "");
-}
-
 int np_routes_add(struct np_routes *r, const char *method, const char *pattern, void *value, void **clash, struct np_error *err) {
   const char *names[NP_ROUTE_PARAMS];
   size_t lens[NP_ROUTE_PARAMS];
@@ -168,20 +155,44 @@ int np_routes_add(struct np_routes *r, const char *method, const char *pattern, 
 /* ---- matching ---- */
 
 struct search {
-  const char *method;
-  const char *end; /* of the path */
+  const char *method; /* NULL: no value is looked for, but all methods of the path are gathered */
+  const char *end;    /* of the path */
   struct np_route_match *m;
   const char *values[NP_ROUTE_PARAMS];
   size_t lens[NP_ROUTE_PARAMS];
 };
 
+static bool has_word(const char *list, const char *word) {
+  size_t n = strlen(word);
+  for (const char *at = list; (at = strstr(at, word)); at += n)
+    if ((at == list || at[-1] == ' ') && (at[n] == ',' || !at[n])) return true;
+  return false;
+}
+
+/* Adds a method to a list such as "GET, HEAD". There is always room left for OPTIONS; what else does not fit is left out. */
+static void add_word(char *list, size_t size, const char *word) {
+  size_t len = strlen(list);
+  if (has_word(list, word) || len + strlen(word) + 2 >= size) return;
+  snprintf(list + len, size - len, "%s%s", len ? ", " : "", word);
+}
+
+static void gather(const struct node *n, char *allow, size_t size) {
+  for (const struct answer *a = n->answers; a; a = a->next) {
+    if (strcmp(a->method, "OPTIONS") != 0) add_word(allow, size - sizeof ", OPTIONS", a->method);
+    if (strcmp(a->method, "GET") == 0) add_word(allow, size - sizeof ", OPTIONS", "HEAD");
+  }
+}
+
+/* True where the search is over. */
 static bool arrive(struct search *q, const struct node *n, size_t params) {
-  if (!n->answers) return false;
+  if (!q->method) {
+    gather(n, q->m->allow, sizeof q->m->allow);
+    if (n->answers) q->m->count = 1;
+    return false;
+  }
   const struct answer *a = find(n, q->method);
   if (!a && strcmp(q->method, "HEAD") == 0) a = find(n, "GET");
-  if (!q->m->allow[0]) allow(n, q->m->allow, sizeof q->m->allow); /* the first path that is known: the most literal */
-  if (!a) return false;                                           /* a less literal one may have the method */
-  allow(n, q->m->allow, sizeof q->m->allow);
+  if (!a) return false; /* a less literal pattern may have it */
   q->m->value = a->value;
   q->m->count = params;
   for (size_t i = 0; i < params; i++) {
@@ -211,5 +222,9 @@ void np_routes_match(const struct np_routes *r, const char *method, const char *
   m->allow[0] = 0;
   if (!len || path[0] != '/') return;
   struct search q = {.method = method, .end = path + len, .m = m};
+  if (walk(&q, &r->root, path, 0)) return;
+  q.method = NULL;
   walk(&q, &r->root, path, 0);
+  if (m->count) add_word(m->allow, sizeof m->allow, "OPTIONS");
+  m->count = 0;
 }

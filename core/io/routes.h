@@ -18,12 +18,12 @@ struct np_route_match {
   const char *names[NP_ROUTE_PARAMS];  /* borrowed from the routes */
   const char *values[NP_ROUTE_PARAMS]; /* borrowed from the path given; not terminated */
   size_t lens[NP_ROUTE_PARAMS];
-  char allow[128];                   /* "GET, HEAD, POST, OPTIONS" where the path is known; "" where it is not (404) */
+  char allow[128];                   /* where value is NULL: "GET, HEAD, OPTIONS" if other methods know the path (405), else "" (404) */
 };
 
 struct np_routes *np_routes_new(void);
 void np_routes_free(struct np_routes *r);
-/* Adds. -1 where the pattern is malformed (must start with '/', names [A-Za-z_][A-Za-z0-9_]*, none twice, at most 16),
+/* Adds; value must not be NULL, the method is in capitals. -1 where the pattern is malformed (must start with '/', names [A-Za-z_][A-Za-z0-9_]*, none twice, at most 16),
  * or where another value stands at the same method and shape: then *clash, where given, is that value. */
 int np_routes_add(struct np_routes *r, const char *method, const char *pattern, void *value, void **clash, struct np_error *err);
 /* path is decoded, without its query. HEAD finds GET's value where HEAD was not added. A trailing '/' is significant. */
