@@ -1,0 +1,241 @@
+/* Entries: a plugin, the name of its instance, where it is mounted, its limits and its settings. */
+#include "host/config_entry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "lib/json.h"
+
+#define NAME_MAX_BYTES 64
+
+static const char *const list_names[] = {"connections", "rules", "destinations"};
+
+struct reader {
+  struct np_config *c;
+  const char *shown;
+  struct np_buf *scratch;
+};
+
+static bool is_name(const char *s) {
+  size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+  return n > 0 && n <= NAME_MAX_BYTES && !s[n];
+}
+
+static void check_name(const struct np_table *t, const char *key, const char *name) {
+  if (!is_name(name))
+    np_table_raise(t, key, "expected a name of 1 to 64 letters, digits, \"_\", \".\" or \"-\", got \"%.80s\"", name);
+}
+
+static void check_mount(const struct np_table *t, const char *mount) {
+  size_t n = strlen(mount);
+  if (n == 0) return;
+  if (mount[0] != '/' || mount[n - 1] == '/' || strstr(mount, "//") || n > 256 || strpbrk(mount, " \t\r\n?#%{}"))
+    np_table_raise(t, "mount", "expected a path such as \"/hospital-b\", without a \"/\" at its end, got \"%.80s\"", mount);
+}
+
+static void read_limits(struct np_config_entry *e, const struct np_table *t) {
+  static const char *const known[] = {"memory", "instructions", "running", "total"};
+  struct np_table limits;
+  e->limits = np_limits_default(e->kind);
+  if (!np_table_table(t, "limits", &limits)) return;
+  np_table_known(&limits, known, sizeof known / sizeof *known);
+  int64_t ms;
+  np_table_bytes(&limits, "memory", (size_t)1 << 18, (size_t)1 << 34, &e->limits.memory);
+  np_table_integer(&limits, "instructions", 1000, INT64_C(1000000000000), &e->limits.instructions);
+  if (np_table_duration(&limits, "running", 1, &ms)) e->limits.running = (double)ms / 1000;
+  if (np_table_duration(&limits, "total", 1, &ms)) e->limits.total = (double)ms / 1000;
+  e->limits_set = true;
+  lua_pop(t->L, 1);
+}
+
+static bool is_reserved(enum np_kind kind, const char *key) {
+  return strcmp(key, "name") == 0 || strcmp(key, "limits") == 0 || (kind == NP_VENDOR && strcmp(key, "mount") == 0);
+}
+
+/* Pushes a table of what is neither reserved nor the plugin's name. */
+static void push_settings(enum np_kind kind, const struct np_table *t) {
+  lua_State *L = t->L;
+  lua_newtable(L);
+  int settings = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, t->at); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING) {
+      if (lua_isinteger(L, -2) && lua_tointeger(L, -2) == 1) continue;
+      char key[64];
+      snprintf(key, sizeof key, "[%s]", luaL_tolstring(L, -2, NULL));
+      np_table_raise(t, key, "unexpected: after the plugin's name, every setting has a name too");
+    }
+    if (is_reserved(kind, lua_tostring(L, -2))) continue;
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, settings);
+  }
+}
+
+struct key {
+  const char *text;
+  size_t len;
+};
+
+static int compare_keys(const void *a, const void *b) {
+  const struct key *x = a, *y = b;
+  int order = memcmp(x->text, y->text, x->len < y->len ? x->len : y->len);
+  return order ? order : (x->len > y->len) - (x->len < y->len);
+}
+
+/* Pushes an array of the string keys of the table at idx, in byte order. They are borrowed from the table. */
+static struct key *push_keys(lua_State *L, int idx, size_t *count) {
+  size_t n = 0;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) n += lua_type(L, -2) == LUA_TSTRING;
+  struct key *keys = lua_newuserdatauv(L, (n + 1) * sizeof *keys, 0);
+  *count = 0;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING) continue;
+    keys[*count].text = lua_tolstring(L, -2, &keys[*count].len);
+    ++*count;
+  }
+  qsort(keys, *count, sizeof *keys, compare_keys);
+  return keys;
+}
+
+/* Appends the value at the top of the stack as JSON with sorted keys, so that equal settings are equal text. It was decoded from JSON. */
+static void add_canonical(lua_State *L, struct np_buf *out) {
+  luaL_checkstack(L, 8, NULL);
+  int at = lua_gettop(L);
+  size_t n;
+  const char *s;
+  if (lua_type(L, at) == LUA_TSTRING) {
+    s = lua_tolstring(L, at, &n);
+    np_buf_add_json(out, s, n);
+  } else if (lua_isinteger(L, at)) {
+    np_buf_addf(out, "%lld", (long long)lua_tointeger(L, at));
+  } else if (lua_type(L, at) == LUA_TNUMBER) {
+    np_buf_addf(out, "%.17g", lua_tonumber(L, at));
+  } else if (lua_type(L, at) == LUA_TBOOLEAN) {
+    np_buf_adds(out, lua_toboolean(L, at) ? "true" : "false");
+  } else if (np_json_is_null(L, at) || !lua_istable(L, at)) {
+    np_buf_adds(out, "null");
+  } else if (np_json_is_array(L, at)) {
+    np_buf_addc(out, '[');
+    n = lua_rawlen(L, at);
+    for (size_t i = 1; i <= n; i++) {
+      if (i > 1) np_buf_addc(out, ',');
+      lua_rawgeti(L, at, (lua_Integer)i);
+      add_canonical(L, out);
+      lua_pop(L, 1);
+    }
+    np_buf_addc(out, ']');
+  } else {
+    struct key *keys = push_keys(L, at, &n);
+    np_buf_addc(out, '{');
+    for (size_t i = 0; i < n; i++) {
+      if (i) np_buf_addc(out, ',');
+      np_buf_add_json(out, keys[i].text, keys[i].len);
+      np_buf_addc(out, ':');
+      lua_pushlstring(L, keys[i].text, keys[i].len);
+      lua_rawget(L, at);
+      add_canonical(L, out);
+      lua_pop(L, 1);
+    }
+    np_buf_addc(out, '}');
+    lua_pop(L, 1);
+  }
+}
+
+static void read_settings(const struct reader *r, struct np_config_entry *e, const struct np_table *t) {
+  lua_State *L = t->L;
+  struct np_error err;
+  size_t n;
+  push_settings(e->kind, t);
+  if (np_json_encode(L, -1, &err) < 0) np_table_raise(t, "", "%s", err.text);
+  const char *json = lua_tolstring(L, -1, &n);
+  e->settings = np_strndup(json, n);
+  if (np_json_decode(L, json, n, &err) < 0) np_table_raise(t, "", "%s", err.text);
+  np_buf_clear(r->scratch);
+  add_canonical(L, r->scratch);
+  e->canonical = np_strndup(r->scratch->data, r->scratch->len);
+  lua_pop(L, 3);
+}
+
+static void check_unique(const struct reader *r, const struct np_config_entry *e, const struct np_table *t) {
+  size_t prefix = strlen(r->shown) + 2;
+  for (const struct np_config_entry *o = r->c->entries; o < e; o++)
+    if (strcmp(o->instance, e->instance) == 0)
+      np_table_raise(t, "", "the name \"%s\" is taken by %s: give one of the two another, with name = \"...\"", e->instance,
+                     o->at + prefix);
+}
+
+/* Reads the entry whose table is at the top of the stack. key: its name in `destinations`, or NULL. */
+static void read_entry(const struct reader *r, enum np_kind kind, struct np_table *t, const char *key) {
+  struct np_config *c = r->c;
+  lua_State *L = t->L;
+  t->at = lua_gettop(L);
+  if (!lua_istable(L, t->at))
+    np_table_raise(t, "", "expected a table such as { \"%s\", name = \"...\" }, got a %s",
+                   lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "plugin", luaL_typename(L, -1));
+  c->entries = np_realloc(c->entries, (c->entry_count + 1) * sizeof *c->entries);
+  struct np_config_entry *e = &c->entries[c->entry_count++];
+  *e = (struct np_config_entry){.kind = kind};
+  struct np_buf *at = r->scratch;
+  np_buf_clear(at);
+  np_buf_addf(at, "%s: %s", r->shown, t->name);
+  e->at = np_strdup(at->data);
+
+  if (lua_rawgeti(L, t->at, 1) != LUA_TSTRING)
+    np_table_raise(t, "[1]", "expected the plugin's name, such as \"%s\", got a %s", "webhook", luaL_typename(L, -1));
+  const char *plugin = lua_tostring(L, -1), *name = key ? key : plugin, *mount = "";
+  check_name(t, "[1]", plugin);
+  bool named = np_table_string(t, "name", "a name", &name);
+  if (named && key && strcmp(name, key) != 0) np_table_raise(t, "name", "it is \"%s\" already, by its key", key);
+  check_name(t, named ? "name" : "", name);
+  if (kind == NP_VENDOR) {
+    lua_getfield(L, t->at, "mount");
+    if (!lua_isnil(L, -1) && lua_type(L, -1) != LUA_TSTRING)
+      np_table_raise(t, "mount", "expected a path such as \"/hospital-b\", got a %s", luaL_typename(L, -1));
+    if (lua_isstring(L, -1)) check_mount(t, mount = lua_tostring(L, -1));
+    lua_pop(L, 1);
+  }
+  e->plugin = np_strdup(plugin);
+  e->instance = np_strdup(name);
+  e->mount = np_strdup(mount);
+  check_unique(r, e, t);
+  read_limits(e, t);
+  read_settings(r, e, t);
+  lua_settop(L, t->at - 1);
+}
+
+static void read_list(const struct reader *r, enum np_kind kind, const struct np_table *top) {
+  lua_State *L = top->L;
+  struct np_table list, t = {.L = L};
+  const char *name = list_names[kind];
+  if (!np_table_table(top, name, &list)) return;
+  size_t n = lua_rawlen(L, list.at), keyed;
+  struct key *keys = push_keys(L, list.at, &keyed);
+  size_t all = 0;
+  for (lua_pushnil(L); lua_next(L, list.at); lua_pop(L, 1)) all++;
+  if (all != n + keyed) np_table_raise(&list, "", "expected a list without gaps");
+  if (keyed && kind != NP_DESTINATION)
+    np_table_raise(&list, keys[0].text, "expected a list: write { \"plugin\", name = \"%.64s\" } without a key", keys[0].text);
+  for (size_t i = 1; i <= n; i++) {
+    snprintf(t.name, sizeof t.name, "%s[%zu]", name, i);
+    lua_rawgeti(L, list.at, (lua_Integer)i);
+    read_entry(r, kind, &t, NULL);
+  }
+  for (size_t i = 0; i < keyed; i++) {
+    snprintf(t.name, sizeof t.name, "%s.%.100s", name, keys[i].text);
+    lua_pushlstring(L, keys[i].text, keys[i].len);
+    lua_rawget(L, list.at);
+    read_entry(r, kind, &t, keys[i].text);
+  }
+  lua_settop(L, list.at - 1);
+}
+
+void np_config_entries(struct np_config *c, const struct np_table *top, const char *shown, struct np_buf *scratch) {
+  struct reader r = {.c = c, .shown = shown, .scratch = scratch};
+  read_list(&r, NP_VENDOR, top);
+  read_list(&r, NP_RULE, top);
+  read_list(&r, NP_DESTINATION, top);
+}

@@ -1,0 +1,12 @@
+/* The three lists of neap.lua: connections, rules and destinations. Private to the configuration. */
+#ifndef NP_HOST_CONFIG_ENTRY_H
+#define NP_HOST_CONFIG_ENTRY_H
+
+#include "base/buf.h"
+#include "host/config.h"
+#include "host/config_lua.h"
+
+/* Reads them from the table into c->entries. Raises; what c has got by then is freed with it. scratch is the caller's to free. */
+void np_config_entries(struct np_config *c, const struct np_table *top, const char *shown, struct np_buf *scratch);
+
+#endif
