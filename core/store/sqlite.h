@@ -1,0 +1,114 @@
+/* What the SQLite engine's files share; nobody else includes it. Functions that return `int` and take no np_error return a
+ * SQLite result code, SQLITE_OK or what failed. */
+#ifndef NP_STORE_SQLITE_H
+#define NP_STORE_SQLITE_H
+
+#include <sqlite3.h>
+
+#include "store/store.h"
+
+/* A connection, and its statements: prepared when first used, kept for its life. */
+struct np_sql {
+  sqlite3 *db;              /* owned */
+  const char *const *texts; /* static */
+  sqlite3_stmt **kept;      /* owned */
+  int count;
+};
+
+/* Opens path for reading or writing with this much cache. */
+int np_sql_open(struct np_sql *q, const char *path, bool write, int cache_kb, const char *const *texts, int count,
+                struct np_error *err);
+void np_sql_close(struct np_sql *q);
+/* The statement with its parameters bound, or NULL. One letter of format a parameter: i int64_t, w int, t struct np_text *,
+ * k the same with "" for an absent one, b the same as t but kept as a BLOB where it is not text, v struct np_value *, s char *.
+ * NULL binds NULL. What is bound is borrowed until the reset. */
+sqlite3_stmt *np_sql_start(struct np_sql *q, int which, const char *format, ...);
+int np_sql_run(struct np_sql *q, int which, const char *format, ...); /* to its end */
+/* First column of the first row: SQLITE_ROW and *out, SQLITE_DONE where there is none, or what failed. */
+int np_sql_one(struct np_sql *q, int which, int64_t *out, const char *format, ...);
+int np_sql_exec(struct np_sql *q, const char *text);
+/* Ends a walk over a statement's rows whose last step gave rc (st NULL: it could not be started): 0, or -1 and err. */
+int np_sql_end(struct np_sql *q, sqlite3_stmt *st, int rc, struct np_error *err);
+int np_sql_code(const struct np_sql *q); /* why np_sql_start gave NULL; never SQLITE_OK */
+struct np_text np_sql_text(sqlite3_stmt *st, int column); /* borrowed until the next step */
+/* "store: why" of the last failure; returns -1. */
+int np_sql_fail(const struct np_sql *q, int rc, struct np_error *err);
+/* Whether a failure is the store's own (space, disk, memory, damage, a lock) and not of what was written. */
+bool np_sql_is_store_failure(int rc);
+
+#define NP_SCHEMA_ID 0x6e656170 /* "neap", the file's application_id */
+/* Brings the file to the newest schema; with write false only checks that it is there. */
+int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_error *err);
+
+/* The writer's statements; their texts are np_write_texts. */
+enum {
+  W_BEGIN, W_COMMIT, W_SAVEPOINT, W_RELEASE, W_CHANGED, W_COUNTERS, W_SAVE_COUNTERS,
+  W_NAME, W_ADD_NAME, W_DEVICE, W_ADD_DEVICE, W_SET_DEVICE, W_SERIES, W_ADD_SERIES,
+  W_REQUEST, W_KEYED, W_UNKEYED, W_SAME_TIME, W_EVENT, W_VERSION, W_PUT, W_DELETE, W_DUE, W_ARM, W_DISARM, W_FIRED,
+  W_SEND, W_DELIVERED, W_DEAD, W_AGAIN, W_REVIVE, W_BURY, W_SENT, W_HOLD, W_HELD, W_FREE, W_CURSOR, W_SET_CURSOR, W_GENERATION,
+  W_PRUNE_REQUESTS, W_PRUNE_DELIVERED, W_PRUNE_KEYS, W_COUNT,
+};
+extern const char *const np_write_texts[W_COUNT];
+
+/* The last numbers given out; none is ever given twice. Kept in the file with each commit. */
+struct np_counters {
+  int64_t reading, request, message, held, version;
+};
+
+struct np_store {
+  struct np_sql sql;
+  int lock; /* descriptor of PATH.lock, locked while open */
+  struct np_counters count, saved;
+  int64_t data_version; /* changes when somebody else has written; -1: what is remembered is not to be trusted */
+  int64_t mono;         /* us, when this transaction began */
+  /* What is remembered of the file, so that it need not be looked up. */
+  struct np_map names;   /* name -> its id */
+  struct np_map devices; /* vendor 0 device -> struct np_known_device */
+  struct np_map series;  /* vendor 0 device 0 metric -> struct np_known_series */
+  size_t known_bytes;
+  struct np_buf key; /* scratch */
+};
+
+enum { NP_DEVICE_FIELDS = 8 }; /* connection, serial, model, name, owner, place, status, extra */
+
+struct np_known_device {
+  int64_t id, news, seen; /* news: `at` of the newest; seen: ms when last heard of */
+  int64_t saved_us;       /* when the row was last written or read */
+  bool dirty;             /* news or seen are newer than the row's */
+  int online;             /* -1 unknown */
+  char *fields[NP_DEVICE_FIELDS]; /* owned; NULL unknown */
+  size_t lens[NP_DEVICE_FIELDS];
+};
+
+struct np_known_series {
+  int64_t id;
+  struct np_known_device *device; /* borrowed from devices */
+};
+
+int np_known_name(struct np_store *s, const struct np_text *name, int64_t *id); /* 0 for an absent one */
+int np_known_device(struct np_store *s, const struct np_text *vendor, const struct np_text *device, const struct np_text *connection,
+                    int64_t at, struct np_known_device **out);
+int np_known_series(struct np_store *s, const struct np_reading *r, struct np_known_series **out);
+int np_known_news(struct np_store *s, const struct np_op *op); /* NP_OP_DEVICE */
+void np_known_forget(struct np_store *s);
+int np_known_bound(struct np_store *s); /* where much is remembered: saves what is unsaved and forgets. In a transaction. */
+int np_known_save(struct np_store *s);  /* writes what is dirty. In a transaction. */
+
+/* Checks a set against the state: a sentence in `bad` where it cannot be stored, *conflict where what it saw has changed. */
+int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad);
+int np_write_set(struct np_store *s, struct np_writeset *ws);
+
+/* The readers' statements; their texts are np_read_texts. */
+enum {
+  R_LAST, R_SCAN, R_READING, R_HISTORY, R_SERIES_OF, R_NAME, R_SERIES, R_GET, R_KEYS, R_TIMERS, R_TIMER_NEXT, R_TIMER_COUNT,
+  R_CURSORS, R_HELD, R_HELD_COUNT, R_HELD_ALL, R_DEVICES_OF, R_HEAD, R_PENDING, R_DELIVERED, R_DEAD, R_DEVICES, R_GENERATION,
+  R_COUNT,
+};
+extern const char *const np_read_texts[R_COUNT];
+
+struct np_reader {
+  struct np_sql sql;
+  struct np_map names, series; /* id (8 bytes) -> what stands under it; never changes in the file */
+};
+
+#endif

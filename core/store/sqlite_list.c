@@ -1,0 +1,171 @@
+/* What readers of the SQLite engine answer apart from readings. */
+#include <string.h>
+
+#include "store/sqlite.h"
+
+int np_reader_get(struct np_reader *r, const char *space, const char *key, size_t key_len, int64_t now, struct np_buf *value,
+                  int64_t *version, struct np_error *err) {
+  const struct np_text k = {key, key_len};
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_GET, "sk", space, &k);
+  int found = 0, rc = st ? sqlite3_step(st) : SQLITE_OK;
+  *version = 0;
+  if (st && rc == SQLITE_ROW) {
+    int64_t expires = sqlite3_column_int64(st, 2);
+    *version = sqlite3_column_int64(st, 1);
+    found = !expires || expires > now;
+    if (found) {
+      struct np_text t = np_sql_text(st, 0);
+      np_buf_clear(value);
+      np_buf_add(value, t.ptr, t.len);
+    }
+  }
+  return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
+}
+
+int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, int64_t now, int limit,
+                   bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg, struct np_error *err) {
+  if (!prefix) prefix = "";
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_KEYS, "ss", space, prefix);
+  size_t len = strlen(prefix);
+  int rc = SQLITE_OK;
+  while (st && limit > 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_text key = np_sql_text(st, 0);
+    int64_t expires = sqlite3_column_int64(st, 3);
+    if (key.len < len || memcmp(key.ptr, prefix, len) != 0) break;
+    if (expires && expires <= now) continue;
+    limit--;
+    if (!fn(arg, key, np_sql_text(st, 1), sqlite3_column_int64(st, 2))) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_timers_due(struct np_reader *r, int64_t now, int limit, bool (*fn)(void *arg, const struct np_timer *t), void *arg,
+                         struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_TIMERS, "iw", now, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_timer t = {np_sql_text(st, 0), np_sql_text(st, 1), np_sql_text(st, 2), sqlite3_column_int64(st, 3)};
+    if (!fn(arg, &t)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int64_t np_reader_timer_next(struct np_reader *r, int64_t after) {
+  int64_t due;
+  int rc = np_sql_one(&r->sql, R_TIMER_NEXT, &due, "i", after);
+  return rc == SQLITE_ROW ? due : rc == SQLITE_DONE ? INT64_MAX : -1;
+}
+
+int64_t np_reader_timer_count(struct np_reader *r) {
+  int64_t n;
+  return np_sql_one(&r->sql, R_TIMER_COUNT, &n, "") == SQLITE_ROW ? n : -1;
+}
+
+int np_reader_cursors(struct np_reader *r, int64_t cursors[NP_PARTITIONS], struct np_error *err) {
+  memset(cursors, 0, NP_PARTITIONS * sizeof *cursors);
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_CURSORS, "");
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    int64_t p = sqlite3_column_int64(st, 0);
+    if (p >= 0 && p < NP_PARTITIONS) cursors[p] = sqlite3_column_int64(st, 1);
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit, bool (*fn)(void *arg, const struct np_held *h),
+                   void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_HELD, "siw", instance, after, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_held h = {
+        .id = sqlite3_column_int64(st, 0),
+        .instance = np_sql_text(st, 1),
+        .name = np_sql_text(st, 2),
+        .key = np_sql_text(st, 3),
+        .reading = sqlite3_column_int64(st, 4),
+        .at = sqlite3_column_int64(st, 5),
+        .generation = sqlite3_column_int(st, 6),
+        .error = np_sql_text(st, 7),
+    };
+    if (!fn(arg, &h)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int64_t np_reader_held_count(struct np_reader *r, const char *instance) {
+  int64_t n;
+  int rc = instance ? np_sql_one(&r->sql, R_HELD_COUNT, &n, "s", instance) : np_sql_one(&r->sql, R_HELD_ALL, &n, "");
+  return rc == SQLITE_ROW ? n : -1;
+}
+
+int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool (*fn)(void *arg, struct np_text device), void *arg,
+                             struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "s", destination);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW)
+    if (!fn(arg, np_sql_text(st, 0))) break;
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
+                          bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_HEAD, "ssw", destination, device, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_message m = {
+        .seq = sqlite3_column_int64(st, 0),
+        .id = np_sql_text(st, 1),
+        .destination = np_sql_text(st, 2),
+        .device = np_sql_text(st, 3),
+        .body = np_sql_text(st, 4),
+        .source = np_sql_text(st, 5),
+        .reading = sqlite3_column_int64(st, 6),
+        .created = sqlite3_column_int64(st, 7),
+        .attempts = sqlite3_column_int(st, 8),
+        .due = sqlite3_column_int64(st, 9),
+    };
+    if (!fn(arg, &m)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state) {
+  int64_t n;
+  int which = state == 'p' ? R_PENDING : state == 'd' ? R_DELIVERED : R_DEAD;
+  return np_sql_one(&r->sql, which, &n, "s", destination) == SQLITE_ROW ? n : -1;
+}
+
+int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, bool (*fn)(void *arg, const struct np_device *d), void *arg,
+                      struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES, "iw", after_id, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_device d = {.id = sqlite3_column_int64(st, 0), .first_seen = sqlite3_column_int64(st, 12)};
+    struct np_text *texts[] = {&d.vendor, &d.connection, &d.device, &d.serial, &d.model, &d.name, &d.owner, &d.place, &d.status, &d.extra};
+    for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);
+    d.online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 11);
+    d.last_seen = sqlite3_column_int64(st, 13);
+    if (!fn(arg, &d)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_generation(struct np_reader *r, const char *instance, const char *verdict,
+                         void (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_GENERATION, "ss", instance, verdict);
+  int rc = st ? sqlite3_step(st) : SQLITE_OK, found = st && rc == SQLITE_ROW;
+  if (found) {
+    struct np_generation g = {
+        .instance = np_sql_text(st, 0),
+        .file = np_sql_text(st, 1),
+        .hash = np_sql_text(st, 2),
+        .source = np_sql_text(st, 3),
+        .verdict = np_sql_text(st, 4),
+        .reason = np_sql_text(st, 5),
+        .at = sqlite3_column_int64(st, 6),
+        .number = sqlite3_column_int(st, 7),
+    };
+    fn(arg, &g);
+  }
+  return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
+}

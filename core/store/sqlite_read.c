@@ -1,0 +1,260 @@
+/* Readers of the SQLite engine: a connection of a thread's own, and readings. A row holds numbers for names; those that were met
+ * are remembered, for a name never changes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/sqlite.h"
+
+enum { MOST = 50000 };
+
+#define READING "SELECT seq, series, at, received, value, unit, connection, traits, interval, serial, key, extra FROM reading_rows"
+
+const char *const np_read_texts[R_COUNT] = {
+    [R_LAST] = "SELECT max(seq) FROM reading_rows",
+    [R_SCAN] = READING " WHERE seq > ? ORDER BY seq LIMIT ?",
+    [R_READING] = READING " WHERE seq = ?",
+    [R_HISTORY] = READING " INDEXED BY reading_time WHERE series = ? AND at BETWEEN ? AND ? ORDER BY at DESC, seq DESC LIMIT ?",
+    [R_SERIES_OF] = "SELECT s.id FROM device_rows d JOIN series s ON s.device = d.id WHERE d.name = ?1"
+                    " AND s.metric = (SELECT id FROM names WHERE name = ?2)"
+                    " AND (?3 IS NULL OR d.vendor = (SELECT id FROM names WHERE name = ?3))",
+    [R_NAME] = "SELECT name FROM names WHERE id = ?",
+    [R_SERIES] = "SELECT v.name, d.name, m.name FROM series s JOIN device_rows d ON d.id = s.device JOIN names v ON v.id = d.vendor"
+                 " JOIN names m ON m.id = s.metric WHERE s.id = ?",
+    [R_GET] = "SELECT value, version, expires FROM kv WHERE space = ? AND key = ?",
+    [R_KEYS] = "SELECT key, value, version, expires FROM kv WHERE space = ? AND key >= ? ORDER BY key",
+    [R_TIMERS] = "SELECT instance, name, key, due FROM timers WHERE due <= ? ORDER BY due LIMIT ?",
+    [R_TIMER_NEXT] = "SELECT due FROM timers WHERE due > ? ORDER BY due LIMIT 1",
+    [R_TIMER_COUNT] = "SELECT count(*) FROM timers",
+    [R_CURSORS] = "SELECT partition, seq FROM cursors",
+    [R_HELD] = "SELECT id, instance, name, key, reading, at, generation, error FROM held WHERE instance = ? AND id > ? ORDER BY id LIMIT ?",
+    [R_HELD_COUNT] = "SELECT count(*) FROM held WHERE instance = ?",
+    [R_HELD_ALL] = "SELECT count(*) FROM held",
+    /* Jumps from a device to the next, however many messages each has. */
+    [R_DEVICES_OF] = "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 UNION ALL SELECT"
+                     " (SELECT min(device) FROM outbox WHERE destination = ?1 AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
+                     " SELECT device FROM d WHERE device IS NOT NULL",
+    [R_HEAD] = "SELECT seq, id, destination, device, body, source, reading, created, attempts, due FROM outbox"
+               " WHERE destination = ? AND device = ? ORDER BY seq LIMIT ?",
+    [R_PENDING] = "SELECT count(*) FROM outbox WHERE destination = ?",
+    [R_DELIVERED] = "SELECT count(*) FROM delivered WHERE destination = ?",
+    [R_DEAD] = "SELECT count(*) FROM dead WHERE destination = ?",
+    [R_DEVICES] = "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
+                  " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
+    [R_GENERATION] = "SELECT instance, file, hash, source, verdict, reason, at, number FROM generations"
+                     " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
+};
+
+struct name {
+  size_t len;
+  char text[];
+};
+
+struct series {
+  size_t vendor, device, metric, offsets[2]; /* lengths; the three texts stand one behind the other */
+  int partition;
+  char text[];
+};
+
+struct np_reader *np_reader_open(const char *path, struct np_error *err) {
+  struct np_reader *r = np_alloc(sizeof *r);
+  if (np_sql_open(&r->sql, path, false, 4096, np_read_texts, R_COUNT, err) == 0 &&
+      np_schema_ready(&r->sql, path, false, err) == 0)
+    return r;
+  np_reader_close(r);
+  return NULL;
+}
+
+void np_reader_close(struct np_reader *r) {
+  if (!r) return;
+  if (r->sql.db) np_sql_close(&r->sql);
+  np_map_free(&r->names, free);
+  np_map_free(&r->series, free);
+  free(r);
+}
+
+/* The name under an id; absent for NULL. False where the store cannot say. */
+static bool find_name(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *out) {
+  *out = (struct np_text){0};
+  int64_t id = sqlite3_column_int64(row, column);
+  if (!id) return true;
+  struct name *n = np_map_get(&r->names, (char *)&id, sizeof id);
+  if (!n) {
+    sqlite3_stmt *st = np_sql_start(&r->sql, R_NAME, "i", id);
+    if (!st || sqlite3_step(st) != SQLITE_ROW) {
+      if (st) sqlite3_reset(st);
+      return false;
+    }
+    struct np_text t = np_sql_text(st, 0);
+    n = np_alloc(sizeof *n + t.len + 1);
+    n->len = t.len;
+    memcpy(n->text, t.ptr, t.len);
+    sqlite3_reset(st);
+    np_map_put(&r->names, (char *)&id, sizeof id, n);
+  }
+  *out = (struct np_text){n->text, n->len};
+  return true;
+}
+
+static struct series *load_series(struct np_reader *r, int64_t id) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_SERIES, "i", id);
+  if (!st || sqlite3_step(st) != SQLITE_ROW) {
+    if (st) sqlite3_reset(st);
+    return NULL;
+  }
+  struct np_text v = np_sql_text(st, 0), d = np_sql_text(st, 1), m = np_sql_text(st, 2);
+  struct series *s = np_alloc(sizeof *s + v.len + d.len + m.len + 3);
+  *s = (struct series){.vendor = v.len, .device = d.len, .metric = m.len, .offsets = {v.len + 1, v.len + d.len + 2}};
+  memcpy(s->text, v.ptr, v.len + 1);
+  memcpy(s->text + s->offsets[0], d.ptr, d.len + 1);
+  memcpy(s->text + s->offsets[1], m.ptr, m.len + 1);
+  s->partition = np_partition(d.ptr, d.len);
+  sqlite3_reset(st);
+  np_map_put(&r->series, (char *)&id, sizeof id, s);
+  return s;
+}
+
+static bool find_series(struct np_reader *r, int64_t id, struct np_reading *out) {
+  struct series *s = np_map_get(&r->series, (char *)&id, sizeof id);
+  if (!s) s = load_series(r, id);
+  if (!s) return false;
+  out->vendor = (struct np_text){s->text, s->vendor};
+  out->device = (struct np_text){s->text + s->offsets[0], s->device};
+  out->metric = (struct np_text){s->text + s->offsets[1], s->metric};
+  out->partition = s->partition;
+  return true;
+}
+
+static void bound(struct np_reader *r) {
+  if (r->names.count > MOST) np_map_free(&r->names, free);
+  if (r->series.count > MOST) np_map_free(&r->series, free);
+}
+
+static struct np_value value_of(sqlite3_stmt *st, int column, bool truth) {
+  switch (sqlite3_column_type(st, column)) {
+  case SQLITE_INTEGER: return (struct np_value){.type = truth ? NP_BOOL : NP_NUMBER_INT, .i = sqlite3_column_int64(st, column)};
+  case SQLITE_FLOAT: return (struct np_value){.type = NP_NUMBER_REAL, .d = sqlite3_column_double(st, column)};
+  default: return (struct np_value){.type = NP_STRING, .s = np_sql_text(st, column)};
+  }
+}
+
+/* Fills out from a row of READING. A row whose names are missing is damage, and is told. */
+static int decode(struct np_reader *r, sqlite3_stmt *st, struct np_reading *out) {
+  bound(r);
+  int traits = sqlite3_column_int(st, 7);
+  *out = (struct np_reading){
+      .seq = sqlite3_column_int64(st, 0),
+      .at = sqlite3_column_int64(st, 2),
+      .received = sqlite3_column_int64(st, 3),
+      .value = value_of(st, 4, traits & 32),
+      .quality = traits & 3,
+      .trend = traits >> 2 & 7,
+      .interval = sqlite3_column_int64(st, 8),
+      .serial = sqlite3_column_type(st, 9) == SQLITE_NULL ? INT64_MIN : sqlite3_column_int64(st, 9),
+      .key = np_sql_text(st, 10),
+      .extra = np_sql_text(st, 11),
+  };
+  if (find_series(r, sqlite3_column_int64(st, 1), out) && find_name(r, st, 5, &out->unit) && find_name(r, st, 6, &out->connection))
+    return SQLITE_ROW;
+  return SQLITE_CORRUPT;
+}
+
+static int walk(struct np_reader *r, sqlite3_stmt *st, np_reading_fn *fn, void *arg, struct np_error *err) {
+  struct np_reading reading;
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    if (decode(r, st, &reading) != SQLITE_ROW) {
+      np_sql_end(&r->sql, st, SQLITE_ROW, err);
+      return np_fail(err, "store: reading %lld has no device, metric or unit: the file is damaged", (long long)reading.seq);
+    }
+    if (!fn(arg, &reading)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int64_t np_reader_last_seq(struct np_reader *r) {
+  int64_t seq = 0;
+  return np_sql_one(&r->sql, R_LAST, &seq, "") == SQLITE_ROW ? seq : -1;
+}
+
+int np_reader_scan(struct np_reader *r, int64_t after, int limit, np_reading_fn *fn, void *arg, struct np_error *err) {
+  return walk(r, np_sql_start(&r->sql, R_SCAN, "iw", after, limit), fn, arg, err);
+}
+
+int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void *arg, struct np_error *err) {
+  return walk(r, np_sql_start(&r->sql, R_READING, "i", seq), fn, arg, err);
+}
+
+struct merge { /* several series, merged newest first */
+  sqlite3_stmt **of; /* owned; each stands on a row, or is NULL at its end */
+  size_t count;
+};
+
+static sqlite3_stmt *newest(const struct merge *m, size_t *which) {
+  sqlite3_stmt *best = NULL;
+  for (size_t i = 0; i < m->count; i++) {
+    if (!m->of[i]) continue;
+    int64_t at = sqlite3_column_int64(m->of[i], 2), best_at = best ? sqlite3_column_int64(best, 2) : 0;
+    if (best && (at < best_at || (at == best_at && sqlite3_column_int64(m->of[i], 0) < sqlite3_column_int64(best, 0)))) continue;
+    best = m->of[i];
+    *which = i;
+  }
+  return best;
+}
+
+static int step(struct merge *m, size_t i) {
+  int rc = sqlite3_step(m->of[i]);
+  if (rc == SQLITE_ROW) return SQLITE_OK;
+  rc = sqlite3_finalize(m->of[i]);
+  m->of[i] = NULL;
+  return rc;
+}
+
+static int merge_rows(struct np_reader *r, struct merge *m, int limit, np_reading_fn *fn, void *arg) {
+  struct np_reading reading;
+  sqlite3_stmt *st;
+  size_t which = 0;
+  int rc = SQLITE_OK;
+  for (size_t i = 0; i < m->count && rc == SQLITE_OK; i++) rc = step(m, i);
+  for (; limit > 0 && rc == SQLITE_OK && (st = newest(m, &which)); limit--) {
+    if (decode(r, st, &reading) != SQLITE_ROW) return SQLITE_CORRUPT;
+    if (!fn(arg, &reading)) break;
+    rc = step(m, which);
+  }
+  return rc;
+}
+
+static int merge_series(struct np_reader *r, const int64_t *ids, size_t n, int64_t from, int64_t to, int limit, np_reading_fn *fn,
+                        void *arg, struct np_error *err) {
+  struct merge m = {.of = np_alloc(n * sizeof *m.of), .count = n};
+  int rc = SQLITE_OK;
+  for (size_t i = 0; i < n && rc == SQLITE_OK; i++) {
+    rc = sqlite3_prepare_v2(r->sql.db, np_read_texts[R_HISTORY], -1, &m.of[i], NULL);
+    if (rc != SQLITE_OK) break;
+    sqlite3_bind_int64(m.of[i], 1, ids[i]);
+    sqlite3_bind_int64(m.of[i], 2, from);
+    sqlite3_bind_int64(m.of[i], 3, to);
+    sqlite3_bind_int(m.of[i], 4, limit);
+  }
+  if (rc == SQLITE_OK) rc = merge_rows(r, &m, limit, fn, arg);
+  if (rc != SQLITE_OK) np_sql_fail(&r->sql, rc, err);
+  for (size_t i = 0; i < n; i++) sqlite3_finalize(m.of[i]);
+  free(m.of);
+  return rc == SQLITE_OK ? 0 : -1;
+}
+
+int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
+                      int limit, np_reading_fn *fn, void *arg, struct np_error *err) {
+  int64_t *ids = NULL;
+  size_t n = 0;
+  int rc = SQLITE_OK;
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_SERIES_OF, "sss", device, metric, vendor);
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    ids = np_realloc(ids, (n + 1) * sizeof *ids);
+    ids[n++] = sqlite3_column_int64(st, 0);
+  }
+  int done = np_sql_end(&r->sql, st, rc, err);
+  if (done == 0 && n == 1) done = walk(r, np_sql_start(&r->sql, R_HISTORY, "iiiw", ids[0], from, to, limit), fn, arg, err);
+  else if (done == 0 && n > 1) done = merge_series(r, ids, n, from, to, limit, fn, arg, err);
+  free(ids);
+  return done;
+}

@@ -1,0 +1,200 @@
+/* The SQLite engine's file: its schema, its migrations, who may write to it.
+ *
+ * Tables that end in _rows are compact: names stand once, in names, and elsewhere as numbers. People look at the views of the
+ * plain name (readings, devices, events). What is only written once or seldom (inbox, outbox, …) is a plain table. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/sqlite.h"
+
+/* Readings are looked up by (series, at) for history, and by (series, key) for what identifies one. traits holds the quality (2
+ * bits), the trend (3 bits) and, as 32, that the value is a truth value. */
+static const char first_schema[] =
+    "CREATE TABLE counters(one INTEGER PRIMARY KEY CHECK(one = 1), reading INTEGER NOT NULL, request INTEGER NOT NULL,"
+    " message INTEGER NOT NULL, held INTEGER NOT NULL, version INTEGER NOT NULL);"
+    "INSERT INTO counters VALUES(1, 0, 0, 0, 0, 0);"
+    "CREATE TABLE names(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
+
+    "CREATE TABLE device_rows(id INTEGER PRIMARY KEY, name TEXT NOT NULL, vendor INTEGER NOT NULL, first_seen INTEGER NOT NULL,"
+    " seen INTEGER NOT NULL, news INTEGER, online INTEGER, connection TEXT, serial TEXT, model TEXT, label TEXT, owner TEXT,"
+    " place TEXT, status TEXT, extra TEXT, UNIQUE(name, vendor));"
+    "CREATE TABLE series(id INTEGER PRIMARY KEY, device INTEGER NOT NULL, metric INTEGER NOT NULL, UNIQUE(device, metric));"
+    "CREATE TABLE reading_rows(seq INTEGER PRIMARY KEY, series INTEGER NOT NULL, at INTEGER NOT NULL, received INTEGER NOT NULL,"
+    " value NOT NULL, unit INTEGER, connection INTEGER, traits INTEGER NOT NULL, request INTEGER, interval INTEGER, serial INTEGER,"
+    " key TEXT, extra);"
+    "CREATE INDEX reading_time ON reading_rows(series, at);"
+    "CREATE UNIQUE INDEX reading_key ON reading_rows(series, key) WHERE key IS NOT NULL;"
+    "CREATE VIEW readings AS SELECT r.seq, v.name AS vendor, c.name AS connection, d.name AS device, m.name AS metric, r.value,"
+    " u.name AS unit, r.at, r.received, r.key, r.serial, r.interval,"
+    " CASE r.traits >> 2 & 7 WHEN 1 THEN 'flat' WHEN 2 THEN 'rising_slowly' WHEN 3 THEN 'falling_slowly'"
+    " WHEN 4 THEN 'rising_fast' WHEN 5 THEN 'falling_fast' END AS trend,"
+    " CASE r.traits & 3 WHEN 0 THEN 'valid' WHEN 1 THEN 'warmup' ELSE 'invalid' END AS quality, r.extra, r.request"
+    " FROM reading_rows r LEFT JOIN series s ON s.id = r.series LEFT JOIN device_rows d ON d.id = s.device"
+    " LEFT JOIN names v ON v.id = d.vendor LEFT JOIN names m ON m.id = s.metric LEFT JOIN names u ON u.id = r.unit"
+    " LEFT JOIN names c ON c.id = r.connection;"
+    /* When a device was last heard of is not written with every reading: its newest readings say. */
+    "CREATE VIEW devices AS SELECT d.id, v.name AS vendor, d.connection, d.name AS device, d.serial, d.model, d.label AS name,"
+    " d.owner, d.place, d.status, d.online, d.extra, d.first_seen, max(d.seen, coalesce((SELECT max((SELECT r.received"
+    " FROM reading_rows r WHERE r.series = s.id ORDER BY r.at DESC LIMIT 1)) FROM series s WHERE s.device = d.id), d.seen))"
+    " AS last_seen FROM device_rows d JOIN names v ON v.id = d.vendor;"
+
+    "CREATE TABLE inbox(id INTEGER PRIMARY KEY, received INTEGER NOT NULL, instance TEXT NOT NULL, generation INTEGER NOT NULL,"
+    " method TEXT NOT NULL, target TEXT NOT NULL, headers TEXT, body, remote TEXT, status INTEGER NOT NULL, outcome TEXT NOT NULL,"
+    " error TEXT);"
+    "CREATE TABLE event_rows(id INTEGER PRIMARY KEY, device INTEGER NOT NULL, type INTEGER NOT NULL, at INTEGER NOT NULL,"
+    " key TEXT NOT NULL, received INTEGER NOT NULL, connection INTEGER, data, UNIQUE(device, type, at, key));"
+    "CREATE VIEW events AS SELECT e.id, v.name AS vendor, c.name AS connection, d.name AS device, t.name AS type, e.key, e.at,"
+    " e.received, e.data FROM event_rows e LEFT JOIN device_rows d ON d.id = e.device LEFT JOIN names v ON v.id = d.vendor"
+    " LEFT JOIN names t ON t.id = e.type LEFT JOIN names c ON c.id = e.connection;"
+
+    "CREATE TABLE kv(space TEXT NOT NULL, key TEXT NOT NULL, value NOT NULL, version INTEGER NOT NULL, expires INTEGER NOT NULL,"
+    " PRIMARY KEY(space, key)) WITHOUT ROWID;"
+    "CREATE INDEX kv_expires ON kv(expires) WHERE expires > 0;"
+    "CREATE TABLE timers(instance TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, due INTEGER NOT NULL,"
+    " PRIMARY KEY(instance, name, key)) WITHOUT ROWID;"
+    "CREATE INDEX timers_due ON timers(due);"
+    "CREATE TABLE cursors(partition INTEGER PRIMARY KEY, seq INTEGER NOT NULL);"
+    "CREATE TABLE held(id INTEGER PRIMARY KEY, instance TEXT NOT NULL, name TEXT, key TEXT, reading INTEGER NOT NULL,"
+    " at INTEGER NOT NULL, generation INTEGER NOT NULL, error TEXT);"
+    "CREATE INDEX held_instance ON held(instance);"
+
+    "CREATE TABLE outbox(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT NULL,"
+    " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, due INTEGER NOT NULL,"
+    " status INTEGER NOT NULL DEFAULT 0, error TEXT);"
+    "CREATE INDEX outbox_order ON outbox(destination, device, seq);"
+    "CREATE TABLE delivered(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT NULL,"
+    " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, status INTEGER NOT NULL,"
+    " at INTEGER NOT NULL);"
+    "CREATE INDEX delivered_at ON delivered(destination, at);"
+    "CREATE TABLE dead(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT NULL,"
+    " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, status INTEGER NOT NULL,"
+    " at INTEGER NOT NULL, error TEXT);"
+    "CREATE INDEX dead_destination ON dead(destination);"
+    "CREATE TABLE generations(id INTEGER PRIMARY KEY, instance TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL,"
+    " verdict TEXT NOT NULL, file TEXT, hash TEXT, reason TEXT, source);"
+    "CREATE INDEX generations_instance ON generations(instance);";
+
+/* Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
+static const char *const migrations[] = {first_schema};
+enum { NEWEST = sizeof migrations / sizeof *migrations };
+
+/* The first number that a statement gives, or what failed, as a negative number. */
+static int64_t ask(struct np_sql *q, const char *text) {
+  sqlite3_stmt *st = NULL;
+  int rc = sqlite3_prepare_v2(q->db, text, -1, &st, NULL);
+  if (rc == SQLITE_OK) rc = sqlite3_step(st);
+  int64_t n = rc == SQLITE_ROW ? sqlite3_column_int64(st, 0) : -(int64_t)rc;
+  sqlite3_finalize(st);
+  return n;
+}
+
+static int migrate(struct np_sql *q, int64_t from, struct np_error *err) {
+  for (int64_t n = from; n < NEWEST; n++) {
+    char close[120];
+    sqlite3_snprintf(sizeof close, close, "PRAGMA application_id = %d; PRAGMA user_version = %lld; COMMIT", NP_SCHEMA_ID, n + 1);
+    int rc = np_sql_exec(q, "BEGIN IMMEDIATE");
+    if (rc == SQLITE_OK) rc = np_sql_exec(q, migrations[n]);
+    if (rc == SQLITE_OK) rc = np_sql_exec(q, close);
+    if (rc == SQLITE_OK) continue;
+    np_sql_fail(q, rc, err);
+    np_sql_exec(q, "ROLLBACK");
+    return -1;
+  }
+  return 0;
+}
+
+int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_error *err) {
+  int64_t tables = ask(q, "SELECT count(*) FROM sqlite_schema"), id = ask(q, "PRAGMA application_id");
+  int64_t version = ask(q, "PRAGMA user_version");
+  if (tables == -SQLITE_NOTADB) return np_fail(err, "store: %s is not a neap store, nor any SQLite file", path);
+  if (tables < 0) return np_sql_fail(q, (int)-tables, err);
+  if (id != NP_SCHEMA_ID && (id || tables || version))
+    return np_fail(err, "store: %s is not a neap store but another program's SQLite file", path);
+  if (version > NEWEST)
+    return np_fail(err, "store: %s was written by a newer neap (schema %lld; this one knows %d): run that one", path,
+                   (long long)version, NEWEST);
+  if (!write && version < NEWEST) return np_fail(err, "store: %s has an old schema or none: start neap on it once", path);
+  if (!write) return 0;
+  if (!id) ask(q, "PRAGMA page_size = 4096");
+  int rc = np_sql_exec(q, "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864");
+  if (rc != SQLITE_OK) return np_sql_fail(q, rc, err);
+  return migrate(q, version, err);
+}
+
+/* Held as long as the store is open; the file stays, for removing it would let two in. */
+static int lock(const char *path, struct np_error *err) {
+  char *name = sqlite3_mprintf("%s.lock", path);
+  int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    np_fail(err, "store: cannot create %s: %s", name, strerror(errno));
+  } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    np_fail(err, errno == EWOULDBLOCK ? "store: %s is in use by another neap (%s is locked)" : "store: cannot lock %s by %s", path, name);
+    close(fd);
+    fd = -1;
+  }
+  sqlite3_free(name);
+  return fd;
+}
+
+/* Created before SQLite sees it, so that nobody else can ever read it; SQLite gives its other files the same mode. */
+static int create(const char *path, struct np_error *err) {
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return errno == EEXIST ? 0 : np_fail(err, "store: cannot create %s: %s", path, strerror(errno));
+  close(fd);
+  char *copy = np_strdup(path);
+  fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  free(copy);
+  if (fd >= 0) {
+    fsync(fd);
+    close(fd);
+  }
+  return 0;
+}
+
+/* After a commit that left so many pages in the WAL: moved into the file where readers let it. One that readers kept from
+ * starting over, and has grown long, is worth a short wait for them. */
+static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
+  (void)arg;
+  if (pages < 4000) return SQLITE_OK;
+  sqlite3_busy_timeout(db, 20);
+  sqlite3_wal_checkpoint_v2(db, name, pages < 20000 ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+  sqlite3_busy_timeout(db, 5000);
+  return SQLITE_OK;
+}
+
+struct np_store *np_store_open(const char *path, struct np_error *err) {
+  struct np_store *s = np_alloc(sizeof *s);
+  s->data_version = -1;
+  s->lock = lock(path, err);
+  if (s->lock < 0 || create(path, err) < 0) goto fail;
+  if (np_sql_open(&s->sql, path, true, 16384, np_write_texts, W_COUNT, err) < 0) goto fail;
+  if (np_schema_ready(&s->sql, path, true, err) < 0) goto fail;
+  sqlite3_wal_hook(s->sql.db, checkpoint, NULL);
+  return s;
+fail:
+  np_sql_close(&s->sql);
+  if (s->lock >= 0) close(s->lock);
+  free(s);
+  return NULL;
+}
+
+void np_store_close(struct np_store *s) {
+  if (!s) return;
+  if (np_sql_run(&s->sql, W_BEGIN, "") == SQLITE_OK) {
+    bool saved = np_known_save(s) == SQLITE_OK && np_sql_run(&s->sql, W_COMMIT, "") == SQLITE_OK;
+    if (!saved) np_sql_exec(&s->sql, "ROLLBACK");
+  }
+  sqlite3_busy_timeout(s->sql.db, 200);
+  sqlite3_wal_checkpoint_v2(s->sql.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+  np_sql_close(&s->sql);
+  close(s->lock);
+  np_known_forget(s);
+  np_buf_free(&s->key);
+  free(s);
+}

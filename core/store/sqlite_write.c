@@ -1,0 +1,268 @@
+/* What the SQLite engine's writer does for each operation of a set, and what it checks before. */
+#include <math.h>
+#include <string.h>
+
+#include "store/sqlite.h"
+
+#define MESSAGE "seq, id, destination, device, body, source, reading, created"
+
+const char *const np_write_texts[W_COUNT] = {
+    [W_BEGIN] = "BEGIN IMMEDIATE",
+    [W_COMMIT] = "COMMIT",
+    [W_SAVEPOINT] = "SAVEPOINT apart",
+    [W_RELEASE] = "RELEASE apart",
+    [W_CHANGED] = "PRAGMA data_version",
+    /* Where somebody has put rows in by hand, numbers still go on past them. */
+    [W_COUNTERS] = "SELECT max(reading, coalesce((SELECT max(seq) FROM reading_rows), 0)),"
+                   " max(request, coalesce((SELECT max(id) FROM inbox), 0)),"
+                   " max(message, coalesce((SELECT max(seq) FROM outbox), 0)),"
+                   " max(held, coalesce((SELECT max(id) FROM held), 0)), version FROM counters",
+    [W_SAVE_COUNTERS] = "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ? WHERE one = 1",
+    [W_NAME] = "SELECT id FROM names WHERE name = ?",
+    [W_ADD_NAME] = "INSERT INTO names(name) VALUES(?)",
+    [W_DEVICE] = "SELECT id, seen, news, online, connection, serial, model, label, owner, place, status, extra FROM device_rows"
+                 " WHERE name = ? AND vendor = ?",
+    [W_ADD_DEVICE] = "INSERT INTO device_rows(name, vendor, first_seen, seen, connection) VALUES(?, ?, ?, ?, ?)",
+    [W_SET_DEVICE] = "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
+                     " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
+    [W_SERIES] = "SELECT id FROM series WHERE device = ? AND metric = ?",
+    [W_ADD_SERIES] = "INSERT INTO series(device, metric) VALUES(?, ?)",
+    [W_REQUEST] = "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
+                  " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    /* Only the key may meet another: any other conflict has to be an error, never a duplicate. */
+    [W_KEYED] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)"
+                " ON CONFLICT(series, key) WHERE key IS NOT NULL DO NOTHING",
+    [W_UNKEYED] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)",
+    [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
+    [W_EVENT] = "INSERT INTO event_rows(device, type, at, key, received, connection, data) VALUES(?, ?, ?, ?, ?,"
+                " nullif(?, 0), ?) ON CONFLICT(device, type, at, key) DO NOTHING",
+    [W_VERSION] = "SELECT version FROM kv WHERE space = ? AND key = ?",
+    [W_PUT] = "INSERT INTO kv VALUES(?, ?, ?, ?, ?) ON CONFLICT(space, key)"
+              " DO UPDATE SET value = excluded.value, version = excluded.version, expires = excluded.expires",
+    [W_DELETE] = "DELETE FROM kv WHERE space = ? AND key = ?",
+    [W_DUE] = "SELECT due FROM timers WHERE instance = ? AND name = ? AND key = ?",
+    [W_ARM] = "INSERT INTO timers VALUES(?, ?, ?, ?) ON CONFLICT(instance, name, key) DO UPDATE SET due = excluded.due",
+    [W_DISARM] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ?",
+    [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
+    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_DELIVERED] = "INSERT INTO delivered SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1",
+    [W_DEAD] = "INSERT INTO dead SELECT " MESSAGE ", ?2, ?3, ?4, ?5 FROM outbox WHERE seq = ?1",
+    [W_AGAIN] = "UPDATE outbox SET attempts = ?2, status = ?3, due = ?4, error = ?5 WHERE seq = ?1",
+    [W_REVIVE] = "INSERT INTO outbox SELECT " MESSAGE ", ?2, ?4, ?3, ?5 FROM dead WHERE seq = ?1",
+    [W_BURY] = "DELETE FROM dead WHERE seq = ?",
+    [W_SENT] = "DELETE FROM outbox WHERE seq = ?",
+    [W_HOLD] = "INSERT INTO held(id, instance, name, key, reading, at, generation, error) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_HELD] = "SELECT 1 FROM held WHERE id = ?",
+    [W_FREE] = "DELETE FROM held WHERE id = ?",
+    [W_CURSOR] = "SELECT seq FROM cursors WHERE partition = ?",
+    [W_SET_CURSOR] = "INSERT INTO cursors VALUES(?, ?) ON CONFLICT(partition) DO UPDATE SET seq = excluded.seq",
+    [W_GENERATION] = "INSERT INTO generations(instance, number, at, verdict, file, hash, reason, source) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    /* Ids rise with time, so the oldest rows are the first ones. */
+    [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
+    [W_PRUNE_DELIVERED] =
+        "WITH RECURSIVE d(name) AS (SELECT min(destination) FROM delivered UNION ALL"
+        " SELECT (SELECT min(destination) FROM delivered WHERE destination > d.name) FROM d WHERE d.name IS NOT NULL)"
+        " DELETE FROM delivered WHERE seq IN (SELECT m.seq FROM d CROSS JOIN delivered m ON m.destination = d.name AND m.at < ? LIMIT 500)",
+    [W_PRUNE_KEYS] = "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
+};
+
+/* Names are compared, joined and shown: what cannot be any is told before something is written. */
+static bool is_name(const struct np_text *t) { return t->ptr && !memchr(t->ptr, 0, t->len); }
+static bool is_name_or_absent(const struct np_text *t) { return !t->ptr || is_name(t); }
+
+static const char *check_reading(const struct np_reading *r) {
+  if (!is_name(&r->vendor) || !is_name(&r->device) || !is_name(&r->metric))
+    return "store: a reading's vendor, device and metric have to be there, without a 0 byte";
+  if (!is_name_or_absent(&r->unit) || !is_name_or_absent(&r->connection)) return "store: a reading's unit has a 0 byte";
+  if (r->value.type == NP_STRING && !r->value.s.ptr) return "store: a reading has no value";
+  if (r->value.type == NP_NUMBER_REAL && isnan(r->value.d)) return "store: a reading's value is not a number";
+  return NULL;
+}
+
+static const char *check_op(const struct np_op *op) {
+  switch (op->kind) {
+  case NP_OP_READING: return check_reading(&op->as.reading);
+  case NP_OP_DEVICE:
+    if (!is_name(&op->as.device.vendor) || !is_name(&op->as.device.device))
+      return "store: a device's vendor and name have to be there, without a 0 byte";
+    return NULL;
+  case NP_OP_EVENT:
+    if (!is_name(&op->as.event.vendor) || !is_name(&op->as.event.device) || !is_name(&op->as.event.type) ||
+        !is_name_or_absent(&op->as.event.connection))
+      return "store: an event's vendor, device and type have to be there, without a 0 byte";
+    return NULL;
+  case NP_OP_SEND:
+    if (!is_name(&op->as.send.destination) || !is_name_or_absent(&op->as.send.device) || !op->as.send.id.ptr || !op->as.send.body.ptr)
+      return "store: a message needs an id, a destination and a body";
+    return NULL;
+  case NP_OP_CURSOR:
+    return op->as.cursor.partition < 0 || op->as.cursor.partition >= NP_PARTITIONS ? "store: there is no such partition" : NULL;
+  default: return NULL;
+  }
+}
+
+/* Where this set itself has already moved the cursor to, or else where the store has it. */
+static int cursor_now(struct np_store *s, const struct np_writeset *ws, const struct np_op *op, int64_t *seq) {
+  bool moved = false;
+  for (const struct np_op *o = ws->first; o != op; o = o->next) {
+    if (o->kind != NP_OP_CURSOR || o->as.cursor.partition != op->as.cursor.partition) continue;
+    *seq = o->as.cursor.seq;
+    moved = true;
+  }
+  return moved ? SQLITE_ROW : np_sql_one(&s->sql, W_CURSOR, seq, "w", op->as.cursor.partition);
+}
+
+static int check_state(struct np_store *s, const struct np_writeset *ws, const struct np_op *op, bool *conflict) {
+  int64_t found = 0, wanted;
+  int rc;
+  switch (op->kind) {
+  case NP_OP_SEEN:
+    rc = np_sql_one(&s->sql, W_VERSION, &found, "tk", &op->as.seen.space, &op->as.seen.key);
+    wanted = op->as.seen.version;
+    break;
+  case NP_OP_FIRED:
+    rc = np_sql_one(&s->sql, W_DUE, &found, "ttk", &op->as.fired.instance, &op->as.fired.name, &op->as.fired.key);
+    if (rc == SQLITE_DONE) *conflict = true;
+    wanted = op->as.fired.due;
+    break;
+  case NP_OP_RELEASE:
+    rc = np_sql_one(&s->sql, W_HELD, &found, "i", op->as.release.id);
+    wanted = 1;
+    break;
+  case NP_OP_CURSOR:
+    rc = cursor_now(s, ws, op, &found);
+    wanted = op->as.cursor.from;
+    break;
+  default: return SQLITE_OK;
+  }
+  if (found != wanted) *conflict = true;
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad) {
+  *conflict = false;
+  *bad = NULL;
+  for (const struct np_op *op = ws->first; op; op = op->next) {
+    if ((*bad = check_op(op))) return SQLITE_OK;
+    int rc = check_state(s, ws, op, conflict);
+    if (rc != SQLITE_OK) return rc;
+  }
+  return SQLITE_OK;
+}
+
+static int write_request(struct np_store *s, struct np_writeset *ws, const struct np_op *op) {
+  ws->request_id = ++s->count.request;
+  return np_sql_run(&s->sql, W_REQUEST, "iitwttbbtwtt", ws->request_id, op->as.request.received, &op->as.request.instance,
+                    op->as.request.generation, &op->as.request.method, &op->as.request.target, &op->as.request.headers,
+                    &op->as.request.body, &op->as.request.remote, op->as.request.status, &op->as.request.outcome,
+                    &op->as.request.error);
+}
+
+/* An empty key identifies nothing, so it counts as absent: otherwise all of a device's readings but one would be lost. */
+static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
+  struct np_known_series *series;
+  int64_t unit, connection, same;
+  int rc = np_known_series(s, r, &series);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &r->unit, &unit);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
+  if (rc != SQLITE_OK) return rc;
+  bool keyed = r->key.ptr && r->key.len;
+  if (!keyed) {
+    rc = np_sql_one(&s->sql, W_SAME_TIME, &same, "ii", series->id, r->at);
+    if (rc != SQLITE_DONE) return rc == SQLITE_ROW ? SQLITE_OK : rc;
+  }
+  int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
+  sqlite3_stmt *st = np_sql_start(&s->sql, keyed ? W_KEYED : W_UNKEYED, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at,
+                                  r->received, &r->value, unit, connection, traits, ws->request_id, r->interval, r->serial,
+                                  keyed ? &r->key : NULL, &r->extra);
+  if (!st) return np_sql_code(&s->sql);
+  if (r->serial == INT64_MIN) sqlite3_bind_null(st, 11);
+  sqlite3_step(st);
+  rc = sqlite3_reset(st);
+  if (rc != SQLITE_OK || !sqlite3_changes(s->sql.db)) return rc;
+  r->seq = ++s->count.reading;
+  r->partition = np_partition(r->device.ptr, r->device.len);
+  ws->fresh++;
+  if (r->received > series->device->seen) {
+    series->device->seen = r->received;
+    series->device->dirty = true;
+  }
+  return SQLITE_OK;
+}
+
+static int write_event(struct np_store *s, const struct np_op *op) {
+  struct np_known_device *device;
+  int64_t type, connection;
+  int rc = np_known_device(s, &op->as.event.vendor, &op->as.event.device, &op->as.event.connection, op->as.event.received, &device);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.type, &type);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.connection, &connection);
+  if (rc != SQLITE_OK) return rc;
+  return np_sql_run(&s->sql, W_EVENT, "iiikiib", device->id, type, op->as.event.at, &op->as.event.key, op->as.event.received,
+                    connection, &op->as.event.data);
+}
+
+static int write_put(struct np_store *s, const struct np_op *op) {
+  if (!op->as.put.value.ptr) return np_sql_run(&s->sql, W_DELETE, "tk", &op->as.put.space, &op->as.put.key);
+  return np_sql_run(&s->sql, W_PUT, "tkbii", &op->as.put.space, &op->as.put.key, &op->as.put.value, ++s->count.version,
+                    op->as.put.expires);
+}
+
+static int write_send(struct np_store *s, struct np_message *m) {
+  m->seq = ++s->count.message;
+  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwi", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
+                    m->created, m->attempts, m->due);
+}
+
+/* What is not pending any more stays as it is, except that a dead letter can be tried again. */
+static int write_sent(struct np_store *s, const struct np_op *op) {
+  struct np_sql *q = &s->sql;
+  int64_t seq = op->as.sent.seq, at = op->as.sent.at, due = op->as.sent.due;
+  int attempts = op->as.sent.attempts, status = op->as.sent.status, rc;
+  if (op->as.sent.state == 'd') {
+    rc = np_sql_run(q, W_DELIVERED, "iwwi", seq, attempts, status, at);
+    return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
+  }
+  if (op->as.sent.state == 'x') {
+    rc = np_sql_run(q, W_DEAD, "iwwit", seq, attempts, status, at, &op->as.sent.error);
+    return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
+  }
+  rc = np_sql_run(q, W_AGAIN, "iwwit", seq, attempts, status, due, &op->as.sent.error);
+  if (rc != SQLITE_OK || sqlite3_changes(q->db)) return rc;
+  rc = np_sql_run(q, W_REVIVE, "iwwit", seq, attempts, status, due, &op->as.sent.error);
+  return rc == SQLITE_OK ? np_sql_run(q, W_BURY, "i", seq) : rc;
+}
+
+static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op) {
+  struct np_sql *q = &s->sql;
+  switch (op->kind) {
+  case NP_OP_REQUEST: return write_request(s, ws, op);
+  case NP_OP_READING: return write_reading(s, ws, &op->as.reading);
+  case NP_OP_DEVICE: return np_known_news(s, op);
+  case NP_OP_EVENT: return write_event(s, op);
+  case NP_OP_SEEN: return SQLITE_OK;
+  case NP_OP_PUT: return write_put(s, op);
+  case NP_OP_ARM:
+    if (!op->as.arm.due) return np_sql_run(q, W_DISARM, "ttk", &op->as.arm.instance, &op->as.arm.name, &op->as.arm.key);
+    return np_sql_run(q, W_ARM, "ttki", &op->as.arm.instance, &op->as.arm.name, &op->as.arm.key, op->as.arm.due);
+  case NP_OP_FIRED:
+    return np_sql_run(q, W_FIRED, "ttki", &op->as.fired.instance, &op->as.fired.name, &op->as.fired.key, op->as.fired.due);
+  case NP_OP_SEND: return write_send(s, &op->as.send);
+  case NP_OP_SENT: return write_sent(s, op);
+  case NP_OP_HOLD:
+    return np_sql_run(q, W_HOLD, "itttiiwt", ++s->count.held, &op->as.hold.instance, &op->as.hold.name, &op->as.hold.key,
+                      op->as.hold.reading, op->as.hold.at, op->as.hold.generation, &op->as.hold.error);
+  case NP_OP_RELEASE: return np_sql_run(q, W_FREE, "i", op->as.release.id);
+  case NP_OP_CURSOR: return np_sql_run(q, W_SET_CURSOR, "wi", op->as.cursor.partition, op->as.cursor.seq);
+  case NP_OP_GENERATION:
+    return np_sql_run(q, W_GENERATION, "twittttb", &op->as.generation.instance, op->as.generation.number, op->as.generation.at,
+                      &op->as.generation.verdict, &op->as.generation.file, &op->as.generation.hash, &op->as.generation.reason,
+                      &op->as.generation.source);
+  }
+  return SQLITE_ERROR;
+}
+
+int np_write_set(struct np_store *s, struct np_writeset *ws) {
+  int rc = np_known_bound(s);
+  for (struct np_op *op = ws->first; op && rc == SQLITE_OK; op = op->next) rc = write_op(s, ws, op);
+  return rc;
+}
