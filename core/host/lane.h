@@ -53,6 +53,7 @@ struct np_lane {
   struct np_reader *reader;    /* owned */
   struct np_epoch *epoch;      /* a reference: what this lane has adopted */
   _Atomic(struct np_epoch *) staged; /* a reference: to be adopted when host->epoch reaches its number */
+  _Atomic uint64_t adopted;    /* number of the epoch adopted: the next may be staged once all lanes are there */
   struct np_mailbox answers;   /* struct np_writeset that the keeper has dealt with */
   struct np_mailbox letters;   /* struct np_letter */
   struct event *on_answers, *on_letters, *on_woken, *tick;
@@ -85,7 +86,9 @@ struct np_waiter {
   void (*answered)(struct np_waiter *w, struct np_writeset *ws); /* owns one reference of ws */
 };
 
+/* Makes a lane whose first epoch is staged; it listens, so that its port is known, and answers once begun. */
 struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *first, struct np_error *err);
+int np_lane_begin(struct np_lane *lane, struct np_error *err); /* starts its thread, once host->lanes is complete */
 void np_lane_send(struct np_lane *lane, struct np_letter *letter); /* any thread */
 void np_lane_join(struct np_lane *lane);                           /* after NP_LETTER_STOP */
 /* At the start of every event that is somebody's work: adopts the staged epoch if its moment has come. */

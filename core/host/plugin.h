@@ -54,6 +54,7 @@ struct np_route {
   char *method, *pattern;     /* owned; pattern with the mount in front */
   char *about;                /* owned, may be NULL */
   struct np_schema *query, *path, *body; /* owned, each may be NULL */
+  bool body_whole;            /* body is a schema of one field "body": the whole of it, such as an array */
   size_t body_max;
   bool keep;                  /* the raw request goes into the inbox */
   int handler;
@@ -115,11 +116,13 @@ struct np_instance {
   struct np_code *code;   /* a reference */
   lua_State *L;           /* owned */
   struct np_lane *lane;   /* borrowed; NULL until it is adopted */
-  size_t memory;          /* bytes in use */
+  _Atomic size_t memory;  /* bytes in use; written by its thread, read by anyone */
+  size_t memory_max;      /* allocation fails past it */
   struct np_task *running; /* the call that runs now, NULL between calls */
   int handlers;           /* ref: the table of handlers */
   int settings;           /* ref: the checked settings (a destination's options) */
   int live;               /* calls begun and not ended, and requests whose body is still coming */
+  bool fresh;             /* adopted by the epoch that is being adopted now */
   bool retired;           /* no longer in force: closed when live is 0 */
   struct np_instance *next_retired;
   lua_State *idle[8];     /* coroutines that can be used again, each with its ref */
@@ -133,6 +136,4 @@ struct np_instance {
  * order->configured is false. Any thread, one at a time for one code. */
 struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err);
 void np_instance_close(struct np_instance *in); /* with nothing running in it */
-/* Values of the sandbox's surroundings: bytes used by the state. Any thread may read it approximately. */
-
 #endif

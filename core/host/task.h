@@ -21,6 +21,7 @@ struct np_task {
   enum np_mode mode;
   struct np_writeset *ws;      /* borrowed: where verbs write; NULL where the mode has none */
   int64_t now;                 /* ms: what time.now() says; 0 the real clock */
+  int64_t received;            /* ms: of what it emits; 0 is the present */
   const struct np_reading *reading; /* RULING: the one it is about */
   int handler;                 /* index among the instance's handlers; 0: `push` pushes the function too */
   /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
@@ -46,7 +47,7 @@ struct np_task {
   struct np_task *next_woken;
   struct np_mask *people;      /* details found in its input: masked while it runs. In `arena` */
   struct np_arena arena;       /* freed when it ends */
-  struct np_overlay *overlay;  /* ledger.c: what this set has put under each key */
+  struct np_overlay *overlay;  /* borrowed: of ws, where it has verbs that read what they wrote (host/ledger.h) */
 };
 
 /* Starts and runs it until it ends or waits. */
@@ -55,5 +56,12 @@ void np_task_start(struct np_task *t);
 void np_task_run_woken(struct np_lane *lane);
 /* A waiting task whose lane is being stopped: its coroutine is dropped, `ended` is called with an error. */
 void np_task_kill(struct np_task *t, const char *why);
+
+/* For plugin.c: arms the count hook of a new state; what np_env lends. */
+void np_task_guard(lua_State *L);
+const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb);
+double np_task_time_left(struct np_env *env);
+void *np_task_ticket(struct np_env *env);
+void np_task_wake(void *ticket);
 
 #endif

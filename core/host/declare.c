@@ -1,0 +1,290 @@
+/* Reads what a chunk has declared. */
+#include "host/declare.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "host/config.h"
+#include "host/hosts.h"
+#include "lib/json.h"
+
+struct np_code *np_declare_new(const struct np_order *order) {
+  struct np_code *c = np_alloc(sizeof *c);
+  c->refs = 1;
+  c->instance = np_strdup(order->instance);
+  c->plugin = np_strdup(order->plugin);
+  c->file = np_strdup(order->source.path);
+  c->mount = np_strdup(order->mount ? order->mount : "");
+  c->settings = np_strdup(order->settings ? order->settings : "{}");
+  c->limits = order->limits;
+  return c;
+}
+
+void np_code_ref(struct np_code *c) { __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED); }
+
+static void free_strings(char **list, size_t n) {
+  for (size_t i = 0; i < n; i++) free(list[i]);
+  free(list);
+}
+
+void np_code_unref(struct np_code *c) {
+  if (!c || __atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
+  for (size_t i = 0; i < c->route_count; i++) {
+    struct np_route *r = &c->routes[i];
+    free(r->method), free(r->pattern), free(r->about);
+    np_schema_free(r->query), np_schema_free(r->path), np_schema_free(r->body);
+  }
+  for (size_t i = 0; i < c->on_count; i++) np_filter_free(c->ons[i].filter);
+  for (size_t i = 0; i < c->job_count; i++) free(c->jobs[i].name);
+  for (size_t i = 0; i < c->timer_count; i++) free(c->timers[i].name);
+  free(c->routes), free(c->ons), free(c->jobs), free(c->timers);
+  np_schema_free(c->options);
+  free_strings(c->hosts, c->host_count);
+  free_strings(c->libraries, c->library_count);
+  free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);
+  free(c);
+}
+
+void np_declare_library(struct np_build *b, const char *name) {
+  if (!b->first) return;
+  struct np_code *c = b->code;
+  c->libraries = np_realloc(c->libraries, (c->library_count + 1) * sizeof *c->libraries);
+  c->libraries[c->library_count++] = np_strdup(name);
+}
+
+/* Settings: decoded, checked against the schema at idx, kept; pushes the table. */
+static void check_settings(lua_State *L, struct np_build *b, int schema_at, struct np_schema *schema) {
+  const struct np_order *order = b->order;
+  struct np_error err;
+  struct np_problem problem;
+  const char *settings = order->settings ? order->settings : "{}";
+  if (np_json_decode(L, settings, strlen(settings), &err) < 0) luaL_error(L, "settings: %s", err.text);
+  int at = lua_gettop(L);
+  struct np_schema_check how = {.destination = order->destination, .arg = order->arg};
+  if (np_schema_check(L, schema, at, &how, &problem) < 0) {
+    b->unconfigured = !order->configured && strcmp(problem.kind, "missing") == 0;
+    luaL_error(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field, problem.reason);
+  }
+  np_hosts_collect(L, at, b->code, b->first);
+  lua_pushvalue(L, at);
+  b->in->settings = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushnil(L); /* any setting that the schema does not know? */
+  while (lua_next(L, at)) {
+    lua_pop(L, 1);
+    lua_pushvalue(L, -1);
+    if (lua_gettable(L, schema_at) == LUA_TNIL) {
+      lua_pop(L, 1);
+      lua_pushvalue(L, at);
+      lua_insert(L, -2);
+      return; /* settings, name */
+    }
+    lua_pop(L, 1);
+  }
+  lua_pushvalue(L, at);
+  lua_pushnil(L);
+}
+
+/* A schema lives in a userdata until it is handed to the code, so that an error between cannot leak it. */
+static int free_schema(lua_State *L) {
+  struct np_schema **s = lua_touserdata(L, 1);
+  np_schema_free(*s);
+  *s = NULL;
+  return 0;
+}
+
+static struct np_schema **compile_schema(lua_State *L, int idx, const char *what) {
+  struct np_error err;
+  idx = lua_absindex(L, idx);
+  struct np_schema **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  if (luaL_newmetatable(L, "neap.schema")) {
+    lua_pushcfunction(L, free_schema);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  *box = np_schema_compile(L, idx, &err);
+  if (!*box) luaL_error(L, "%s: %s", what, err.text);
+  return box;
+}
+
+int np_declare_config(lua_State *L) {
+  struct np_build *b = ((struct np_instance *)np_env(L))->building;
+  if (!b) return luaL_error(L, "plugin:config: call it while the file is loaded");
+  struct np_schema **schema = compile_schema(L, 1, "plugin:config");
+  check_settings(L, b, 1, *schema);
+  return 2;
+}
+
+static struct np_schema *take_schema(lua_State *L, int table, const char *field, const char *what) {
+  struct np_schema *s = NULL;
+  if (lua_getfield(L, table, field) != LUA_TNIL) {
+    char where[160];
+    snprintf(where, sizeof where, "plugin:serve %s, %s", what, field);
+    struct np_schema **box = compile_schema(L, -1, where);
+    s = *box;
+    *box = NULL;
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return s;
+}
+
+static char *take_string(lua_State *L, int table, const char *field) {
+  lua_getfield(L, table, field);
+  const char *s = lua_tostring(L, -1);
+  char *copy = s ? np_strdup(s) : NULL;
+  lua_pop(L, 1);
+  return copy;
+}
+
+static int take_int(lua_State *L, int table, const char *field) {
+  lua_getfield(L, table, field);
+  int n = (int)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return n;
+}
+
+static void read_body_max(lua_State *L, int at, struct np_route *r) {
+  int type = lua_getfield(L, at, "body_max");
+  if (type == LUA_TNUMBER && lua_tonumber(L, -1) >= 0) r->body_max = (size_t)lua_tonumber(L, -1);
+  else if (type == LUA_TSTRING && np_config_bytes(lua_tostring(L, -1), &r->body_max) == 0) r->body_max = r->body_max;
+  else if (type != LUA_TNIL) luaL_error(L, "plugin:serve %s %s: body_max has to be a number of bytes or such as \"4MiB\"", r->method, r->pattern);
+  lua_pop(L, 1);
+}
+
+static void read_route(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->routes = np_realloc(c->routes, (c->route_count + 1) * sizeof *c->routes);
+  struct np_route *r = &c->routes[c->route_count++];
+  *r = (struct np_route){.code = c, .method = take_string(L, at, "method")};
+  char *pattern = take_string(L, at, "pattern");
+  struct np_buf whole = {0};
+  np_buf_adds(&whole, c->mount);
+  np_buf_adds(&whole, pattern);
+  free(pattern);
+  r->pattern = whole.data;
+  r->about = take_string(L, at, "about");
+  char what[120];
+  snprintf(what, sizeof what, "%s %s", r->method, r->pattern);
+  r->query = take_schema(L, at, "query", what);
+  r->path = take_schema(L, at, "path", what);
+  r->body = take_schema(L, at, "body", what);
+  lua_getfield(L, at, "body_whole");
+  r->body_whole = lua_toboolean(L, -1);
+  lua_getfield(L, at, "keep");
+  r->keep = lua_toboolean(L, -1);
+  lua_pop(L, 2);
+  read_body_max(L, at, r);
+  r->handler = take_int(L, at, "handler");
+}
+
+static void read_on(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  struct np_error err;
+  lua_getfield(L, at, "filter");
+  struct np_filter *filter = np_filter_compile(L, -1, &err);
+  if (!filter) luaL_error(L, "plugin:on: %s", err.text);
+  c->ons = np_realloc(c->ons, (c->on_count + 1) * sizeof *c->ons);
+  c->ons[c->on_count++] = (struct np_on){.filter = filter};
+  lua_pop(L, 1);
+  c->ons[c->on_count - 1].handler = take_int(L, at, "handler");
+}
+
+static void read_job(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->jobs = np_realloc(c->jobs, (c->job_count + 1) * sizeof *c->jobs);
+  struct np_job *j = &c->jobs[c->job_count++];
+  *j = (struct np_job){.name = take_string(L, at, "name")};
+  lua_getfield(L, at, "period");
+  j->period = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  j->handler = take_int(L, at, "handler");
+}
+
+static void read_timer(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->timers = np_realloc(c->timers, (c->timer_count + 1) * sizeof *c->timers);
+  struct np_timer_decl *t = &c->timers[c->timer_count++];
+  *t = (struct np_timer_decl){.name = take_string(L, at, "name")};
+  t->handler = take_int(L, at, "handler");
+}
+
+static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field, void (*read)(lua_State *, int, struct np_build *)) {
+  lua_getfield(L, at, field);
+  size_t n = lua_rawlen(L, -1);
+  for (size_t i = 1; read && i <= n; i++) {
+    lua_rawgeti(L, -1, (lua_Integer)i);
+    read(L, lua_gettop(L), b);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return n;
+}
+
+static void read_deliver(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  if (lua_getfield(L, at, "deliver") != LUA_TNIL) {
+    int deliver = lua_gettop(L);
+    lua_getfield(L, deliver, "options");
+    struct np_schema **schema = compile_schema(L, -1, "plugin:deliver options");
+    if (b->in->settings == LUA_NOREF) { /* it may also have taken settings by plugin:config: then these are `to` */
+      check_settings(L, b, deliver + 1, *schema);
+      const char *unknown = lua_tostring(L, -1);
+      if (unknown) luaL_error(L, "%s: unknown setting \"%s\"", b->order->settings_at ? b->order->settings_at : b->order->source.path, unknown);
+      lua_pop(L, 2);
+    }
+    if (b->first) {
+      c->options = *schema;
+      *schema = NULL;
+      c->batch = take_int(L, deliver, "batch");
+      c->concurrency = take_int(L, deliver, "concurrency");
+      lua_getfield(L, deliver, "retry_for");
+      c->retry_for = (double)lua_tointeger(L, -1) / 1000;
+      c->deliver = take_int(L, deliver, "handler");
+    }
+    lua_settop(L, deliver);
+  }
+  lua_pop(L, 1);
+}
+
+static enum np_kind read_kind(lua_State *L, int at) {
+  lua_getfield(L, at, "kind");
+  const char *name = lua_tostring(L, -1);
+  lua_pop(L, 1);
+  return strcmp(name, "rule") == 0 ? NP_RULE : strcmp(name, "destination") == 0 ? NP_DESTINATION : NP_VENDOR;
+}
+
+static void refuse_stray_settings(lua_State *L, struct np_build *b) {
+  if (b->in->settings != LUA_NOREF) return;
+  const char *s = b->order->settings;
+  if (s && strcmp(s, "{}") != 0) luaL_error(L, "%s: %s takes no settings", b->order->settings_at, b->order->plugin);
+  lua_newtable(L);
+  b->in->settings = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+void np_declare_read(lua_State *L, struct np_build *b) {
+  int at = lua_gettop(L);
+  struct np_code *c = b->code;
+  if (b->first) {
+    c->kind = read_kind(L, at);
+    if (!b->order->limits_set) c->limits = np_limits_default(c->kind);
+    read_list(L, at, b, "routes", read_route);
+    read_list(L, at, b, "ons", read_on);
+    read_list(L, at, b, "jobs", read_job);
+    read_list(L, at, b, "timers", read_timer);
+    c->refuse = take_int(L, at, "refuse");
+  }
+  read_deliver(L, at, b);
+  refuse_stray_settings(L, b);
+  size_t handlers = read_list(L, at, b, "handlers", NULL);
+  if (b->first) c->handler_count = handlers;
+  bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
+              read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
+              read_list(L, at, b, "timers", NULL) == c->timer_count;
+  if (!same) luaL_error(L, "%s: registers something else each time it is loaded: what is registered must not depend on chance or time", c->file);
+  lua_getfield(L, at, "handlers");
+  b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);
+}

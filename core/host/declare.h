@@ -1,0 +1,21 @@
+/* Reads what a chunk has declared into a struct np_code. Used by plugin.c alone, inside its protected call: functions that take a
+ * lua_State may raise; what they allocate hangs on the code at once. */
+#ifndef NP_HOST_DECLARE_H
+#define NP_HOST_DECLARE_H
+
+#include "host/plugin.h"
+
+struct np_build {
+  const struct np_order *order; /* borrowed */
+  struct np_instance *in;
+  struct np_code *code;         /* being filled where first; else to be compared with */
+  bool first;
+  bool unconfigured;            /* a setting is missing that only a person can give */
+};
+
+struct np_code *np_declare_new(const struct np_order *order);
+void np_declare_library(struct np_build *b, const char *name); /* the chunk has required it */
+int np_declare_config(lua_State *L);                           /* core.config(schema) -> settings [, name of one that is unknown] */
+void np_declare_read(lua_State *L, struct np_build *b);        /* the declarations are at the top of the stack */
+
+#endif

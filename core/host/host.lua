@@ -1,0 +1,182 @@
+-- The prelude: what a plugin is given as its handle. The chunk only registers; what it registered is read by the host (plugin_declare.c)
+-- once the chunk has returned. Compiled into the program.
+local core = ... -- functions in C: config, and the ledger's verbs
+
+local declared = { routes = {}, ons = {}, jobs = {}, timers = {}, handlers = {} }
+local loading = true
+
+-- Points an error at the line of the plugin that called the verb.
+local function misuse(...)
+  error(string.format(...), 3)
+end
+
+local function registering(verb, level)
+  if not loading then error("plugin:" .. verb .. " registers: call it while the file is loaded, not from a handler", (level or 1) + 2) end
+end
+
+-- A near name for a misspelt one, or "".
+local function near(name, known)
+  local best, distance
+  for k in pairs(known) do
+    local row = {}
+    for j = 0, #k do row[j] = j end
+    for i = 1, #name do
+      local diagonal = row[0]
+      row[0] = i
+      for j = 1, #k do
+        local cost = name:byte(i) == k:byte(j) and 0 or 1
+        local value = math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+        diagonal, row[j] = row[j], value
+      end
+    end
+    if row[#k] <= 2 and (not distance or row[#k] < distance or row[#k] == distance and k < best) then best, distance = k, row[#k] end
+  end
+  return best and (", did you mean %q?"):format(best) or ""
+end
+
+local function check_options(verb, t, known)
+  for k in pairs(t) do
+    if not known[k] then
+      local name = tostring(k)
+      error(("plugin:%s: unknown option %q%s"):format(verb, name, near(name, known)), 4)
+    end
+  end
+end
+
+local function keep_handler(verb, fn)
+  if type(fn) ~= "function" then error(("plugin:%s: the handler has to be a function, got a %s"):format(verb, type(fn)), 4) end
+  local h = declared.handlers
+  h[#h + 1] = fn
+  return #h
+end
+
+local function duration(verb, what, value)
+  local ms = core.duration(value)
+  if not ms then error(("plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s"):format(verb, what, tostring(value)), 4) end
+  return ms
+end
+
+local plugin = { name = core.name, store = core.store }
+
+--- The settings that this plugin takes, checked; call it once, before anything needs them.
+function plugin:config(schema)
+  registering "config"
+  if declared.configured then misuse "plugin:config: called twice" end
+  if type(schema) ~= "table" then misuse("plugin:config: expected a table of settings, got a %s", type(schema)) end
+  declared.configured = true
+  local settings, unknown = core.config(schema)
+  if unknown then error(("%s: unknown setting %q%s"):format(core.settings_at, unknown, near(unknown, schema)), 0) end
+  return settings
+end
+
+--- An HTTP endpoint: { "POST /path/{id}", about =, query =, path =, body =, body_max =, keep =, handler = function(req) … end }.
+function plugin:serve(t)
+  registering "serve"
+  if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end
+  check_options("serve", t, { [1] = 1, about = 1, query = 1, path = 1, body = 1, body_max = 1, keep = 1, handler = 1 })
+  local method, pattern = tostring(t[1]):match "^(%u+) (/%S*)$"
+  if not method then misuse("plugin:serve: expected \"METHOD /path\" first, got %q", tostring(t[1])) end
+  local body, whole = t.body, false
+  if type(body) == "table" and type(body[1]) == "string" then body, whole = { body = body }, true end
+  local keep = t.keep
+  if keep == nil then keep = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" end
+  declared.routes[#declared.routes + 1] = {
+    method = method, pattern = pattern, about = t.about, query = t.query, path = t.path, body = body, body_whole = whole,
+    body_max = t.body_max, keep = keep, handler = keep_handler("serve", t.handler),
+  }
+end
+
+--- How this plugin words a refusal: function(problem) return status, body, headers end.
+--- problem: status, kind, where ("body", "query", "path", "handler", "store", "host"), field, reason, message.
+function plugin:refuse(fn)
+  registering "refuse"
+  if declared.refuse then misuse "plugin:refuse: called twice" end
+  declared.refuse = keep_handler("refuse", fn)
+end
+
+--- A job: plugin:every("5m", "catch up", function() … end).
+function plugin:every(period, name, fn)
+  registering "every"
+  if type(name) ~= "string" then misuse("plugin:every: expected a period, a name and a function; the name is a %s", type(name)) end
+  for _, j in ipairs(declared.jobs) do
+    if j.name == name then misuse("plugin:every: two jobs are named %q", name) end
+  end
+  local ms = duration("every", "the period", period)
+  if ms < 100 then misuse("plugin:every: the period has to be 100 ms or more, got %s", tostring(period)) end
+  declared.jobs[#declared.jobs + 1] = { name = name, period = ms, handler = keep_handler("every", fn) }
+end
+
+--- A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
+function plugin:on(filter, fn)
+  registering "on"
+  if type(filter) ~= "table" then misuse("plugin:on: expected a filter, a table, got a %s", type(filter)) end
+  declared.ons[#declared.ons + 1] = { filter = filter, handler = keep_handler("on", fn) }
+end
+
+--- What happens when a timer that plugin:arm has armed is due: plugin:timer("silence", function(key) … end).
+function plugin:timer(name, fn)
+  registering "timer"
+  if type(name) ~= "string" then misuse("plugin:timer: expected a name and a function; the name is a %s", type(name)) end
+  for _, t in ipairs(declared.timers) do
+    if t.name == name then misuse("plugin:timer: two timers are named %q", name) end
+  end
+  declared.timers[#declared.timers + 1] = { name = name, handler = keep_handler("timer", fn) }
+end
+
+--- A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end }.
+function plugin:deliver(t)
+  registering "deliver"
+  if declared.deliver then misuse "plugin:deliver: called twice" end
+  if type(t) ~= "table" then misuse("plugin:deliver: expected a table, got a %s", type(t)) end
+  check_options("deliver", t, { options = 1, batch = 1, concurrency = 1, retry_for = 1, handler = 1, about = 1 })
+  local function count(name, default, most)
+    local n = t[name] == nil and default or t[name]
+    if math.type(n) ~= "integer" or n < 1 or n > most then
+      error(("plugin:deliver: %s has to be an integer from 1 to %d"):format(name, most), 3)
+    end
+    return n
+  end
+  declared.deliver = {
+    options = t.options or {}, batch = count("batch", 1, 1000), concurrency = count("concurrency", 8, 64),
+    retry_for = duration("deliver", "retry_for", t.retry_for or "3d"), handler = keep_handler("deliver", t.handler),
+  }
+end
+
+-- The verbs that act are the ledger's.
+for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "history", "log" } do
+  local act = core[verb]
+  plugin[verb] = function(_, ...) return act(...) end
+end
+
+function plugin:arm(name, key, after)
+  local known = false
+  for _, t in ipairs(declared.timers) do known = known or t.name == name end
+  if not known then misuse("plugin:arm: no plugin:timer(%q, …) in this file", tostring(name)) end
+  return core.arm(name, key, after)
+end
+
+setmetatable(plugin, {
+  __index = function(_, name)
+    error(("plugin:%s: no such verb%s"):format(tostring(name), near(tostring(name), plugin)), 2)
+  end,
+  __newindex = function(_, name)
+    error(("plugin.%s: the handle cannot be changed; keep your own state in local variables or plugin.store"):format(tostring(name)), 2)
+  end,
+})
+
+-- Called once the chunk has returned.
+local function finish()
+  loading = false
+  local serves, rules, delivers = #declared.routes + #declared.jobs, #declared.ons + #declared.timers, declared.deliver and 1 or 0
+  if (serves > 0 and 1 or 0) + (rules > 0 and 1 or 0) + delivers > 1 then
+    error("a plugin is either a vendor (serve, every), a rule (on, timer) or a destination (deliver): split the file", 0)
+  end
+  if serves + rules + delivers == 0 then
+    error("registers nothing: no plugin:serve, every, on, timer or deliver was called while the file was loaded", 0)
+  end
+  if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
+  declared.kind = delivers > 0 and "destination" or rules > 0 and "rule" or "vendor"
+  return declared
+end
+
+return plugin, finish

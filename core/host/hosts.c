@@ -1,0 +1,57 @@
+/* Which hosts a plugin may call. URLs are taken apart by libcurl, which also makes the call: two parsers would differ some day. */
+#include "host/hosts.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include <curl/curl.h>
+#include <lauxlib.h>
+
+#include "base/buf.h"
+
+/* "host:port" in lower case, the caller's to free; NULL where it is no http(s) URL. */
+static char *authority(const char *url) {
+  CURLU *u = curl_url();
+  char *host = NULL, *port = NULL, *scheme = NULL, *result = NULL;
+  if (curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+      (strcasecmp(scheme, "http") == 0 || strcasecmp(scheme, "https") == 0) && curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+      curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK) {
+    struct np_buf b = {0};
+    np_buf_addf(&b, "%s:%s", host, port);
+    for (char *c = b.data; *c; c++)
+      if (*c >= 'A' && *c <= 'Z') *c |= 0x20;
+    result = b.data;
+  }
+  curl_free(host), curl_free(port), curl_free(scheme);
+  curl_url_cleanup(u);
+  return result;
+}
+
+static void add_host(struct np_code *code, const char *url) {
+  char *host = authority(url);
+  if (!host) return;
+  code->hosts = np_realloc(code->hosts, (code->host_count + 1) * sizeof *code->hosts);
+  code->hosts[code->host_count++] = host;
+}
+
+void np_hosts_collect(lua_State *L, int idx, struct np_code *code, bool add) {
+  if (!add) return;
+  luaL_checkstack(L, 4, "settings are nested too deeply");
+  idx = lua_absindex(L, idx);
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    if (lua_type(L, -1) == LUA_TSTRING && strncasecmp(lua_tostring(L, -1), "http", 4) == 0) add_host(code, lua_tostring(L, -1));
+    else if (lua_istable(L, -1)) np_hosts_collect(L, -1, code, add);
+    lua_pop(L, 1);
+  }
+}
+
+bool np_hosts_may_reach(struct np_env *env, const char *url) {
+  const struct np_code *code = ((struct np_instance *)env)->code;
+  char *host = authority(url);
+  bool may = false;
+  for (size_t i = 0; host && i < code->host_count && !may; i++) may = strcmp(host, code->hosts[i]) == 0;
+  free(host);
+  return may;
+}

@@ -1,0 +1,13 @@
+/* Which hosts a plugin may call: those that its settings name in a URL. */
+#ifndef NP_HOST_HOSTS_H
+#define NP_HOST_HOSTS_H
+
+#include <lua.h>
+
+#include "host/plugin.h"
+
+/* Adds the host and port of each http(s) URL among the strings of the table at idx, however deep, to the code, where `add`. */
+void np_hosts_collect(lua_State *L, int idx, struct np_code *code, bool add);
+bool np_hosts_may_reach(struct np_env *env, const char *url);
+
+#endif

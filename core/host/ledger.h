@@ -1,0 +1,24 @@
+/* The verbs that act: emit, device, event, send, arm, throttle, history, store. Each adds to the write set of the call that runs now. */
+#ifndef NP_HOST_LEDGER_H
+#define NP_HOST_LEDGER_H
+
+#include <lua.h>
+
+#include "base/map.h"
+#include "store/writeset.h"
+
+/* What a write set has put and seen under each key, so that a handler reads what it wrote. Belongs to whoever builds the set. */
+struct np_overlay {
+  struct np_map puts; /* space 0 key -> struct np_op of the newest PUT, borrowed from the set */
+  struct np_map seen; /* space 0 key -> struct np_op of the SEEN */
+};
+void np_overlay_free(struct np_overlay *o);
+/* After np_writeset_undo: forgets what is no longer in the set. */
+void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws);
+
+/* Pushes a table of functions for host.lua. */
+int np_ledger_open(lua_State *L);
+/* Pushes a reading as plugins see it. */
+void np_push_reading(lua_State *L, const struct np_reading *r);
+
+#endif

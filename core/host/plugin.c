@@ -1,0 +1,193 @@
+/* Builds an instance: a fresh state under a budget, the sandbox, the prelude, the chunk; then what it declared is read (declare.c). */
+#include "host/plugin.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/duration.h"
+#include "host/declare.h"
+#include "host/hosts.h"
+#include "host/ledger.h"
+#include "host/sandbox.h"
+#include "host/task.h"
+#include "lib/json.h"
+#include "lib/time.h"
+
+extern const char _binary_core_host_host_lua_start[], _binary_core_host_host_lua_end[];
+
+const char *const np_kind_names[3] = {"vendor", "rule", "destination"};
+
+struct np_limits np_limits_default(enum np_kind kind) {
+  bool rule = kind == NP_RULE;
+  return (struct np_limits){.memory = 64u << 20, .instructions = rule ? 10000000 : 50000000, .running = rule ? 2 : 5, .total = rule ? 2 : 120};
+}
+
+static const struct np_limits loading_limits = {.memory = 64u << 20, .instructions = 200000000, .running = 5, .total = 5};
+
+static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
+  struct np_instance *in = ud;
+  size_t used = atomic_load_explicit(&in->memory, memory_order_relaxed);
+  if (!ptr) old = 0;
+  if (size == 0) {
+    free(ptr);
+    atomic_store_explicit(&in->memory, used - old, memory_order_relaxed);
+    return NULL;
+  }
+  if (size > old && used + (size - old) > in->memory_max) return NULL;
+  void *p = realloc(ptr, size);
+  if (p) atomic_store_explicit(&in->memory, used - old + size, memory_order_relaxed);
+  return p;
+}
+
+static int panicked(lua_State *L) {
+  const char *text = lua_tostring(L, -1);
+  np_log(NP_ERROR, "a plugin raised outside of a protected call: this is a bug in neap", "plugin", np_env(L)->name, "error", text, NULL);
+  return 0; /* Lua aborts */
+}
+
+static struct np_build *building(lua_State *L) {
+  struct np_build *b = ((struct np_instance *)np_env(L))->building;
+  if (!b) luaL_error(L, "require it while the file is loaded, at its top");
+  return b;
+}
+
+static int load_library(lua_State *L) {
+  struct np_build *b = building(L);
+  const char *name = luaL_checkstring(L, 1);
+  const struct np_source *source;
+  struct np_error err;
+  if (b->order->library(b->order->arg, name, &source, &err) < 0) return luaL_error(L, "%s", err.text);
+  lua_pushfstring(L, "@%s", source->path);
+  if (luaL_loadbufferx(L, source->text, source->len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  np_declare_library(b, name);
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static int print_to_log(lua_State *L) {
+  luaL_Buffer b;
+  int n = lua_gettop(L);
+  luaL_buffinit(L, &b);
+  for (int i = 1; i <= n; i++) {
+    if (i > 1) luaL_addchar(&b, ' ');
+    luaL_tolstring(L, i, NULL);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  np_log(NP_INFO, lua_tostring(L, -1), "plugin", np_env(L)->name, NULL);
+  return 0;
+}
+
+static int push_duration(lua_State *L) {
+  int64_t ms = -1;
+  if (lua_type(L, 1) == LUA_TNUMBER) {
+    lua_Number seconds = lua_tonumber(L, 1);
+    if (seconds >= 0 && seconds < 3.2e9) ms = (int64_t)(seconds * 1000 + 0.5);
+  } else if (lua_type(L, 1) == LUA_TSTRING) {
+    size_t len;
+    const char *s = lua_tolstring(L, 1, &len);
+    if (np_duration_parse(s, len, &ms) < 0) ms = -1;
+  }
+  if (ms < 0) return 0;
+  lua_pushinteger(L, ms);
+  return 1;
+}
+
+/* The whole of what is loaded, in one protected call: libraries, prelude, chunk, declarations. */
+static int load_all(lua_State *L) {
+  struct np_build *b = building(L);
+  const struct np_order *order = b->order;
+  struct np_instance *in = b->in;
+  np_sandbox_open(L, load_library, print_to_log);
+  in->env.now_slot = np_time_now_slot(L);
+  size_t len = (size_t)(_binary_core_host_host_lua_end - _binary_core_host_host_lua_start);
+  if (luaL_loadbufferx(L, _binary_core_host_host_lua_start, len, "=neap", "t") != LUA_OK) return lua_error(L);
+  np_ledger_open(L);
+  lua_pushcfunction(L, push_duration);
+  lua_setfield(L, -2, "duration");
+  lua_pushcfunction(L, np_declare_config);
+  lua_setfield(L, -2, "config");
+  lua_pushstring(L, order->instance);
+  lua_setfield(L, -2, "name");
+  lua_pushstring(L, order->settings_at ? order->settings_at : order->instance);
+  lua_setfield(L, -2, "settings_at");
+  lua_call(L, 1, 2);
+  int handle = lua_gettop(L) - 1, finish = handle + 1;
+  lua_pushfstring(L, "@%s", order->source.path);
+  if (luaL_loadbufferx(L, order->source.text, order->source.len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  lua_pushvalue(L, handle);
+  lua_call(L, 1, 0);
+  lua_pushvalue(L, finish);
+  lua_call(L, 0, 1);
+  np_declare_read(L, b);
+  return 0;
+}
+
+static struct np_instance *open_state(struct np_error *err) {
+  struct np_instance *in = np_alloc(sizeof *in);
+  in->memory_max = loading_limits.memory;
+  in->L = lua_newstate(limited_alloc, in);
+  if (!in->L) {
+    free(in);
+    np_fail(err, "out of memory");
+    return NULL;
+  }
+  *(struct np_env **)lua_getextraspace(in->L) = &in->env;
+  in->env = (struct np_env){.forbidden = np_task_forbidden,
+                            .may_reach = np_hosts_may_reach,
+                            .time_left = np_task_time_left,
+                            .ticket = np_task_ticket,
+                            .wake = np_task_wake};
+  in->handlers = in->settings = LUA_NOREF;
+  lua_atpanic(in->L, panicked);
+  np_task_guard(in->L);
+  return in;
+}
+
+struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err) {
+  struct np_instance *in = open_state(err);
+  if (!in) return NULL;
+  struct np_build b = {.order = order, .in = in, .first = *code == NULL};
+  b.code = b.first ? np_declare_new(order) : *code;
+  struct np_code limits_only = {.limits = loading_limits}; /* the hook reads its bounds here while the chunk is loaded */
+  struct np_task loading = {.in = in, .mode = NP_LOADING, .co = in->L, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
+  in->env.name = b.code->instance;
+  in->code = &limits_only;
+  in->building = &b;
+  in->running = &loading;
+  lua_pushcfunction(in->L, load_all);
+  int status = lua_pcall(in->L, 0, 0, 0);
+  in->running = NULL;
+  in->building = NULL;
+  in->code = b.code;
+  if (status == LUA_OK) {
+    if (!b.first) np_code_ref(b.code);
+    *code = b.code;
+    in->memory_max = b.code->limits.memory;
+    np_task_guard(in->L);
+    return in;
+  }
+  const char *text = lua_tostring(in->L, -1);
+  char *masked = np_mask_text(text ? text : "raised something that is not a message", text ? strlen(text) : 38);
+  if (status == LUA_ERRMEM)
+    np_fail(err, "%s: used up %zu MiB of memory while it was loaded", order->source.path, loading_limits.memory >> 20);
+  else
+    np_fail(err, "%s", masked);
+  free(masked);
+  if (unconfigured) *unconfigured = b.unconfigured;
+  lua_settop(in->L, 0);
+  if (!b.first) np_code_ref(b.code);
+  np_instance_close(in);
+  return NULL;
+}
+
+void np_instance_close(struct np_instance *in) {
+  lua_close(in->L);
+  np_code_unref(in->code);
+  free(in);
+}

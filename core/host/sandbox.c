@@ -1,0 +1,115 @@
+/* What a plugin can reach: the whole list stands here. No io, os, debug, package; no binary chunks; no finalizers, for they would run
+ * outside every budget; require finds neap's modules and plugins/lib alone. */
+#include "host/sandbox.h"
+
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "lib/env.h"
+#include "lib/modules.h"
+
+int luaopen_neap_http(lua_State *L);
+int luaopen_neap_log(lua_State *L);
+
+static const luaL_Reg host_modules[] = {{"neap.http", luaopen_neap_http}, {"neap.log", luaopen_neap_log}, {NULL, NULL}};
+
+/* load(chunk [, name [, mode [, env]]]): text only, whatever the mode asks. */
+static int load_text(lua_State *L) {
+  int n = lua_gettop(L);
+  lua_settop(L, 4);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_pushliteral(L, "t");
+  if (n >= 4) lua_pushvalue(L, 4);
+  lua_call(L, n >= 4 ? 4 : 3, 2);
+  return 2;
+}
+
+static int setmetatable_without_gc(lua_State *L) {
+  if (lua_istable(L, 2)) {
+    lua_pushliteral(L, "__gc");
+    if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "setmetatable: __gc is not to be had in a plugin");
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 2);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 2, 1);
+  return 1;
+}
+
+static int memory_in_use(lua_State *L) {
+  static const char *const options[] = {"count", NULL};
+  luaL_checkoption(L, 1, "count", options);
+  lua_pushnumber(L, lua_gc(L, LUA_GCCOUNT) + lua_gc(L, LUA_GCCOUNTB) / 1024.0);
+  return 1;
+}
+
+static const luaL_Reg *find_module(const luaL_Reg *list, const char *name) {
+  while (list->name && strcmp(list->name, name) != 0) list++;
+  return list->name ? list : NULL;
+}
+
+static int require_module(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, 2, name) != LUA_TNIL) return 1;
+  lua_pop(L, 1);
+  const luaL_Reg *m = find_module(np_modules_pure, name);
+  if (!m) m = find_module(host_modules, name);
+  if (m) {
+    lua_pushcfunction(L, m->func);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+  } else if (strncmp(name, "neap.", 5) == 0) {
+    return luaL_error(L, "no module \"%s\"; there are neap.crypto, neap.http, neap.json, neap.log, neap.time, neap.webhooks", name);
+  } else {
+    lua_pushvalue(L, lua_upvalueindex(1)); /* loads from plugins/lib */
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      lua_pushboolean(L, 1);
+    }
+  }
+  lua_pushvalue(L, -1);
+  lua_setfield(L, 2, name);
+  return 1;
+}
+
+static void remove_global(lua_State *L, const char *name) {
+  lua_pushnil(L);
+  lua_setglobal(L, name);
+}
+
+void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
+  static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base},          {LUA_COLIBNAME, luaopen_coroutine}, {LUA_TABLIBNAME, luaopen_table},
+                                       {LUA_STRLIBNAME, luaopen_string}, {LUA_MATHLIBNAME, luaopen_math},    {LUA_UTF8LIBNAME, luaopen_utf8},
+                                       {NULL, NULL}};
+  for (const luaL_Reg *l = libraries; l->name; l++) {
+    luaL_requiref(L, l->name, l->func, 1);
+    lua_pop(L, 1);
+  }
+  lua_getglobal(L, "load");
+  lua_pushcclosure(L, load_text, 1);
+  lua_setglobal(L, "load");
+  lua_getglobal(L, "setmetatable");
+  lua_pushcclosure(L, setmetatable_without_gc, 1);
+  lua_setglobal(L, "setmetatable");
+  lua_pushcfunction(L, memory_in_use);
+  lua_setglobal(L, "collectgarbage");
+  remove_global(L, "dofile");
+  remove_global(L, "loadfile");
+  lua_getglobal(L, "string");
+  lua_pushnil(L);
+  lua_setfield(L, -2, "dump");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, print);
+  lua_setglobal(L, "print");
+  lua_pushcfunction(L, library);
+  lua_pushcclosure(L, require_module, 1);
+  lua_setglobal(L, "require");
+}

@@ -1,0 +1,10 @@
+/* What a plugin can reach. */
+#ifndef NP_HOST_SANDBOX_H
+#define NP_HOST_SANDBOX_H
+
+#include <lua.h>
+
+/* Opens it in a fresh state. `library` is called by require with a name that is no module of neap's and returns its value. Raises out of memory. */
+void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print);
+
+#endif

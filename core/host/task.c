@@ -1,0 +1,251 @@
+/* Tasks: the one place that enters Lua.
+ * Budgets: instructions and running time by a count hook, memory by the instance's allocator, total time by what asks for a ticket. */
+#include "host/task.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/event.h>
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "host/lane.h"
+
+#define HOOK_EVERY 10000
+
+const char *const np_mode_names[8] = {"loading the file", "a request's handler", "a refusal",    "a streamed answer",
+                                      "a job",            "a rule",              "a rule's timer", "a delivery"};
+
+static void over_budget(lua_State *L, struct np_task *t, const char *code) {
+  t->error_code = code;
+  /* whoever catches this error meets it again at his next instruction */
+  lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
+  if (t->co && t->co != L) lua_sethook(t->co, lua_gethook(L), LUA_MASKCOUNT, 1);
+}
+
+static void hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  struct np_instance *in = (struct np_instance *)np_env(L);
+  struct np_task *t = in->running;
+  if (!t) return;
+  t->instructions += lua_gethookcount(L);
+  if (t->instructions > in->code->limits.instructions) {
+    over_budget(L, t, "instructions");
+    luaL_error(L, "ran past its budget of %I instructions in one call", (LUAI_UACINT)in->code->limits.instructions);
+  }
+  if (np_mono_us() > t->slice_end) {
+    over_budget(L, t, "time");
+    luaL_error(L, "ran for longer than its budget of %f s", in->code->limits.running);
+  }
+}
+
+void np_task_guard(lua_State *L) { lua_sethook(L, hook, LUA_MASKCOUNT, HOOK_EVERY); }
+
+/* Where the failing coroutine stood; without allocating, for memory may be what failed. */
+static void add_traceback(struct np_buf *b, lua_State *co) {
+  lua_Debug ar;
+  int shown = 0;
+  for (int level = 0; shown < 12 && lua_getstack(co, level, &ar); level++) {
+    lua_getinfo(co, "nSl", &ar);
+    if (ar.currentline < 0) continue;
+    np_buf_addf(b, "\n%s:%d: in %s", ar.short_src, ar.currentline, ar.name ? ar.name : "the handler");
+    shown++;
+  }
+}
+
+static void describe_failure(struct np_task *t, int status) {
+  struct np_buf b = {0};
+  size_t len;
+  const char *text = lua_type(t->co, -1) == LUA_TSTRING ? lua_tolstring(t->co, -1, &len) : NULL;
+  if (text) np_buf_add(&b, text, len);
+  else np_buf_addf(&b, "raised a %s instead of a message", luaL_typename(t->co, -1));
+  if (status == LUA_ERRMEM) {
+    t->error_code = "memory";
+    np_buf_clear(&b);
+    np_buf_addf(&b, "used up its budget of %zu MiB of memory", t->in->code->limits.memory >> 20);
+  } else if (!t->error_code) {
+    t->error_code = "error";
+  }
+  add_traceback(&b, t->co);
+  t->error = np_mask_text(np_buf_text(&b), b.len);
+  np_buf_free(&b);
+}
+
+static int after(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  struct np_task *t = (struct np_task *)context;
+  if (t->take) t->take(L, t, lua_gettop(L));
+  return 0;
+}
+
+static int entry(lua_State *L) {
+  struct np_task *t = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  if (t->handler) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->in->handlers);
+    lua_rawgeti(L, -1, t->handler);
+    lua_remove(L, 1);
+  }
+  int n = t->push ? t->push(L, t) : 0;
+  if (n >= 0) lua_callk(L, n, LUA_MULTRET, (lua_KContext)t, after);
+  return after(L, LUA_OK, (lua_KContext)t);
+}
+
+static int new_coroutine(lua_State *L) {
+  struct np_task *t = lua_touserdata(L, 1);
+  t->co = lua_newthread(L);
+  t->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return 0;
+}
+
+static bool take_coroutine(struct np_task *t) {
+  struct np_instance *in = t->in;
+  if (in->idle_count) {
+    t->co = in->idle[--in->idle_count];
+    t->co_ref = in->idle_refs[in->idle_count];
+    return true;
+  }
+  lua_pushcfunction(in->L, new_coroutine);
+  lua_pushlightuserdata(in->L, t);
+  if (lua_pcall(in->L, 1, 0, 0) == LUA_OK) return true;
+  lua_pop(in->L, 1);
+  return false;
+}
+
+/* Closing runs pending to-be-closed variables: under the same budget. */
+static void give_coroutine_back(struct np_task *t) {
+  struct np_instance *in = t->in;
+  if (!t->co) return;
+  int status = lua_resetthread(t->co);
+  if (!t->failed && status == LUA_OK && in->idle_count < 8) {
+    lua_settop(t->co, 0);
+    in->idle[in->idle_count] = t->co;
+    in->idle_refs[in->idle_count++] = t->co_ref;
+  } else {
+    luaL_unref(in->L, LUA_REGISTRYINDEX, t->co_ref);
+  }
+  t->co = NULL;
+}
+
+static void end(struct np_task *t) {
+  struct np_instance *in = t->in;
+  struct np_task *outer = in->running;
+  in->running = t;
+  give_coroutine_back(t);
+  in->running = outer;
+  if (t->error_code && strcmp(t->error_code, "memory") == 0) lua_gc(in->L, LUA_GCCOLLECT);
+  struct np_lane *lane = in->lane;
+  struct np_arena arena = t->arena;
+  char *error = t->error;
+  atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
+  t->ended(t); /* may free t */
+  np_mask_people(NULL);
+  np_lane_unpin(lane, in);
+  np_arena_free(&arena);
+  free(error);
+}
+
+static void resume(struct np_task *t, int nargs) {
+  struct np_instance *in = t->in;
+  struct np_task *outer = in->running;
+  in->running = t;
+  *in->env.now_slot = t->now;
+  np_mask_people(t->people);
+  t->slice_end = np_mono_us() + (int64_t)(in->code->limits.running * 1e6);
+  int n = 0, status = lua_resume(t->co, NULL, nargs, &n);
+  in->running = outer;
+  if (outer) *in->env.now_slot = outer->now;
+  if (status == LUA_YIELD && t->waiting) {
+    np_mask_people(NULL);
+    return;
+  }
+  if (status == LUA_YIELD) {
+    t->failed = true;
+    t->error = np_strdup("coroutine.yield outside of a coroutine");
+    t->error_code = "error";
+  } else if (status != LUA_OK) {
+    t->failed = true;
+    np_mask_people(t->people);
+    describe_failure(t, status);
+  }
+  end(t);
+}
+
+void np_task_start(struct np_task *t) {
+  struct np_lane *lane = t->in->lane;
+  np_lane_pin(lane, t->in);
+  atomic_fetch_add_explicit(&lane->live_tasks, 1, memory_order_relaxed);
+  t->total_end = np_mono_us() + (int64_t)(t->in->code->limits.total * 1e6);
+  if (!take_coroutine(t)) {
+    t->failed = true;
+    t->error = np_strdup("used up its budget of memory before the call began");
+    t->error_code = "memory";
+    end(t);
+    return;
+  }
+  lua_pushcfunction(t->co, entry);
+  lua_pushlightuserdata(t->co, t);
+  resume(t, 1);
+}
+
+void np_task_run_woken(struct np_lane *lane) {
+  struct np_task *list = lane->woken;
+  lane->woken = NULL;
+  lane->woken_tail = &lane->woken;
+  for (struct np_task *t = list, *next; t; t = next) {
+    next = t->next_woken;
+    t->waiting = t->woken = false;
+    resume(t, 0);
+  }
+}
+
+void np_task_kill(struct np_task *t, const char *why) {
+  t->failed = true;
+  t->waiting = false;
+  t->error_code = "stopped";
+  t->error = np_strdup(why);
+  end(t);
+}
+
+/* What np_env offers to modules. */
+
+static bool in_own_coroutine(struct np_instance *in, lua_State *L) { return in->running && in->running->co == L; }
+
+const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb) {
+  struct np_instance *in = (struct np_instance *)env;
+  enum np_mode mode = in->running ? in->running->mode : NP_LOADING;
+  if (strcmp(verb, "http") != 0) return NULL;
+  switch (mode) {
+  case NP_LOADING: return "not while the file is loaded: call it from a handler or a job (plugin:every)";
+  case NP_RULING:
+  case NP_TIMING: return "not in a rule: a rule decides and does not wait; plugin:send to a destination, which may call out";
+  case NP_REFUSING: return "not in plugin:refuse: a refusal is answered at once";
+  case NP_STREAMING: return "not while an answer is streamed: fetch what it needs before the handler returns";
+  default: break;
+  }
+  if (!in_own_coroutine(in, L)) return "not inside a coroutine of your own: call it from the handler itself, which may wait";
+  return NULL;
+}
+
+double np_task_time_left(struct np_env *env) {
+  struct np_instance *in = (struct np_instance *)env;
+  return in->running ? (double)(in->running->total_end - np_mono_us()) / 1e6 : 0;
+}
+
+void *np_task_ticket(struct np_env *env) {
+  struct np_task *t = ((struct np_instance *)env)->running;
+  if (t) t->waiting = true;
+  return t;
+}
+
+void np_task_wake(void *ticket) {
+  struct np_task *t = ticket;
+  struct np_lane *lane = t->in->lane;
+  if (t->woken || !t->waiting) return;
+  t->woken = true;
+  t->next_woken = NULL;
+  *lane->woken_tail = t;
+  lane->woken_tail = &t->next_woken;
+  event_active(lane->on_woken, EV_TIMEOUT, 0);
+}

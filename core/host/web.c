@@ -1,0 +1,277 @@
+/* Requests. The order of events is the second law: handler, write set, commit, and only then the answer. */
+#include "host/web.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "host/answer.h"
+#include "host/lane.h"
+#include "host/host.h"
+#include "host/ledger.h"
+#include "host/task.h"
+#include "host/webreq.h"
+
+#define TRIES 8             /* of a handler whose reads were overtaken by another's commit */
+#define REQUESTS_MAX 4096   /* under way on one lane */
+
+struct web {
+  struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
+  struct np_lane *lane;
+  struct np_request *req;
+  struct np_epoch *epoch;       /* a reference: keeps the route alive */
+  const struct np_route *route; /* borrowed from an instance's code, which `in` pins */
+  struct np_route_match match;
+  struct np_instance *in;       /* pinned */
+  struct np_task task;
+  struct np_overlay overlay;
+  struct np_writeset *ws;       /* owned until submitted */
+  struct np_op *kept;           /* the REQUEST in ws, NULL where it is not kept */
+  struct np_answer answer;
+  struct np_refusal refusal;    /* what is refused, while a refusal is being worded */
+  const char *outcome;          /* "done" "refused" "failed" */
+  char *error;                  /* owned: why not done */
+  int tries;
+};
+
+static void start_handler(struct web *w);
+static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason);
+
+static void drop_answer(struct web *w) {
+  if (w->answer.stream_ref) luaL_unref(w->in->L, LUA_REGISTRYINDEX, w->answer.stream_ref);
+  np_answer_free(&w->answer);
+}
+
+static void reply_plain(struct np_request *req, int status, const char *text, const struct np_header *more, size_t count) {
+  struct np_buf b = {0};
+  struct np_header headers[4] = {{"Content-Type", "application/json"}};
+  for (size_t i = 0; i < count; i++) headers[i + 1] = more[i];
+  np_buf_adds(&b, "{\"error\":");
+  np_buf_add_json(&b, text, strlen(text));
+  np_buf_addc(&b, '}');
+  np_request_reply(req, status, headers, count + 1, b.data, b.len);
+  np_buf_free(&b);
+}
+
+static void reply_busy(struct np_lane *lane, struct np_request *req) {
+  static const struct np_header again = {"Retry-After", "1"};
+  atomic_fetch_add_explicit(&lane->refused, 1, memory_order_relaxed);
+  reply_plain(req, 503, "busy: try again in a second", &again, 1);
+}
+
+/* The head is here: which plugin is it for, and is there room? */
+static void on_head(void *arg, struct np_request *req) {
+  struct np_lane *lane = arg;
+  np_lane_sync(lane);
+  struct np_route_match m;
+  np_routes_match(lane->epoch->routes, req->method, req->path, req->path_len, &m);
+  if (!m.value) {
+    struct np_header allow = {"Allow", m.allow};
+    if (!m.allow[0]) reply_plain(req, 404, "not found: no plugin serves this path", NULL, 0);
+    else if (strcmp(req->method, "OPTIONS") == 0) np_request_reply(req, 204, &allow, 1, NULL, 0);
+    else reply_plain(req, 405, "this path does not take this method", &allow, 1);
+    return;
+  }
+  if (lane->requests >= REQUESTS_MAX || np_keeper_full(lane->host->keeper)) {
+    reply_busy(lane, req);
+    return;
+  }
+  const struct np_route *route = m.value;
+  const struct np_slot *slot = np_epoch_slot(lane->epoch, route->code->instance);
+  struct web *w = np_alloc(sizeof *w);
+  *w = (struct web){.lane = lane, .req = req, .epoch = lane->epoch, .route = route, .match = m, .in = np_lane_instance(lane, slot)};
+  np_epoch_ref(w->epoch);
+  np_lane_pin(lane, w->in);
+  lane->requests++;
+  req->user = w;
+  if (route->body_max) req->body_max = route->body_max;
+}
+
+static void on_done(void *arg, struct np_request *req) {
+  struct np_lane *lane = arg;
+  struct web *w = req->user;
+  if (!w) return;
+  req->user = NULL;
+  lane->requests--;
+  drop_answer(w);
+  np_overlay_free(&w->overlay);
+  if (w->ws) np_writeset_unref(w->ws);
+  free(w->error);
+  np_epoch_unref(w->epoch);
+  np_lane_unpin(lane, w->in);
+  free(w);
+}
+
+/* A fresh write set, with the request in it as it came. */
+static void begin_set(struct web *w) {
+  if (w->ws) np_writeset_unref(w->ws);
+  w->ws = np_writeset_new();
+  np_overlay_free(&w->overlay);
+  w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->in->code) : NULL;
+}
+
+static void send_answer(struct web *w) {
+  struct np_lane *lane = w->lane;
+  atomic_long *counter = strcmp(w->outcome, "done") == 0 ? &lane->served : strcmp(w->outcome, "refused") == 0 ? &lane->refused : &lane->failed;
+  atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+  if (w->answer.stream_ref) np_answer_stream(&w->answer, w->req, w->in);
+  else np_answer_send(&w->answer, w->req);
+}
+
+static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
+  struct web *w = (struct web *)waiter;
+  enum np_outcome outcome = ws->outcome;
+  char why[256];
+  memcpy(why, ws->error, sizeof why);
+  np_writeset_unref(ws);
+  if (outcome == NP_COMMITTED) {
+    send_answer(w);
+  } else if (outcome == NP_CONFLICT && ++w->tries < TRIES) {
+    start_handler(w);
+  } else {
+    w->outcome = "failed";
+    w->ws = NULL;
+    refuse(w, 503, "store", "store", outcome == NP_CONFLICT ? "others kept changing what this request reads" : why);
+  }
+}
+
+/* The set is complete: fills in what became of the request, and hands it to the keeper. */
+static void commit(struct web *w) {
+  if (w->kept) {
+    w->kept->as.request.status = w->answer.status;
+    w->kept->as.request.outcome = np_writeset_text(w->ws, w->outcome, strlen(w->outcome));
+    if (w->error) w->kept->as.request.error = np_writeset_text(w->ws, w->error, strlen(w->error));
+  }
+  struct np_writeset *ws = w->ws;
+  w->ws = NULL;
+  np_overlay_free(&w->overlay);
+  if (!ws->first) { /* it read, and wrote nothing */
+    np_writeset_unref(ws);
+    send_answer(w);
+    return;
+  }
+  w->waiter.answered = answered;
+  if (np_lane_submit(w->lane, ws, &w->waiter, false) == 0) return;
+  np_writeset_unref(ws);
+  reply_busy(w->lane, w->req);
+}
+
+static void after_refusal(struct np_task *t) {
+  struct web *w = t->owner;
+  if (t->failed) {
+    np_log(NP_ERROR, "plugin:refuse raised", "plugin", w->in->code->instance, "error", t->error, NULL);
+    np_answer_problem(&w->answer, &w->refusal);
+  }
+  if (w->answer.stream_ref) { /* a refusal is short */
+    drop_answer(w);
+    np_answer_problem(&w->answer, &w->refusal);
+  }
+  if (w->refusal.status == 503) np_answer_header(&w->answer, "Retry-After", "5");
+  if (w->ws) commit(w);
+  else send_answer(w);
+}
+
+static int push_refusal(lua_State *L, struct np_task *t) {
+  struct web *w = t->owner;
+  np_refusal_push(L, &w->refusal);
+  return 1;
+}
+
+static void take_answer(lua_State *L, struct np_task *t, int n) {
+  struct web *w = t->owner;
+  np_answer_take(L, &w->answer, n);
+}
+
+/* Words a refusal as the plugin does, or in neap's own way, and commits what w->ws holds, if anything. */
+static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason) {
+  w->refusal = (struct np_refusal){.status = status, .kind = kind, .where = where};
+  snprintf(w->refusal.reason, sizeof w->refusal.reason, "%s", reason);
+  drop_answer(w);
+  if (!w->in->code->refuse) {
+    np_answer_problem(&w->answer, &w->refusal);
+    if (status == 503) np_answer_header(&w->answer, "Retry-After", "5");
+    if (w->ws) commit(w);
+    else send_answer(w);
+    return;
+  }
+  w->task = (struct np_task){.in = w->in, .mode = NP_REFUSING, .handler = w->in->code->refuse, .push = push_refusal, .take = take_answer,
+                             .ended = after_refusal, .owner = w};
+  np_task_start(&w->task);
+}
+
+static void log_failure(const struct web *w, const struct np_task *t) {
+  char generation[16];
+  snprintf(generation, sizeof generation, "%d", w->in->code->number);
+  np_log(NP_ERROR, "a request's handler failed; the request is kept as failed", "plugin", w->in->code->instance, "generation", generation,
+         "route", w->route->pattern, "error", t->error, NULL);
+}
+
+static void after_handler(struct np_task *t) {
+  struct web *w = t->owner;
+  if (t->failed) {
+    log_failure(w, t);
+    w->outcome = "failed";
+    free(w->error);
+    w->error = np_strdup(t->error);
+    begin_set(w); /* without what the handler did */
+    refuse(w, 500, "failed", "handler", "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
+    return;
+  }
+  if (!w->outcome) w->outcome = w->answer.status >= 400 ? "refused" : "done";
+  commit(w);
+}
+
+/* In the protected call: the request as the plugin sees it, or, where it is not as declared, what plugin:refuse is told. */
+static int push_request(lua_State *L, struct np_task *t) {
+  struct web *w = t->owner;
+  if (np_webreq_push(L, t, w->route, &w->match, w->req, &w->refusal) == 0) return 1;
+  w->outcome = "refused";
+  free(w->error);
+  w->error = NULL;
+  struct np_buf why = {0};
+  np_buf_addf(&why, "%s%s%s: %s", w->refusal.where, w->refusal.field[0] ? " " : "", w->refusal.field, w->refusal.reason);
+  w->error = why.data;
+  lua_settop(L, 0);
+  if (!w->in->code->refuse) {
+    np_answer_problem(&w->answer, &w->refusal);
+    t->take = NULL;
+    return -1;
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, w->in->handlers);
+  lua_rawgeti(L, -1, w->in->code->refuse);
+  lua_remove(L, 1);
+  np_refusal_push(L, &w->refusal);
+  t->mode = NP_REFUSING;
+  return 1;
+}
+
+static void start_handler(struct web *w) {
+  begin_set(w);
+  drop_answer(w);
+  w->outcome = NULL;
+  w->task = (struct np_task){.in = w->in, .mode = NP_SERVING, .ws = w->ws, .overlay = &w->overlay, .received = w->req->received,
+                             .handler = w->route->handler, .push = push_request, .take = take_answer, .ended = after_handler, .owner = w};
+  np_task_start(&w->task);
+}
+
+static void on_request(void *arg, struct np_request *req) {
+  (void)arg;
+  if (req->user) start_handler(req->user);
+}
+
+static void on_refused(void *arg, struct np_request *req, int status, const char *why) {
+  struct web *w = req->user;
+  (void)arg;
+  if (!w) {
+    reply_plain(req, status, why, NULL, 0);
+    return;
+  }
+  w->outcome = "refused";
+  refuse(w, status, status == 413 ? "length" : "encoding", "body", why);
+}
+
+const struct np_server_handler np_web = {.head = on_head, .request = on_request, .refused = on_refused, .done = on_done};
