@@ -50,13 +50,15 @@ static void give_up(evutil_socket_t fd, short what, void *arg) {
   abort();
 }
 
-static void run_until_told(const char *what) {
+static void run_until(const int *count, const char *what) {
   struct event *guard = evtimer_new(base, give_up, (void *)(size_t)what);
   event_add(guard, &(struct timeval){.tv_sec = 60});
-  while (!calls) event_base_loop(base, EVLOOP_ONCE);
+  while (!*count) event_base_loop(base, EVLOOP_ONCE);
   event_free(guard);
-  CHECK(calls == 1, "%s", what);
+  CHECK(*count == 1, "%s", what);
 }
+
+static void run_until_told(const char *what) { run_until(&calls, what); }
 
 /* That nothing is told can only be seen by letting two looks go by. */
 static void run_two_looks(void) {
@@ -250,8 +252,7 @@ static void swapped_links(void) {
   np_watch_add(deeper, in("plugins/lib"));
   swap("release2");
   run_until_told("the link swapped");
-  while (!below) event_base_loop(base, EVLOOP_ONCE);
-  CHECK(below == 1);
+  run_until(&below, "a link swapped in the middle of a path");
   calls = 0;
   put(in("release2/lib/a.lua"), "changed");
   run_until_told("a file behind the new link");
