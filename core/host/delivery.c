@@ -1,0 +1,297 @@
+/* One try: what the handler returns decides. A delivered message must not be sent again because the store is full for a moment: the
+ * outcome is kept and submitted until it is committed. */
+#include "host/delivery.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <curl/curl.h>
+#include <lauxlib.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "lib/json.h"
+
+#define BACKOFF_MOST 300000
+#define RETRY_AFTER_MOST 3600000
+#define RESUBMIT 1000
+
+static void commit(struct np_delivery *d);
+
+/* In the protected call: what goes in */
+
+static void set_text(lua_State *L, const char *name, struct np_text text) {
+  lua_pushlstring(L, text.ptr ? text.ptr : "", text.len);
+  lua_setfield(L, -2, name);
+}
+
+static void push_message(lua_State *L, const struct np_message *m) {
+  struct np_error err;
+  lua_createtable(L, 0, 8);
+  set_text(L, "id", m->id);
+  set_text(L, "device", m->device);
+  set_text(L, "destination", m->destination);
+  set_text(L, "source", m->source);
+  set_text(L, "json", m->body);
+  lua_pushinteger(L, m->created);
+  lua_setfield(L, -2, "created");
+  lua_pushinteger(L, (lua_Integer)m->attempts + 1);
+  lua_setfield(L, -2, "attempt");
+  if (np_json_decode(L, m->body.ptr ? m->body.ptr : "", m->body.len, &err)) luaL_error(L, "message %s: %s", m->id.ptr, err.text);
+  lua_setfield(L, -2, "data");
+}
+
+static int push_messages(lua_State *L, struct np_task *t) {
+  const struct np_delivery *d = t->owner;
+  luaL_checkstack(L, 8, NULL);
+  lua_createtable(L, (int)d->count, 0);
+  for (size_t i = 0; i < d->count; i++) {
+    push_message(L, &d->messages[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->in->settings);
+  return 2;
+}
+
+/* In the protected call: what comes out. Nothing is allocated. */
+
+/* The start of a text, cut between characters. */
+static int start_of(const char *s, size_t len, size_t most) {
+  size_t n = 0;
+  while (n < len && n < most) {
+    size_t c = np_utf8_len(s + n, len - n);
+    if (n + (c ? c : 1) > most) break;
+    n += c ? c : 1;
+  }
+  return (int)n;
+}
+
+static int raw_field(lua_State *L, int idx, const char *name) {
+  idx = lua_absindex(L, idx);
+  lua_pushstring(L, name);
+  return lua_rawget(L, idx);
+}
+
+/* RFC 9110 10.2.3: seconds, or a date. */
+static int64_t retry_after(const char *text) {
+  char *end;
+  double seconds = strtod(text, &end);
+  if (end == text || *end) {
+    time_t at = curl_getdate(text, NULL);
+    if (at < 0) return 0;
+    seconds = (double)at - (double)np_now_ms() / 1000;
+  }
+  if (!(seconds > 0)) return 0;
+  return seconds > RETRY_AFTER_MOST / 1000 ? RETRY_AFTER_MOST : (int64_t)(seconds * 1000);
+}
+
+static enum np_verdict judge(int status) {
+  if (status >= 200 && status < 300) return NP_DELIVERY_DONE;
+  if (status == 408 || status == 425 || status == 429 || status < 300 || status >= 500) return NP_DELIVERY_AGAIN;
+  return NP_DELIVERY_REFUSED;
+}
+
+static void read_retry_after(lua_State *L, struct np_delivery *d, int idx) {
+  int top = lua_gettop(L);
+  if (raw_field(L, idx, "headers") == LUA_TTABLE && raw_field(L, -1, "retry-after") == LUA_TSTRING)
+    d->retry_after = retry_after(lua_tostring(L, -1));
+  lua_settop(L, top);
+}
+
+/* An HTTP answer: true where the table at idx has a status. */
+static bool read_answer(lua_State *L, struct np_delivery *d, int idx) {
+  int top = lua_gettop(L), exact;
+  if (!lua_istable(L, idx) || raw_field(L, idx, "status") != LUA_TNUMBER) {
+    lua_settop(L, top);
+    return false;
+  }
+  lua_Integer status = lua_tointegerx(L, -1, &exact);
+  d->status = exact && status >= 100 && status <= 599 ? (int)status : 0;
+  d->verdict = judge(d->status);
+  read_retry_after(L, d, idx);
+  if (d->verdict != NP_DELIVERY_DONE) {
+    size_t len = 0;
+    const char *body = raw_field(L, idx, "body") == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
+    if (!d->status)
+      snprintf(d->why, sizeof d->why, "the handler returned a table whose status is none of HTTP's");
+    else
+      snprintf(d->why, sizeof d->why, "answered %d%s%.*s", d->status, len ? ": " : "", start_of(body, len, 200), body);
+  }
+  lua_settop(L, top);
+  return true;
+}
+
+/* nil, "what: why", "code" and, where the code is "status", the answer that was not expected. */
+static void read_failure(lua_State *L, struct np_delivery *d, int first, int n) {
+  size_t len = 0;
+  const char *why = n > 1 && lua_type(L, first + 1) == LUA_TSTRING ? lua_tolstring(L, first + 1, &len) : NULL;
+  if (n > 3 && lua_type(L, first + 2) == LUA_TSTRING && strcmp(lua_tostring(L, first + 2), "status") == 0 &&
+      read_answer(L, d, first + 3) && d->verdict == NP_DELIVERY_DONE) {
+    d->verdict = NP_DELIVERY_AGAIN; /* the handler knows better what it expects */
+  }
+  if (why)
+    snprintf(d->why, sizeof d->why, "%.*s", start_of(why, len, sizeof d->why - 1), why);
+  else if (!d->why[0])
+    snprintf(d->why, sizeof d->why, "the handler returned %s without saying why", n ? luaL_typename(L, first) : "nothing,");
+}
+
+static void take_outcome(lua_State *L, struct np_task *t, int n) {
+  struct np_delivery *d = t->owner;
+  int first = lua_gettop(L) - n + 1;
+  luaL_checkstack(L, 8, NULL);
+  d->verdict = NP_DELIVERY_AGAIN;
+  if (n && lua_isboolean(L, first) && lua_toboolean(L, first)) {
+    d->verdict = NP_DELIVERY_DONE;
+  } else if (!n || !lua_toboolean(L, first)) {
+    read_failure(L, d, first, n);
+  } else if (!read_answer(L, d, first)) {
+    snprintf(d->why, sizeof d->why, "the handler returned a %s; it has to return true, an HTTP answer, or nil and why not",
+             luaL_typename(L, first));
+  }
+  d->answered = true;
+}
+
+/* What is recorded */
+
+static void log_outcome(const struct np_delivery *d, const struct np_message *m, char state) {
+  char attempt[16], next[32], status[16];
+  snprintf(attempt, sizeof attempt, "%d", m->attempts + 1);
+  snprintf(status, sizeof status, "%d", d->status);
+  snprintf(next, sizeof next, "in %.1f s", (double)(d->due - np_now_ms()) / 1000);
+  const char *answer = d->status ? status : NULL;
+  if (state == 'd')
+    np_log(NP_DEBUG, "delivered", "destination", m->destination.ptr, "message", m->id.ptr, "attempt", attempt, "status", answer,
+           NULL);
+  else if (state == 'r')
+    np_log(NP_WARN, "not delivered", "destination", m->destination.ptr, "message", m->id.ptr, "attempt", attempt, "status", answer,
+           "next try", next, "error", d->error, NULL);
+  else
+    np_log(NP_ERROR, "not delivered; it is a dead letter now", "destination", m->destination.ptr, "message", m->id.ptr, "attempts",
+           attempt, "status", answer, "error", d->error, NULL);
+}
+
+static void add_sent(struct np_delivery *d, size_t i, int64_t now) {
+  const struct np_message *m = &d->messages[i];
+  struct np_op *op = np_writeset_add(d->ws, NP_OP_SENT);
+  bool done = d->states[i] == 'd';
+  op->as.sent.seq = m->seq;
+  op->as.sent.state = d->states[i];
+  op->as.sent.attempts = m->attempts + !done;
+  op->as.sent.status = d->status;
+  op->as.sent.at = now;
+  op->as.sent.due = d->states[i] == 'r' ? d->due : 0;
+  if (!done) op->as.sent.error = np_writeset_text(d->ws, d->error, strlen(d->error));
+}
+
+static void end(struct np_delivery *d) {
+  bool waits = memchr(d->states, 'r', d->count) != NULL;
+  d->ended(d, waits ? NP_DELIVERY_WAITS : NP_DELIVERY_RECORDED);
+}
+
+static void submit(struct np_delivery *d) {
+  struct np_writeset *ws = d->ws;
+  d->ws = NULL;
+  if (np_lane_submit(d->lane, ws, &d->waiter, true) == 0) return;
+  np_writeset_unref(ws);
+  d->ended(d, NP_DELIVERY_STOPPED);
+}
+
+static void submit_again(void *arg) { submit(arg); }
+
+static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
+  struct np_delivery *d = (struct np_delivery *)waiter;
+  if (ws->outcome == NP_FAILED) {
+    np_log(NP_ERROR, "the outcome of a delivery cannot be stored yet", "destination", d->messages->destination.ptr, "message",
+           d->messages->id.ptr, "error", ws->error, NULL);
+    d->ws = ws;
+    np_alarm_set(&d->resubmit, RESUBMIT);
+    return;
+  }
+  bool conflict = ws->outcome == NP_CONFLICT; /* one of the messages is gone: for that one all is done */
+  np_writeset_unref(ws);
+  if (conflict && !d->one_by_one && d->count > 1) {
+    d->one_by_one = true;
+    commit(d);
+  } else if (d->one_by_one && ++d->next < d->count) {
+    commit(d);
+  } else {
+    end(d);
+  }
+}
+
+static void commit(struct np_delivery *d) {
+  int64_t now = np_now_ms();
+  d->ws = np_writeset_new();
+  if (d->one_by_one)
+    add_sent(d, d->next, now);
+  else
+    for (size_t i = 0; i < d->count; i++) add_sent(d, i, now);
+  d->waiter.answered = answered;
+  submit(d);
+}
+
+/* Where all are told to come again, those that are too old do not. */
+static void decide(struct np_delivery *d, const struct np_code *code) {
+  int64_t now = np_now_ms(), wait = (int64_t)((double)np_backoff(d->messages->attempts + 1, BACKOFF_MOST) * d->jitter);
+  d->due = now + (wait > d->retry_after ? wait : d->retry_after);
+  d->states = np_arena_alloc(&d->arena, d->count);
+  for (size_t i = 0; i < d->count; i++) {
+    bool old = (double)(now - d->messages[i].created) >= code->retry_for * 1000;
+    char state = d->verdict == NP_DELIVERY_DONE ? 'd' : d->verdict == NP_DELIVERY_REFUSED || old ? 'x' : 'r';
+    d->states[i] = state;
+    log_outcome(d, &d->messages[i], state);
+  }
+}
+
+static void after_handler(struct np_task *t) {
+  struct np_delivery *d = t->owner;
+  d->running = false;
+  if (!d->ended) return; /* it is being freed */
+  struct np_buf why = {0};
+  if (t->failed) {
+    d->verdict = NP_DELIVERY_AGAIN;
+    d->status = 0;
+    np_buf_addf(&why, "the handler raised: %s", t->error ? t->error : "an error");
+  } else {
+    np_buf_adds(&why, d->why);
+  }
+  d->error = np_mask_text(np_buf_text(&why), why.len);
+  np_buf_free(&why);
+  d->handled(d);
+  if (d->verdict == NP_DELIVERY_REFUSED && d->count > 1) {
+    np_log(NP_WARN, "a batch was refused: each message is tried alone", "destination", d->messages->destination.ptr, "error",
+           d->error, NULL);
+    d->ended(d, NP_DELIVERY_SPLIT);
+    return;
+  }
+  decide(d, t->in->code);
+  commit(d);
+}
+
+void np_delivery_start(struct np_delivery *d, struct np_instance *in) {
+  d->resubmit = (struct np_alarm){.lane = d->lane, .fn = submit_again, .arg = d};
+  d->running = true;
+  d->task = (struct np_task){.in = in,
+                             .mode = NP_DELIVERING,
+                             .handler = in->code->deliver,
+                             .push = push_messages,
+                             .take = take_outcome,
+                             .ended = after_handler,
+                             .owner = d};
+  np_task_start(&d->task);
+}
+
+void np_delivery_free(struct np_delivery *d) {
+  if (d->running) {
+    d->ended = NULL;
+    np_task_kill(&d->task, "neap is stopping");
+  }
+  np_alarm_stop(&d->resubmit);
+  if (d->ws) np_writeset_unref(d->ws);
+  free(d->error);
+  np_arena_free(&d->arena);
+  free(d);
+}

@@ -1,0 +1,57 @@
+/* One try at delivering some messages of one destination and device: the handler is run, its outcome read and committed. Lane's thread. */
+#ifndef NP_HOST_DELIVERY_H
+#define NP_HOST_DELIVERY_H
+
+#include "host/alarm.h"
+#include "host/lane.h"
+#include "host/task.h"
+
+enum np_verdict {
+  NP_DELIVERY_AGAIN, /* no answer, or one that says to try again */
+  NP_DELIVERY_DONE,
+  NP_DELIVERY_REFUSED, /* for good: to try again would not help */
+};
+
+enum np_delivery_end {
+  NP_DELIVERY_RECORDED, /* what became of the messages is committed; they are no longer pending */
+  NP_DELIVERY_WAITS,    /* committed; some are to be tried again at d->due */
+  NP_DELIVERY_SPLIT,    /* a batch was refused, which may be due to one of them: nothing is committed, each is to be tried alone */
+  NP_DELIVERY_STOPPED,  /* the keeper takes nothing more: nothing is known of the messages, they are pending */
+};
+
+struct np_delivery {
+  /* Set by who starts it; the rest zero. The messages and their texts live in `arena`. */
+  struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
+  struct np_lane *lane;    /* borrowed */
+  struct np_message *messages;
+  size_t count;
+  double jitter;                          /* 0.5 to 1: of the time to the next try */
+  void (*handled)(struct np_delivery *d); /* the handler has ended, the commit has not: another delivery may start */
+  void (*ended)(struct np_delivery *d, enum np_delivery_end end); /* once, last; frees it by np_delivery_free */
+  void *owner;
+  struct np_arena arena;
+
+  int64_t due; /* WAITS: ms */
+
+  /* The delivery's own. */
+  struct np_task task;
+  bool running;  /* the handler is */
+  bool answered; /* `take` was called */
+  enum np_verdict verdict;
+  int status;             /* of the last HTTP answer; 0 for none */
+  int64_t retry_after;    /* ms; 0 where the destination did not say */
+  char why[500];          /* where not done; in the protected call, so without malloc */
+  char *error;            /* owned: the same or the handler's error, masked */
+  char *states;           /* in arena: of each message, as NP_OP_SENT has them */
+  struct np_writeset *ws; /* owned while it waits to be submitted again */
+  struct np_alarm resubmit;
+  bool one_by_one; /* a set of all conflicted: each message has its own */
+  size_t next;     /* of one_by_one */
+};
+
+/* Runs in->code->deliver. May call handled and ended before it returns. */
+void np_delivery_start(struct np_delivery *d, struct np_instance *in);
+/* After `ended`; or while the lane is being closed: then the handler is stopped, and nothing is called or committed. */
+void np_delivery_free(struct np_delivery *d);
+
+#endif
