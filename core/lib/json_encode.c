@@ -38,6 +38,7 @@ struct walk {
 /* Puts a step in front of the path to what is wrong; of a path too long the end is told. */
 static void prepend(struct walk *w, const char *step) {
   size_t n = strlen(step), had = strlen(w->path);
+  if (strncmp(w->path, "...", 3) == 0) return;
   if (n + had >= sizeof w->path) {
     memcpy(w->path, "...", 3);
     return;
