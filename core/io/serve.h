@@ -29,19 +29,19 @@ struct np_header {
 };
 
 struct np_request {
-  const char *method;        /* "GET"; HEAD is shown as HEAD, its answer's body is dropped by the server */
-  const char *target;        /* as it came: "/a%20b?x=1" */
-  const char *path;          /* decoded, terminated, no query; a target that does not decode is refused with 400 */
-  size_t path_len;           /* of path, which may hold no 0 byte: such a target is refused too */
-  const char *query;         /* raw, after the '?'; "" where there is none */
+  const char *method; /* "GET"; HEAD is shown as HEAD, its answer's body is dropped by the server */
+  const char *target; /* as it came: "/a%20b?x=1" */
+  const char *path;   /* decoded, terminated, no query; a target that does not decode is refused with 400 */
+  size_t path_len;    /* of path, which may hold no 0 byte: such a target is refused too */
+  const char *query;  /* raw, after the '?'; "" where there is none */
   const struct np_header *headers;
   size_t header_count;
-  const char *body;          /* whole and un-gzipped; terminated; valid from `request` until the answer */
+  const char *body; /* whole and un-gzipped; terminated; valid from `request` until the answer */
   size_t body_len;
-  const char *remote;        /* "192.0.2.7" */
-  int64_t received;          /* ms since 1970: when its head was complete */
-  size_t body_max;           /* the program may lower or raise it in `head`; counts un-gzipped bytes */
-  void *user;                /* the program's, NULL at first */
+  const char *remote; /* "192.0.2.7" */
+  int64_t received;   /* ms since 1970: when its head was complete */
+  size_t body_max;    /* the program may lower or raise it in `head`; counts un-gzipped bytes */
+  void *user;         /* the program's, NULL at first */
 };
 
 /* What the program does with requests. Callbacks may answer at once. */
@@ -57,17 +57,17 @@ struct np_server_handler {
 };
 
 struct np_server_options {
-  const char *address;       /* "127.0.0.1:8080", "[::1]:0"; port 0 picks one */
-  const char *certificate;   /* PEM chain; NULL is plain HTTP */
-  const char *key;           /* PEM */
-  size_t head_max;           /* bytes of request line and headers; 0 is 16 KiB */
-  size_t header_count_max;   /* 0 is 100 */
-  size_t body_max;           /* the default; 0 is 4 MiB */
-  double head_timeout;       /* seconds for a whole head from its first byte; 0 is 10 */
-  double body_timeout;       /* seconds for a whole body, for each started MiB announced or received; 0 is 30 */
-  double write_timeout;      /* seconds without any byte of an answer accepted; 0 is 30 */
-  double idle_timeout;       /* seconds a kept-alive connection may be silent; 0 is 75 */
-  size_t connections_max;    /* past it new ones wait in the kernel's queue; 0 is 10,000 */
+  const char *address;     /* "127.0.0.1:8080", "[::1]:0"; port 0 picks one */
+  const char *certificate; /* PEM chain; NULL is plain HTTP */
+  const char *key;         /* PEM */
+  size_t head_max;         /* bytes of request line and headers; 0 is 16 KiB */
+  size_t header_count_max; /* 0 is 100 */
+  size_t body_max;         /* the default; 0 is 4 MiB */
+  double head_timeout;     /* seconds for a whole head from its first byte; 0 is 10 */
+  double body_timeout;     /* seconds for a whole body, for each started MiB announced or received; 0 is 30 */
+  double write_timeout;    /* seconds without any byte of an answer accepted; 0 is 30 */
+  double idle_timeout;     /* seconds a kept-alive connection may be silent; 0 is 75 */
+  size_t connections_max;  /* past it new ones wait in the kernel's queue; 0 is 10,000 */
 };
 
 /* Listens with SO_REUSEPORT, so that each lane has its own listener on one port. NULL and err where it cannot. */
@@ -85,8 +85,8 @@ const char *np_request_header(const struct np_request *req, const char *name);
 
 /* Answers. Copies headers and body. Date, Content-Length and Connection are the server's; Content-Type is the program's.
  * Statuses 1xx, 204 and 304 and answers to HEAD carry no body. A header with CR, LF or 0 in it is left out. */
-void np_request_reply(struct np_request *req, int status, const struct np_header *headers, size_t header_count,
-                      const void *body, size_t body_len);
+void np_request_reply(struct np_request *req, int status, const struct np_header *headers, size_t header_count, const void *body,
+                      size_t body_len);
 
 /* A streamed answer: start once, write any number of times, finish once. Chunked for 1.1, until close for 1.0.
  * np_request_write returns false when enough is buffered (64 KiB): then `more` is called once there is room, or once the
