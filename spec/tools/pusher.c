@@ -525,6 +525,7 @@ static void run(void) {
     if (acked.len) flush_acked();
   }
   r.failed += outstanding;
+  if (!measured) r.last = now;
 }
 
 /* The report */

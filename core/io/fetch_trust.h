@@ -1,0 +1,15 @@
+/* Whom HTTP out trusts: the system's certificates and, where a file is given, those in it. Private to core/io/fetch*.c. */
+#ifndef NP_IO_FETCH_TRUST_H
+#define NP_IO_FETCH_TRUST_H
+
+#include <curl/curl.h>
+
+#include "base/error.h"
+
+struct np_fetch_trust;
+
+struct np_fetch_trust *np_fetch_trust_new(const char *ca_file, struct np_error *err); /* ca_file may be NULL */
+void np_fetch_trust_apply(const struct np_fetch_trust *t, CURL *easy);                /* t outlives the transfer */
+void np_fetch_trust_free(struct np_fetch_trust *t);
+
+#endif
