@@ -817,6 +817,7 @@ static struct client call_tls(SSL_CTX *ctx) {
 
 static void test_tls_conversation(SSL_CTX *ctx) {
   struct client c = call_tls(ctx);
+  seen.streamed = 0;
   const unsigned char *alpn = NULL;
   unsigned alpn_len = 0;
   SSL_get0_alpn_selected(c.ssl, &alpn, &alpn_len);
@@ -827,7 +828,6 @@ static void test_tls_conversation(SSL_CTX *ctx) {
   struct answer a = answer(&c);
   CHECK(a.status == 200 && a.body.len == 8 << 20, "%zu", a.body.len);
   np_buf_free(&a.body);
-  seen.streamed = 0;
   a = answer(&c);
   check_streamed(&a);
   char *body = calloc(1, 3 << 20);
