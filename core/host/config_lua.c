@@ -15,7 +15,7 @@
 #include "base/buf.h"
 #include "base/duration.h"
 #include "base/log.h"
-#include "base/suggest.h"
+#include "base/near.h"
 #include "host/config.h"
 
 #define MEMORY_MAX ((size_t)64 << 20)
@@ -311,7 +311,7 @@ void np_table_known(const struct np_table *t, const char *const *words, size_t n
     const char *key = lua_tostring(L, -2);
     while (i < n && strcmp(words[i], key) != 0) i++;
     if (i < n) continue;
-    const char *meant = np_suggest(key, words, n);
+    const char *meant = np_near(key, strlen(key), words, n);
     if (meant) np_table_raise(t, key, "unknown, did you mean \"%s\"?", meant);
     luaL_Buffer all;
     luaL_buffinit(L, &all);

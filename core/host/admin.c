@@ -1,0 +1,367 @@
+/* The admin socket: accepts, reads one line, answers. A client can hurt nobody but itself: lines, buffers, clients and patience are bounded. */
+#include "host/admin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <lauxlib.h>
+
+#include "base/log.h"
+#include "base/near.h"
+#include "host/admin_line.h"
+#include "host/admin_talk.h"
+#include "lib/json.h"
+
+#define TALKS_MAX 64
+#define LINE_MAX_BYTES ((size_t)64 << 10)
+#define DEVICES_PAGE 200
+#define GATHER_MS 10 /* commits that a tail looks at together */
+
+static const struct timeval patience = {.tv_sec = 30};
+
+struct np_admin {
+  struct np_host *host;            /* borrowed */
+  struct evconnlistener *listener; /* owned, with its socket */
+  struct event *relisten;          /* owned: after accept failed for want of descriptors */
+  char *path;                      /* owned: of the socket */
+  struct np_talk *talks;           /* owned */
+  int talk_count;
+};
+
+/* Talks. */
+
+static void talk_free(struct np_talk *t) {
+  *t->prev = t->next;
+  if (t->next) t->next->prev = t->prev;
+  t->admin->talk_count--;
+  bufferevent_free(t->bev);
+  event_free(t->again);
+  np_filter_free(t->filter);
+  np_buf_free(&t->out);
+  free(t);
+}
+
+bool np_talk_full(const struct np_talk *t) { return evbuffer_get_length(bufferevent_get_output(t->bev)) >= NP_TALK_HIGH; }
+
+void np_talk_send(struct np_talk *t) {
+  bufferevent_write(t->bev, t->out.data, t->out.len);
+  np_buf_clear(&t->out);
+}
+
+void np_talk_end(struct np_talk *t) {
+  t->state = NP_TALK_ENDING;
+  np_talk_send(t);
+  bufferevent_setwatermark(t->bev, EV_WRITE, 0, 0);
+  bufferevent_set_timeouts(t->bev, NULL, &patience);
+  evtimer_del(t->again);
+}
+
+void np_talk_fail(struct np_talk *t, const char *error) {
+  np_buf_clear(&t->out);
+  np_line_error(&t->out, error);
+  np_talk_end(t);
+}
+
+void np_talk_again(struct np_talk *t, int ms) {
+  const struct timeval soon = {.tv_usec = ms * 1000};
+  if (!evtimer_pending(t->again, NULL)) evtimer_add(t->again, &soon);
+}
+
+/* Commands. */
+
+static void plugins(struct np_talk *t) {
+  struct np_deploy *d = t->host->deploy;
+  for (size_t i = 0; i < np_deploy_count(d); i++) {
+    struct np_status s = np_deploy_status(d, i);
+    np_line_status(&t->out, &s, t->host->reader);
+  }
+  np_line_summary(&t->out, t->host);
+  np_talk_end(t);
+}
+
+static void reload(struct np_talk *t) {
+  struct np_deploy *d = t->host->deploy;
+  struct np_deploy_change change = np_deploy_reload(d);
+  for (size_t i = 0; i < np_deploy_count(d); i++) {
+    struct np_status s = np_deploy_status(d, i);
+    if (!s.error) continue;
+    np_line_begin(&t->out);
+    np_line_text(&t->out, "instance", s.instance);
+    np_line_text(&t->out, "plugin", s.plugin);
+    np_line_text(&t->out, "state", s.state);
+    np_line_text(&t->out, "file", s.file);
+    np_line_text(&t->out, "error", s.error);
+    np_line_end(&t->out);
+  }
+  np_line_change(&t->out, change);
+  np_talk_end(t);
+}
+
+static bool list_device(void *arg, const struct np_device *d) {
+  struct np_talk *t = arg;
+  np_line_device(&t->out, d);
+  t->at = d->id;
+  t->count++;
+  return true;
+}
+
+static void list_devices(struct np_talk *t) {
+  if (np_talk_full(t)) return;
+  struct np_error err;
+  int64_t before = t->count;
+  if (np_reader_devices(t->host->reader, t->at, DEVICES_PAGE, list_device, t, &err) < 0) {
+    np_talk_fail(t, err.text);
+  } else if (t->count - before < DEVICES_PAGE) {
+    np_buf_addf(&t->out, "{\"summary\":{\"devices\":%lld}}\n", (long long)t->count);
+    np_talk_end(t);
+  } else {
+    np_talk_send(t);
+    np_talk_again(t, 0);
+  }
+}
+
+static void devices(struct np_talk *t) {
+  t->state = NP_TALK_LISTING;
+  bufferevent_set_timeouts(t->bev, NULL, &patience);
+  list_devices(t);
+}
+
+static void stop(struct np_talk *t) {
+  np_buf_adds(&t->out, "{\"summary\":{\"stopping\":true}}\n");
+  np_talk_end(t);
+  np_host_stop(t->host);
+}
+
+static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "tail"};
+static void (*const commands[])(struct np_talk *t) = {plugins, reload, devices, stop};
+#define COMMANDS (sizeof command_names / sizeof *command_names)
+
+struct request {
+  struct np_talk *talk;
+  const char *line;
+  size_t len;
+  struct np_error err;
+  int command; /* index, -1 where there is none */
+};
+
+/* Protected. Reads the request into q->command; `tail` is begun here, for its filter stands in the request. */
+static int read_request(lua_State *L) {
+  struct request *q = lua_touserdata(L, 1);
+  q->command = -1;
+  if (np_json_decode(L, q->line, q->len, &q->err) < 0) return 0;
+  int at = lua_gettop(L);
+  if (!lua_istable(L, at) || lua_getfield(L, at, "command") != LUA_TSTRING) {
+    np_fail(&q->err, "expected an object such as {\"command\":\"plugins\"}");
+    return 0;
+  }
+  size_t n;
+  const char *name = lua_tolstring(L, -1, &n);
+  int i = 0;
+  while (i < (int)COMMANDS && strcmp(command_names[i], name) != 0) i++;
+  if (i == (int)COMMANDS) {
+    const char *meant = np_near(name, n, command_names, COMMANDS);
+    np_fail(&q->err, "unknown command \"%.60s\"%s%s%s", name, meant ? ", did you mean \"" : "", meant ? meant : "",
+            meant ? "\"?" : "");
+    return 0;
+  }
+  lua_settop(L, at);
+  if (strcmp(command_names[i], "tail") != 0 || np_tail_begin(q->talk, L, at, &q->err) == 0) q->command = i;
+  return 0;
+}
+
+static void answer(struct np_talk *t, const char *line, size_t len) {
+  struct request q = {.talk = t, .line = line, .len = len, .command = -1};
+  lua_State *L = luaL_newstate();
+  if (!L) {
+    np_talk_fail(t, "out of memory");
+    return;
+  }
+  lua_pushcfunction(L, read_request);
+  lua_pushlightuserdata(L, &q);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    np_fail(&q.err, "%s", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "the request cannot be read");
+    q.command = -1;
+  }
+  lua_close(L);
+  bufferevent_set_timeouts(t->bev, NULL, NULL);
+  bufferevent_setwatermark(t->bev, EV_READ, 0, LINE_MAX_BYTES);
+  bufferevent_setwatermark(t->bev, EV_WRITE, NP_TALK_LOW, 0);
+  if (q.command < 0)
+    np_talk_fail(t, q.err.text);
+  else if (t->state != NP_TALK_ASKING)
+    np_talk_again(t, 0); /* a tail */
+  else
+    commands[q.command](t);
+}
+
+/* Events. */
+
+static void on_read(struct bufferevent *bev, void *arg) {
+  struct np_talk *t = arg;
+  struct evbuffer *in = bufferevent_get_input(bev);
+  if (t->state == NP_TALK_ASKING) {
+    size_t n;
+    char *line = evbuffer_readln(in, &n, EVBUFFER_EOL_LF);
+    if (line && n < LINE_MAX_BYTES)
+      answer(t, line, n);
+    else if (line || evbuffer_get_length(in) >= LINE_MAX_BYTES)
+      np_talk_fail(t, "the request is longer than 64 KiB");
+    free(line);
+  }
+  if (t->state != NP_TALK_ASKING) evbuffer_drain(in, evbuffer_get_length(in)); /* nothing else is expected */
+}
+
+static void on_write(struct bufferevent *bev, void *arg) {
+  struct np_talk *t = arg;
+  if (t->state == NP_TALK_ENDING) {
+    if (evbuffer_get_length(bufferevent_get_output(bev)) == 0) talk_free(t);
+  } else if (t->state != NP_TALK_ASKING) {
+    np_talk_again(t, 0);
+  }
+}
+
+/* A client that has closed only its sending half still gets what it asked for; a tail ends. */
+static void on_event(struct bufferevent *bev, short what, void *arg) {
+  struct np_talk *t = arg;
+  (void)bev;
+  bool half = (what & BEV_EVENT_EOF) && (t->state == NP_TALK_ENDING || t->state == NP_TALK_LISTING);
+  if (!half) talk_free(t);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  struct np_talk *t = arg;
+  if (t->state == NP_TALK_LISTING)
+    list_devices(t);
+  else if (t->state == NP_TALK_SEEKING || t->state == NP_TALK_TAILING)
+    np_tail_slice(t);
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int len, void *arg) {
+  (void)listener;
+  (void)address;
+  (void)len;
+  struct np_admin *a = arg;
+  struct bufferevent *bev = a->talk_count < TALKS_MAX ? bufferevent_socket_new(a->host->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
+  if (!bev) {
+    static const char busy[] = "{\"error\":\"too many clients at once\"}\n";
+    ssize_t n = send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)n; /* it is told as far as it listens */
+    close(fd);
+    return;
+  }
+  struct np_talk *t = np_alloc(sizeof *t);
+  *t = (struct np_talk){.next = a->talks, .prev = &a->talks, .admin = a, .host = a->host, .bev = bev};
+  t->again = evtimer_new(a->host->base, on_again, t);
+  if (!t->again) abort(); /* out of memory */
+  if (t->next) t->next->prev = &t->next;
+  a->talks = t;
+  a->talk_count++;
+  bufferevent_setcb(bev, on_read, on_write, on_event, t);
+  bufferevent_setwatermark(bev, EV_READ, 0, LINE_MAX_BYTES);
+  bufferevent_set_timeouts(bev, &patience, NULL);
+  bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
+static void on_accept_error(struct evconnlistener *listener, void *arg) {
+  struct np_admin *a = arg;
+  const struct timeval later = {.tv_sec = 1};
+  np_log(NP_WARN, "the admin socket cannot accept", "error", strerror(errno), NULL);
+  evconnlistener_disable(listener);
+  evtimer_add(a->relisten, &later);
+}
+
+static void on_relisten(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  struct np_admin *a = arg;
+  evconnlistener_enable(a->listener);
+}
+
+/* The socket. */
+
+int np_admin_address(const char *store, struct sockaddr_un *address, int *folder, struct np_error *err) {
+  const char *slash = strrchr(store, '/'), *name = slash ? slash + 1 : store;
+  char *path = slash ? np_strndup(store, slash == store ? 1 : (size_t)(slash - store)) : np_strdup(".");
+  *folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  int status = *folder < 0 ? np_fail(err, "%s: %s", path, strerror(errno)) : 0;
+  free(path);
+  if (status < 0) return -1;
+  *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+  int n = snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d/%s.sock", *folder, name);
+  if (n < (int)sizeof address->sun_path) return 0;
+  close(*folder);
+  *folder = -1;
+  return np_fail(err, "%s.sock: the file's name is too long for a socket", store);
+}
+
+/* Nobody can connect before listen(2): until then the permission is set right. */
+static int listen_at(const struct sockaddr_un *address, const char *path, struct np_error *err) {
+  struct stat st;
+  if (lstat(address->sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
+    return np_fail(err, "%s is in the way: it is not a socket", path);
+  unlink(address->sun_path);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && bind(fd, (const struct sockaddr *)address, sizeof *address) == 0 && chmod(address->sun_path, 0600) == 0 &&
+      listen(fd, 16) == 0)
+    return fd;
+  np_fail(err, "%s: %s", path, strerror(errno));
+  if (fd >= 0) close(fd);
+  return -1;
+}
+
+struct np_admin *np_admin_new(struct np_host *host, struct np_error *err) {
+  struct sockaddr_un address;
+  int folder;
+  if (np_admin_address(host->config->store, &address, &folder, err) < 0) return NULL;
+  struct np_buf path = {0};
+  np_buf_addf(&path, "%s.sock", host->config->store);
+  int fd = listen_at(&address, path.data, err);
+  close(folder);
+  if (fd < 0) {
+    np_buf_free(&path);
+    return NULL;
+  }
+  struct np_admin *a = np_alloc(sizeof *a);
+  *a = (struct np_admin){.host = host, .path = path.data};
+  a->relisten = evtimer_new(host->base, on_relisten, a);
+  a->listener = evconnlistener_new(host->base, on_accept, a, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+  if (a->listener && a->relisten) {
+    evconnlistener_set_error_cb(a->listener, on_accept_error);
+    return a;
+  }
+  np_fail(err, "%s: the loop does not take it", a->path);
+  if (!a->listener) close(fd);
+  np_admin_free(a);
+  return NULL;
+}
+
+void np_admin_committed(struct np_admin *a) {
+  for (struct np_talk *t = a ? a->talks : NULL; t; t = t->next)
+    if (t->state == NP_TALK_TAILING) np_talk_again(t, GATHER_MS);
+}
+
+void np_admin_free(struct np_admin *a) {
+  if (!a) return;
+  while (a->talks) talk_free(a->talks);
+  if (a->listener) {
+    evconnlistener_free(a->listener);
+    unlink(a->path);
+  }
+  if (a->relisten) event_free(a->relisten);
+  free(a->path);
+  free(a);
+}

@@ -1,0 +1,33 @@
+/* The admin socket: what `neap plugins`, `reload`, `tail` and `devices` ask a running host. A Unix socket beside the store, for its owner
+ * only: "neap.db.sock" beside "neap.db".
+ *
+ * A client sends one line, a JSON object of less than 64 KiB, and gets JSON objects, one a line, until the host closes:
+ *   {"command":"plugins"}  an object for each instance (instance, plugin, kind, state, generation, since, file, hash, memory, memory_max,
+ *                          held, pending, dead, error), then {"summary":{pid, version, port, lanes, epoch, tasks, states, timers, served, refused, failed,
+ *                          descriptors, resident, queue, held, pending, dead, readings}}
+ *   {"command":"reload"}   looks at all plugins now: an object for each that is not in force (instance, plugin, state, file, error), then
+ *                          {"summary":{loaded, kept, failed, removed}}
+ *   {"command":"devices"}  an object for each device, then {"summary":{devices}}
+ *   {"command":"tail", "device":…, "metric":…, "vendor":…, "connection":…, "unit":…, "quality":…, "below":…, "above":…, "last":N}
+ *                          readings that pass the filter (filter.h), as they are committed; the newest N first where asked. Endless.
+ *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
+ * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
+#ifndef NP_HOST_ADMIN_H
+#define NP_HOST_ADMIN_H
+
+#include "host/host.h"
+
+struct np_admin;
+
+/* Listens, on host->base. The store is open and locked: a socket file that stands there is left from a host that was killed. */
+struct np_admin *np_admin_new(struct np_host *host, struct np_error *err);
+/* Readings may have been committed. */
+void np_admin_committed(struct np_admin *a);
+/* Closes all and removes the socket file. Before the store is closed. */
+void np_admin_free(struct np_admin *a);
+
+/* A Unix socket address for a path of any length: -1 and err where its folder cannot be opened. *folder is to be closed after bind or connect. */
+struct sockaddr_un;
+int np_admin_address(const char *store, struct sockaddr_un *address, int *folder, struct np_error *err);
+
+#endif

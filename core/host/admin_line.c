@@ -1,0 +1,201 @@
+/* What the host tells about itself, as lines of JSON. */
+#include "host/admin_line.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#ifndef NP_VERSION
+#define NP_VERSION "0.1.0"
+#endif
+
+void np_line_begin(struct np_buf *b) { np_buf_addc(b, '{'); }
+
+static void add_name(struct np_buf *b, const char *name) {
+  if (b->data[b->len - 1] != '{') np_buf_addc(b, ',');
+  np_buf_addf(b, "\"%s\":", name);
+}
+
+static void add_text(struct np_buf *b, const char *name, struct np_text value) {
+  if (!value.ptr) return;
+  add_name(b, name);
+  char *masked = np_mask_text(value.ptr, value.len);
+  np_buf_add_json(b, masked, strlen(masked));
+  free(masked);
+}
+
+/* JSON that was checked when it came in; it has to stay on one line. */
+static void add_json(struct np_buf *b, const char *name, struct np_text value) {
+  if (!value.len) return;
+  add_name(b, name);
+  size_t from = b->len;
+  np_buf_add(b, value.ptr, value.len);
+  for (char *s = b->data + from; *s; s++)
+    if (*s == '\n' || *s == '\r') *s = ' ';
+}
+
+void np_line_text(struct np_buf *b, const char *name, const char *value) {
+  add_text(b, name, (struct np_text){value, value ? strlen(value) : 0});
+}
+
+void np_line_int(struct np_buf *b, const char *name, int64_t value) {
+  add_name(b, name);
+  np_buf_addf(b, "%" PRId64, value);
+}
+
+void np_line_end(struct np_buf *b) { np_buf_adds(b, "}\n"); }
+
+void np_line_error(struct np_buf *b, const char *error) {
+  np_line_begin(b);
+  np_line_text(b, "error", error);
+  np_line_end(b);
+}
+
+static void add_value(struct np_buf *b, const struct np_value *v) {
+  char text[40];
+  if (v->type == NP_STRING) {
+    add_text(b, "value", v->s);
+    return;
+  }
+  add_name(b, "value");
+  switch (v->type) {
+  case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
+  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
+  case NP_STRING: break;
+  case NP_NUMBER_REAL: /* the shortest text that reads back as the same number */
+    for (int digits = 15; digits <= 17; digits++) {
+      snprintf(text, sizeof text, "%.*g", digits, v->d);
+      if (strtod(text, NULL) == v->d) break;
+    }
+    np_buf_adds(b, text);
+    if (!strpbrk(text, ".eEni")) np_buf_adds(b, ".0");
+    break;
+  }
+}
+
+void np_line_reading(struct np_buf *b, const struct np_reading *r) {
+  np_line_begin(b);
+  np_line_int(b, "seq", r->seq);
+  add_text(b, "vendor", r->vendor);
+  add_text(b, "connection", r->connection);
+  add_text(b, "device", r->device);
+  add_text(b, "metric", r->metric);
+  add_value(b, &r->value);
+  add_text(b, "unit", r->unit);
+  np_line_int(b, "at", r->at);
+  np_line_int(b, "received", r->received);
+  add_text(b, "key", r->key);
+  if (r->serial != INT64_MIN) np_line_int(b, "serial", r->serial);
+  if (r->interval) np_line_int(b, "interval", r->interval);
+  np_line_text(b, "trend", np_trend_names[r->trend]);
+  np_line_text(b, "quality", np_quality_names[r->quality]);
+  add_json(b, "extra", r->extra);
+  np_line_end(b);
+}
+
+void np_line_device(struct np_buf *b, const struct np_device *d) {
+  np_line_begin(b);
+  add_text(b, "vendor", d->vendor);
+  add_text(b, "connection", d->connection);
+  add_text(b, "device", d->device);
+  add_text(b, "serial", d->serial);
+  add_text(b, "model", d->model);
+  add_text(b, "name", d->name);
+  add_text(b, "place", d->place);
+  add_text(b, "status", d->status);
+  if (d->online >= 0) {
+    add_name(b, "online");
+    np_buf_adds(b, d->online ? "true" : "false");
+  }
+  np_line_int(b, "first_seen", d->first_seen);
+  np_line_int(b, "last_seen", d->last_seen);
+  np_line_end(b);
+}
+
+void np_line_status(struct np_buf *b, const struct np_status *s, struct np_reader *reader) {
+  np_line_begin(b);
+  np_line_text(b, "instance", s->instance);
+  np_line_text(b, "plugin", s->plugin);
+  np_line_text(b, "kind", np_kind_names[s->kind]);
+  np_line_text(b, "state", s->state);
+  np_line_int(b, "generation", s->generation);
+  if (s->since) np_line_int(b, "since", s->since);
+  np_line_text(b, "file", s->file);
+  np_line_text(b, "hash", s->hash);
+  np_line_int(b, "memory", (int64_t)s->memory);
+  np_line_int(b, "memory_max", s->memory_max);
+  if (s->kind != NP_DESTINATION) np_line_int(b, "held", np_reader_held_count(reader, s->instance));
+  if (s->kind == NP_DESTINATION) {
+    np_line_int(b, "pending", np_reader_outbox_count(reader, s->instance, 'p'));
+    np_line_int(b, "dead", np_reader_outbox_count(reader, s->instance, 'x'));
+  }
+  np_line_text(b, "error", s->error);
+  np_line_end(b);
+}
+
+void np_line_change(struct np_buf *b, struct np_deploy_change change) {
+  np_buf_addf(b, "{\"summary\":{\"loaded\":%d,\"kept\":%d,\"failed\":%d,\"removed\":%d}}\n", change.loaded, change.kept,
+              change.failed, change.removed);
+}
+
+static int64_t resident_bytes(void) {
+  long pages = 0;
+  FILE *f = fopen("/proc/self/statm", "re");
+  if (f && fscanf(f, "%*s %ld", &pages) != 1) pages = 0;
+  if (f) fclose(f);
+  return (int64_t)pages * sysconf(_SC_PAGESIZE);
+}
+
+static int open_descriptors(void) {
+  int n = 0;
+  DIR *d = opendir("/proc/self/fd");
+  if (!d) return -1;
+  while (readdir(d)) n++;
+  closedir(d);
+  return n - 3; /* ".", ".." and the folder's own */
+}
+
+void np_line_summary(struct np_buf *b, struct np_host *host) {
+  long tasks = 0, states = 0, timers = 0, served = 0, refused = 0, failed = 0;
+  for (int i = 0; i < host->lane_count; i++) {
+    struct np_lane *lane = host->lanes[i];
+    tasks += atomic_load_explicit(&lane->live_tasks, memory_order_relaxed);
+    states += atomic_load_explicit(&lane->live_states, memory_order_relaxed);
+    timers += atomic_load_explicit(&lane->live_timers, memory_order_relaxed);
+    served += atomic_load_explicit(&lane->served, memory_order_relaxed);
+    refused += atomic_load_explicit(&lane->refused, memory_order_relaxed);
+    failed += atomic_load_explicit(&lane->failed, memory_order_relaxed);
+  }
+  int64_t pending = 0, dead = 0; /* a count for each, as the store keeps them by destination */
+  for (size_t i = 0; i < np_deploy_count(host->deploy); i++) {
+    struct np_status s = np_deploy_status(host->deploy, i);
+    if (s.kind != NP_DESTINATION) continue;
+    pending += np_reader_outbox_count(host->reader, s.instance, 'p');
+    dead += np_reader_outbox_count(host->reader, s.instance, 'x');
+  }
+  np_buf_adds(b, "{\"summary\":{");
+  np_line_int(b, "pid", getpid());
+  np_line_text(b, "version", NP_VERSION);
+  np_line_int(b, "port", host->port);
+  np_line_int(b, "lanes", host->lane_count);
+  np_line_int(b, "epoch", (int64_t)atomic_load(&host->epoch));
+  np_line_int(b, "tasks", tasks);
+  np_line_int(b, "states", states);
+  np_line_int(b, "timers", timers);
+  np_line_int(b, "served", served);
+  np_line_int(b, "refused", refused);
+  np_line_int(b, "failed", failed);
+  np_line_int(b, "descriptors", open_descriptors());
+  np_line_int(b, "resident", resident_bytes());
+  np_line_int(b, "queue", (int64_t)np_keeper_waiting(host->keeper));
+  np_line_int(b, "held", np_reader_held_count(host->reader, NULL));
+  np_line_int(b, "pending", pending);
+  np_line_int(b, "dead", dead);
+  np_line_int(b, "readings", np_reader_last_seq(host->reader));
+  np_buf_adds(b, "}}\n");
+}

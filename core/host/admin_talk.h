@@ -1,0 +1,53 @@
+/* One client of the admin socket. Private to it. */
+#ifndef NP_HOST_ADMIN_TALK_H
+#define NP_HOST_ADMIN_TALK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "host/filter.h"
+#include "host/host.h"
+
+struct bufferevent;
+struct event;
+struct np_admin;
+
+/* What is buffered for a client: below LOW more is made, from HIGH on none, and never more than MAX and one reading. */
+#define NP_TALK_LOW ((size_t)64 << 10)
+#define NP_TALK_HIGH ((size_t)128 << 10)
+#define NP_TALK_MAX ((size_t)256 << 10)
+
+enum np_talk_state {
+  NP_TALK_ASKING,  /* its line has not come yet */
+  NP_TALK_LISTING, /* devices are being sent */
+  NP_TALK_SEEKING, /* a tail looks back for where it is to begin */
+  NP_TALK_TAILING,
+  NP_TALK_ENDING, /* closed when all is written */
+};
+
+struct np_talk {
+  struct np_talk *next, **prev;
+  struct np_admin *admin;  /* borrowed */
+  struct np_host *host;    /* borrowed */
+  struct bufferevent *bev; /* owned, with its socket */
+  struct event *again;     /* owned: runs the next slice, in another turn of the loop */
+  enum np_talk_state state;
+  struct np_filter *filter; /* owned; of a tail */
+  int64_t at;               /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
+  int64_t wanted;           /* SEEKING: readings still to be found */
+  int64_t count;            /* LISTING: devices sent */
+  struct np_buf out;        /* owned: lines being built */
+};
+
+bool np_talk_full(const struct np_talk *t); /* nothing more is to be made until the client has taken some */
+void np_talk_send(struct np_talk *t);       /* what is in `out` */
+void np_talk_end(struct np_talk *t);        /* sends it and closes when it is written */
+void np_talk_fail(struct np_talk *t, const char *error);
+void np_talk_again(struct np_talk *t, int ms); /* another slice soon; the first call counts */
+
+/* A slice of work; called again until there is none. admin_tail.c */
+int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_tail_slice(struct np_talk *t);
+
+#endif

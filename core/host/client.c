@@ -1,0 +1,150 @@
+/* Talks to the host's admin socket. */
+#include "host/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "host/admin.h"
+#include "host/client_show.h"
+
+struct talk {
+  const struct np_client *client;
+  struct np_show *show; /* owned */
+  struct np_buf in;     /* owned: bytes that came */
+  bool ended;           /* the summary or an error was there: the answer is whole */
+  int code;
+};
+
+static int complain(const char *text) {
+  fprintf(stderr, "neap: %s\n", text);
+  return 1;
+}
+
+static int connect_to(const char *store, struct np_error *err) {
+  struct sockaddr_un address;
+  int folder;
+  if (np_admin_address(store, &address, &folder, err) < 0) return -1;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+    int code = errno;
+    close(fd);
+    fd = -1;
+    errno = code;
+  }
+  if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED))
+    np_fail(err, "no host is running at %s: start one with neap run", store);
+  else if (fd < 0)
+    np_fail(err, "the host at %s cannot be asked: %s", store, strerror(errno));
+  close(folder);
+  return fd;
+}
+
+static int send_request(int fd, const char *request, struct np_error *err) {
+  struct np_buf b = {0};
+  np_buf_addf(&b, "%s\n", request);
+  size_t sent = 0;
+  while (sent < b.len) {
+    ssize_t n = send(fd, b.data + sent, b.len - sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) break;
+    sent += (size_t)n;
+  }
+  int status = sent < b.len ? np_fail(err, "the host cannot be asked: %s", strerror(errno)) : 0;
+  np_buf_free(&b);
+  return status;
+}
+
+static bool starts(const char *line, size_t len, const char *with) {
+  return len >= strlen(with) && memcmp(line, with, strlen(with)) == 0;
+}
+
+static void take_line(struct talk *t, const char *line, size_t len) {
+  bool error = starts(line, len, "{\"error\":"), summary = starts(line, len, "{\"summary\":");
+  struct np_error err;
+  if (error || summary) t->ended = true;
+  if (t->client->json) {
+    fwrite(line, 1, len, stdout);
+    putchar('\n');
+  }
+  if (t->client->json && !summary) {
+    if (error) t->code = 1;
+  } else if (np_show_line(t->show, line, len, &err) < 0) {
+    t->ended = true;
+    t->code = complain(err.text);
+  } else if (summary && strcmp(t->client->command, "reload") == 0 && np_show_failed(t->show) > 0) {
+    t->code = 1;
+  }
+}
+
+static void take_lines(struct talk *t) {
+  size_t from = 0;
+  for (char *end; from < t->in.len && (end = memchr(t->in.data + from, '\n', t->in.len - from));
+       from = (size_t)(end - t->in.data) + 1)
+    take_line(t, t->in.data + from, (size_t)(end - t->in.data) - from);
+  if (!from) return;
+  memmove(t->in.data, t->in.data + from, t->in.len - from + 1);
+  t->in.len -= from;
+}
+
+/* false: nobody reads standard output any more, or it cannot be written. */
+static bool flush(struct talk *t) {
+  if (strcmp(t->client->command, "tail") == 0 && !t->client->json) np_show_flush(t->show);
+  if (fflush(stdout) == 0 && !ferror(stdout)) return true;
+  if (errno != EPIPE) t->code = complain(strerror(errno));
+  return false;
+}
+
+/* Waits for the host, and for the reader of standard output to go, which would otherwise be noticed at the next line only. */
+static bool wait_for(int fd) {
+  struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = STDOUT_FILENO}};
+  while (poll(p, 2, -1) < 0 && errno == EINTR) {}
+  return !(p[1].revents & POLLERR) || p[0].revents;
+}
+
+static void converse(struct talk *t, int fd) {
+  while (wait_for(fd)) {
+    ssize_t n = read(fd, np_buf_reserve(&t->in, 65536), 65536);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      if (!t->ended) t->code = complain("the host went away in the middle of its answer");
+      break;
+    }
+    t->in.len += (size_t)n;
+    t->in.data[t->in.len] = 0;
+    take_lines(t);
+    if (!flush(t)) break;
+  }
+}
+
+static void on_interrupt(int signo) {
+  (void)signo;
+  _exit(0);
+}
+
+int np_client_run(const struct np_client *c) {
+  struct np_error err;
+  int fd = connect_to(c->store, &err);
+  if (fd < 0) return complain(err.text);
+  signal(SIGPIPE, SIG_IGN);
+  if (strcmp(c->command, "tail") == 0) signal(SIGINT, on_interrupt);
+  const char *no_colour = getenv("NO_COLOR");
+  struct talk t = {.client = c};
+  t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);
+  if (send_request(fd, c->request, &err) < 0)
+    t.code = complain(err.text);
+  else
+    converse(&t, fd);
+  close(fd);
+  np_show_free(t.show);
+  np_buf_free(&t.in);
+  return t.code;
+}

@@ -1,0 +1,366 @@
+/* neap: the command line. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/near.h"
+#include "host/client.h"
+#include "host/config.h"
+#include "host/deploy.h"
+#include "host/host.h"
+
+#ifndef NP_VERSION
+#define NP_VERSION "0.1.0"
+#endif
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, VERSION, HELP };
+#define BIT(command) (1u << (command))
+#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL))
+
+enum option {
+  LISTEN,
+  STORE,
+  PLUGINS_DIR,
+  LANES,
+  LOG_LEVEL,
+  LOG,
+  JSON,
+  DEVICE,
+  METRIC,
+  VENDOR,
+  CONNECTION,
+  BELOW,
+  ABOVE,
+  QUALITY,
+  LAST,
+  OPTIONS
+};
+
+static const struct {
+  const char *name, *value, *about; /* value NULL: takes none */
+  unsigned commands;
+} options[OPTIONS] = {
+    [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN)},
+    [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | CLIENTS},
+    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK)},
+    [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN)},
+    [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN)},
+    [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN)},
+    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | CLIENTS},
+    [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
+    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL)},
+    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL)},
+    [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
+    [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
+    [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
+    [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
+};
+
+static const struct {
+  const char *name, *arguments, *about, *more, *example;
+} commands[] = {
+    [RUN] =
+        {"run", "[CONFIG]", "runs a host until it is told to stop",
+         "CONFIG is a neap.lua, or a folder with one. Without it, ./neap.lua is read if it is there, and defaults do otherwise.\n"
+         "Changes of neap.lua and of plugins are put into force while it runs. Ctrl-C and SIGTERM finish what is under way and "
+         "stop.",
+         "neap run examples/ward --listen 127.0.0.1:9000"},
+    [CHECK] = {"check", "[CONFIG]", "checks the configuration and all plugins without running them",
+               "Prints a line for each trouble. The exit code is 1 where there is any.", "neap check examples/ward"},
+    [PLUGINS] = {"plugins", "[CONFIG]", "shows the plugins of a running host",
+                 "The state of each: in force; last good (the file is broken, an older generation serves); held (nothing can serve "
+                 "it, its work\n"
+                 "waits); unconfigured (it needs a setting).",
+                 "neap plugins examples/ward"},
+    [RELOAD] = {"reload", "[CONFIG]", "has a running host look at its plugins now",
+                "A host notices changes by itself within a second; this tells what became of them. The exit code is 1 where a "
+                "plugin failed.",
+                "neap reload examples/ward"},
+    [DEVICES] = {"devices", "[CONFIG]", "lists the devices that a running host knows", "", "neap devices --json --store neap.db"},
+    [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
+              "neap tail --metric glucose --below 3.9 --last 10"},
+    [VERSION] = {"version", "", "prints the version", "", "neap version"},
+    [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
+};
+
+struct line { /* the command line, read */
+  enum command command;
+  const char *argument;        /* CONFIG, or the command to explain; NULL */
+  const char *values[OPTIONS]; /* NULL where not given; "" for one that takes none */
+  bool help;
+};
+
+/* Help. */
+
+static void print_overview(FILE *out) {
+  fputs("neap moves device readings between vendors' clouds, rules and destinations, by Lua plugins that are reloaded as they "
+        "change.\n\n"
+        "Usage: neap COMMAND [CONFIG] [OPTIONS]\n\nCommands:\n",
+        out);
+  for (size_t i = 0; i < COUNT(commands); i++) {
+    char usage[40];
+    snprintf(usage, sizeof usage, "%s %s", commands[i].name, commands[i].arguments);
+    fprintf(out, "  %-18s %s\n", usage, commands[i].about);
+  }
+  fputs("\nneap help COMMAND tells more. For example: neap run examples/ward\n", out);
+}
+
+static void print_help(enum command c) {
+  printf("neap %s%s%s: %s.\n", commands[c].name, *commands[c].arguments ? " " : "", commands[c].arguments, commands[c].about);
+  if (*commands[c].more) printf("\n%s\n", commands[c].more);
+  if (BIT(c) & CLIENTS) printf("\nThe host is found by the store that CONFIG names, or by --store.\n");
+  bool any = false;
+  for (size_t i = 0; i < OPTIONS; i++) {
+    if (!(options[i].commands & BIT(c))) continue;
+    char usage[40];
+    snprintf(usage, sizeof usage, "%s%s%s", options[i].name, options[i].value ? " " : "", options[i].value ? options[i].value : "");
+    printf("%s  %-20s %s\n", any ? "" : "\nOptions:\n", usage, options[i].about);
+    any = true;
+  }
+  printf("\nFor example: %s\n", commands[c].example);
+}
+
+static int version(void) {
+  puts("neap " NP_VERSION);
+  return 0;
+}
+
+/* Reading the command line. */
+
+static int find_command(const char *word) {
+  const char *names[COUNT(commands)];
+  for (size_t i = 0; i < COUNT(commands); i++) {
+    if (strcmp(commands[i].name, word) == 0) return (int)i;
+    names[i] = commands[i].name;
+  }
+  const char *meant = np_near(word, strlen(word), names, COUNT(commands));
+  if (meant)
+    fprintf(stderr, "neap: unknown command \"%s\", did you mean \"%s\"?\n", word, meant);
+  else
+    fprintf(stderr, "neap: unknown command \"%s\": neap help lists them\n", word);
+  return -1;
+}
+
+static int unknown_option(enum command c, const char *word, size_t len) {
+  const char *names[OPTIONS];
+  size_t n = 0;
+  for (size_t i = 0; i < OPTIONS; i++) {
+    if (options[i].commands & BIT(c))
+      names[n++] = options[i].name;
+    else if (strlen(options[i].name) == len && memcmp(options[i].name, word, len) == 0) {
+      fprintf(stderr, "neap %s: %s is not an option of this command\n", commands[c].name, options[i].name);
+      return -1;
+    }
+  }
+  const char *meant = np_near(word, len, names, n);
+  if (meant)
+    fprintf(stderr, "neap %s: unknown option %.*s, did you mean %s?\n", commands[c].name, (int)len, word, meant);
+  else
+    fprintf(stderr, "neap %s: unknown option %.*s: neap help %s lists them\n", commands[c].name, (int)len, word, commands[c].name);
+  return -1;
+}
+
+/* Takes argv[*i], and what follows it where it needs a value. */
+static int read_option(struct line *l, int argc, char **argv, int *i) {
+  const char *word = argv[*i], *equals = strchr(word, '=');
+  size_t len = equals ? (size_t)(equals - word) : strlen(word), o = 0;
+  const char *name = commands[l->command].name;
+  while (o < OPTIONS &&
+         !((options[o].commands & BIT(l->command)) && strlen(options[o].name) == len && memcmp(options[o].name, word, len) == 0))
+    o++;
+  if (o == OPTIONS) return unknown_option(l->command, word, len);
+  if (!options[o].value) {
+    l->values[o] = "";
+    if (!equals) return 0;
+    fprintf(stderr, "neap %s: %s takes no value\n", name, options[o].name);
+    return -1;
+  }
+  l->values[o] = equals ? equals + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+  if (l->values[o] && *l->values[o]) return 0;
+  fprintf(stderr, "neap %s: %s needs a value: %s %s\n", name, options[o].name, options[o].name, options[o].value);
+  return -1;
+}
+
+static int read_line(struct line *l, int argc, char **argv) {
+  bool only_arguments = false;
+  for (int i = 2; i < argc; i++) {
+    const char *word = argv[i];
+    if (!only_arguments && strcmp(word, "--") == 0)
+      only_arguments = true;
+    else if (!only_arguments && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0))
+      l->help = true;
+    else if (!only_arguments && word[0] == '-' && word[1]) {
+      if (read_option(l, argc, argv, &i) < 0) return -1;
+    } else if (l->command == VERSION || l->argument) {
+      fprintf(stderr, "neap %s: \"%s\" is one argument too many: neap help %s\n", commands[l->command].name, word,
+              commands[l->command].name);
+      return -1;
+    } else {
+      l->argument = word;
+    }
+  }
+  return 0;
+}
+
+static int bad_value(const struct line *l, enum option o, const char *expected) {
+  fprintf(stderr, "neap %s: %s: expected %s, got \"%s\"\n", commands[l->command].name, options[o].name, expected, l->values[o]);
+  return -1;
+}
+
+static int read_whole(const struct line *l, enum option o, long max, const char *expected, long *value) {
+  char *end;
+  if (!l->values[o]) return 0;
+  *value = strtol(l->values[o], &end, 10);
+  return *end || *value < 1 || *value > max ? bad_value(l, o, expected) : 0;
+}
+
+static int read_word(const struct line *l, enum option o, const char *const *words, int n, const char *expected, int *which) {
+  if (!l->values[o]) return 0;
+  for (int i = 0; i < n; i++)
+    if (strcmp(words[i], l->values[o]) == 0) {
+      *which = i;
+      return 0;
+    }
+  return bad_value(l, o, expected);
+}
+
+/* Commands. */
+
+static int config_failed(const struct np_error *err, bool json) {
+  if (json) {
+    struct np_buf b = {0};
+    np_buf_adds(&b, "{\"error\":");
+    np_buf_add_json(&b, err->text, strlen(err->text));
+    np_buf_adds(&b, "}");
+    puts(b.data);
+    np_buf_free(&b);
+  } else {
+    fprintf(stderr, "%s\n", err->text);
+  }
+  return 1;
+}
+
+static int run(const struct line *l) {
+  static const char *const levels[] = {"debug", "info", "warn", "error"}, *const forms[] = {"human", "json"};
+  struct np_config_flags flags = {.listen = l->values[LISTEN], .store = l->values[STORE], .plugins = l->values[PLUGINS_DIR]};
+  struct np_error err;
+  long lanes = 0;
+  int level = NP_INFO, json = !isatty(STDERR_FILENO);
+  if (read_whole(l, LANES, 64, "a number from 1 to 64", &lanes) < 0 ||
+      read_word(l, LOG_LEVEL, levels, 4, "debug, info, warn or error", &level) < 0 ||
+      read_word(l, LOG, forms, 2, "human or json", &json) < 0)
+    return 2;
+  flags.lanes = (int)lanes;
+  signal(SIGPIPE, SIG_IGN);
+  np_log_setup((enum np_log_level)level, json);
+  struct np_config *config = np_config_load(l->argument, &flags, &err);
+  return config ? np_host_run(config) : config_failed(&err, false);
+}
+
+static int check(const struct line *l) {
+  struct np_config_flags flags = {.plugins = l->values[PLUGINS_DIR]};
+  struct np_error err;
+  bool json = l->values[JSON];
+  np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
+  struct np_config *config = np_config_load(l->argument, &flags, &err);
+  if (!config) return config_failed(&err, json);
+  int troubles = np_deploy_check(config, json);
+  np_config_free(config);
+  return troubles != 0;
+}
+
+static bool is_number(const char *s) {
+  char *end;
+  strtod(s, &end);
+  return *s && !*end && !strpbrk(s, "xXnN"); /* JSON has no hexadecimals, infinities and the like */
+}
+
+static int add_filters(const struct line *l, struct np_buf *request) {
+  long last;
+  for (enum option o = DEVICE; o <= QUALITY; o++) {
+    if (!l->values[o]) continue;
+    np_buf_addf(request, ",\"%s\":", options[o].name + 2);
+    if (o != BELOW && o != ABOVE) {
+      np_buf_add_json(request, l->values[o], strlen(l->values[o]));
+    } else {
+      if (!is_number(l->values[o])) return bad_value(l, o, "a number");
+      np_buf_addf(request, "%.17g", strtod(l->values[o], NULL));
+    }
+  }
+  if (read_whole(l, LAST, 100000, "a number from 1 to 100000", &last) < 0) return -1;
+  if (l->values[LAST]) np_buf_addf(request, ",\"last\":%ld", last);
+  return 0;
+}
+
+static int ask(const struct line *l) {
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  struct np_buf request = {0};
+  char *store = NULL;
+  int code = 2;
+  np_buf_addf(&request, "{\"command\":\"%s\"", commands[l->command].name);
+  if (l->command != TAIL || add_filters(l, &request) == 0) {
+    np_buf_addc(&request, '}');
+    store = np_config_store(l->argument, &flags, &err);
+    const struct np_client client = {store, commands[l->command].name, request.data, l->values[JSON]};
+    code = store ? np_client_run(&client) : config_failed(&err, l->values[JSON]);
+  }
+  np_buf_free(&request);
+  free(store);
+  return code;
+}
+
+static int help(const struct line *l) {
+  int c = l->argument ? find_command(l->argument) : HELP;
+  if (c < 0) return 2;
+  if (l->argument)
+    print_help((enum command)c);
+  else
+    print_overview(stdout);
+  return 0;
+}
+
+/* A socket or the store must not get the number of a standard stream that was closed, for others write to that. */
+static void open_standard_streams(void) {
+  int fd;
+  do fd = open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
+int main(int argc, char **argv) {
+  open_standard_streams();
+  if (argc < 2) {
+    print_overview(stderr);
+    return 2;
+  }
+  if (strcmp(argv[1], "--version") == 0) return version();
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    print_overview(stdout);
+    return 0;
+  }
+  int command = find_command(argv[1]);
+  if (command < 0) return 2;
+  struct line l = {.command = (enum command)command};
+  if (read_line(&l, argc, argv) < 0) return 2;
+  if (l.help) {
+    print_help(l.command);
+    return 0;
+  }
+  switch (l.command) {
+  case RUN: return run(&l);
+  case CHECK: return check(&l);
+  case VERSION: return version();
+  case HELP: return help(&l);
+  default: return ask(&l);
+  }
+}
