@@ -7,8 +7,8 @@ B := build$(if $(SAN),/san)$(if $(TSAN),/tsan)
 CC ?= cc
 PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl openssl sqlite3 zlib
 CFLAGS ?= -O2 -g
-SANFLAGS := $(if $(SAN),-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1) \
-            $(if $(TSAN),-fsanitize=thread -O1)
+ASAN_UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1
+SANFLAGS := $(if $(SAN),$(ASAN_UBSAN)) $(if $(TSAN),-fsanitize=thread -O1)
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror=implicit-function-declaration -D_GNU_SOURCE \
              -DNP_VERSION='"$(VERSION)"' -DNP_PLUGINS='"$(PREFIX)/share/neap/plugins"' -Icore $(CFLAGS) $(SANFLAGS) -pthread $(shell pkg-config --cflags $(PKGS))
 LIBS = $(shell pkg-config --libs $(PKGS)) -pthread -lm -ldl
