@@ -24,8 +24,7 @@ struct np_host {
   _Atomic uint64_t epoch;       /* number in force: each lane adopts its staged epoch once this reaches its number */
   struct np_deploy *deploy;     /* owned */
   struct np_admin *admin;       /* owned */
-  struct np_mailbox commits;    /* wakes the main thread after commits, for tail; holds nothing */
-  _Atomic int64_t last_seq;     /* of the newest committed reading */
+  _Atomic int64_t last_seq;     /* of the newest committed reading: the main thread looks at it now and then, for tail */
   int port;                     /* that it listens on */
 };
 

@@ -123,8 +123,16 @@ static void follow_commit(struct np_lane *lane, const struct np_letter *letter) 
   }
 }
 
+/* While it drains: is anything under way? */
+static void look_whether_quiet(struct np_lane *lane) {
+  bool quiet = lane->requests == 0 && atomic_load(&lane->live_tasks) == 0 && np_router_idle(lane->router);
+  atomic_store(&lane->quiet, quiet);
+}
+
 static void drain(struct np_lane *lane) {
+  struct timeval often = {0, 10000};
   lane->draining = true;
+  event_add(lane->tick, &often);
   np_server_drain(lane->server);
   np_jobs_drain(lane->jobs);
   np_courier_drain(lane->courier);
@@ -164,6 +172,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
   np_lane_sync(lane);
   close_retired(lane);
   np_router_run(lane->router);
+  if (lane->draining) look_whether_quiet(lane);
 }
 
 static struct event *listen_to(struct np_lane *lane, int fd, event_callback_fn fn) {
@@ -256,9 +265,9 @@ static void close_all(struct np_lane *lane) {
   }
 }
 
-/* After its thread has ended; the keeper has answered all by now. */
-void np_lane_join(struct np_lane *lane) {
-  pthread_join(lane->thread, NULL);
+void np_lane_join(struct np_lane *lane) { pthread_join(lane->thread, NULL); }
+
+void np_lane_free(struct np_lane *lane) {
   np_server_free(lane->server);
   for (struct np_node *n = np_mailbox_take(&lane->answers), *next; n; n = next) {
     next = n->next;

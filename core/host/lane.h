@@ -65,6 +65,7 @@ struct np_lane {
   struct np_jobs *jobs;        /* owned */
   int requests;                /* under way */
   bool draining;
+  atomic_bool quiet;           /* draining, and nothing is under way any more */
   /* For `neap plugins` and specs; written by the lane, read by anyone. */
   atomic_int live_tasks, live_states, live_timers;
   atomic_long served, refused, failed;
@@ -90,7 +91,8 @@ struct np_waiter {
 struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *first, struct np_error *err);
 int np_lane_begin(struct np_lane *lane, struct np_error *err); /* starts its thread, once host->lanes is complete */
 void np_lane_send(struct np_lane *lane, struct np_letter *letter); /* any thread */
-void np_lane_join(struct np_lane *lane);                           /* after NP_LETTER_STOP */
+void np_lane_join(struct np_lane *lane); /* waits for its thread to end, after NP_LETTER_STOP */
+void np_lane_free(struct np_lane *lane); /* after the keeper has stopped, for it answers to the lane */
 /* At the start of every event that is somebody's work: adopts the staged epoch if its moment has come. */
 void np_lane_sync(struct np_lane *lane);
 /* Pins and unpins an instance: while pinned it is not closed. */
