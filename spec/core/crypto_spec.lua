@@ -61,18 +61,23 @@ describe("hmac", function()
   local long_key = ("\xaa"):rep(131)
   local cases = { -- RFC 4231: key, data, SHA-256, SHA-512
     { ("\x0b"):rep(20), "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
-      "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854" },
+      "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7d6b8a702038b274eaea3f" ..
+        "4e4be9d914eeb61f1702e696c203a126854" },
     { "Jefe", "what do ya want for nothing?", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
-      "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737" },
+      "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e" ..
+        "6fdcaeab1a34d4a6b4b636e070a38bce737" },
     { ("\xaa"):rep(20), ("\xdd"):rep(50), "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe",
-      "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e848279a722c806b485a47e67c807b946a337bee8942674278859e13292fb" },
+      "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e848279a722c806b485a47e67c" ..
+        "807b946a337bee8942674278859e13292fb" },
     { long_key, "Test Using Larger Than Block-Size Key - Hash Key First",
       "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
-      "80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598" },
+      "80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037e05f2598bd0fd2215d6a1" ..
+        "e5295e64f73f63f0aec8b915a985d786598" },
     { long_key, "This is a test using a larger than block-size key and a larger than block-size data. " ..
       "The key needs to be hashed before being used by the HMAC algorithm.",
       "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
-      "e37b6a775dc87dbaa4dfa9f96e5e3ffddebd71f8867289865df5a32d20cdc944b6022cac3c4982b10d5eeb55c3e4de15134676fb6de0446065c97440fa8c6a58" },
+      "e37b6a775dc87dbaa4dfa9f96e5e3ffddebd71f8867289865df5a32d20cdc944b6022cac3c4982b10d5eeb55c3e4d" ..
+        "e15134676fb6de0446065c97440fa8c6a58" },
   }
   it("answers RFC 4231", function()
     for _, c in ipairs(cases) do
@@ -200,11 +205,14 @@ describe("hex and base64", function()
   end)
 
   it("refuses what is not base64", function()
-    for _, s in ipairs { "Zg", "Zg=", "Zm8", "Z", "Zg==\n", " Zg==", "Zm9v Zm9v", "Zm9v\nZm9v", "=", "==", "===", "====", "Z===", "Zg==Zg==", "Z=g=", "Zm9v====",
+    for _, s in ipairs { "Zg", "Zg=", "Zm8", "Z", "Zg==\n", " Zg==", "Zm9v Zm9v", "Zm9v\nZm9v", "=", "==", "===", "====", "Z===",
+      "Zg==Zg==", "Z=g=", "Zm9v====",
       "Zm9*", "Zm\0v", "Zh==", "Zm9=" } do
       refuses("format", crypto.unbase64(s))
     end
-    for _, s in ipairs { "Z", "Zg=", "Zm8==", "Zm9v=", "Zh", "Zm9", "Zg==Zg", "Zm 8", "====", "=" } do refuses("format", crypto.unbase64url(s)) end
+    for _, s in ipairs { "Z", "Zg=", "Zm8==", "Zm9v=", "Zh", "Zm9", "Zg==Zg", "Zm 8", "====", "=" } do
+      refuses("format", crypto.unbase64url(s))
+    end
   end)
 
   it("refuses what is not hexadecimal", function()
@@ -269,7 +277,9 @@ describe("AES-256-GCM", function()
 
   it("refuses a tag cut short, which would be easy to guess", function()
     local ciphertext, tag = crypto.aes_gcm_encrypt(key16, nonce16, "text")
-    for _, n in ipairs { 0, 1, 4, 12, 15 } do refuses("format", crypto.aes_gcm_decrypt(key16, nonce16, ciphertext, tag:sub(1, n))) end
+    for _, n in ipairs { 0, 1, 4, 12, 15 } do
+      refuses("format", crypto.aes_gcm_decrypt(key16, nonce16, ciphertext, tag:sub(1, n)))
+    end
     refuses("format", crypto.aes_gcm_decrypt(key16, nonce16, ciphertext, tag .. "\0"))
     refuses("decrypt", crypto.aes_gcm_decrypt(key16, nonce16, ciphertext, ("\0"):rep(16)))
   end)
@@ -305,12 +315,17 @@ describe("passwords", function()
 
   it("are refused where the stored text is no such thing, or costs too much", function()
     local salt, hash = "AAAAAAAAAAAAAAAAAAAAAA", ("A"):rep(43)
-    for _, s in ipairs { "", "secret", "$scrypt$", "$2b$12$abcdefghijklmnopqrstuv", "$scrypt$ln=15,r=8,p=1$$", "$scrypt$ln=15,r=8,p=1$" .. salt,
-      "$scrypt$ln=15,r=8,p=1$" .. salt .. "$", "$scrypt$ln=15,r=8,p=1$" .. salt .. "$AAAA", "$scrypt$ln=15,r=8,p=1$" .. salt .. "$" .. hash .. "=",
-      "$scrypt$ln=15,r=8,p=1$" .. salt .. "$" .. hash .. "$", "$scrypt$ln=30,r=8,p=1$" .. salt .. "$" .. hash, "$scrypt$ln=1,r=8,p=1$" .. salt .. "$" .. hash,
-      "$scrypt$ln=17,r=16,p=1$" .. salt .. "$" .. hash, "$scrypt$ln=15,r=0,p=1$" .. salt .. "$" .. hash, "$scrypt$ln=15,r=8,p=1$" .. salt .. "$" .. ("A"):rep(200),
-      "$scrypt$ln=15,r=8,p=1$" .. salt .. "$" .. hash .. "\0", "$scrypt$ln=15,r=8,p=99$" .. salt .. "$" .. hash } do
+    local both = salt .. "$" .. hash
+    for _, s in ipairs { "", "secret", "$scrypt$", "$2b$12$abcdefghijklmnopqrstuv" } do
       refuses("format", crypto.password_verify("secret", s))
+    end
+    for _, s in ipairs { "$", salt, salt .. "$", salt .. "$AAAA", both .. "=", both .. "$", both .. "\0", "AAAA$" .. hash, salt ..
+      "$" .. ("A"):rep(200) } do
+      refuses("format", crypto.password_verify("secret", "$scrypt$ln=15,r=8,p=1$" .. s))
+    end
+    for _, s in ipairs { "ln=30,r=8,p=1", "ln=18,r=1,p=1", "ln=1,r=8,p=1", "ln=17,r=16,p=1", "ln=15,r=0,p=1", "ln=15,r=8,p=99",
+      "ln=-1,r=8,p=1" } do
+      refuses("format", crypto.password_verify("secret", "$scrypt$" .. s .. "$" .. both))
     end
     misuse("string expected", crypto.password_verify, "secret")
   end)
@@ -363,7 +378,8 @@ describe("rsa", function()
     { { padding = "oaep" }, "rsa_padding_mode:oaep" },
     { { padding = "oaep", hash = "sha1" }, "rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha1 -pkeyopt rsa_mgf1_md:sha1" },
     { { padding = "oaep", hash = "sha256" }, "rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256" },
-    { { padding = "oaep", hash = "sha256", mgf1 = "sha1" }, "rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha1" },
+    { { padding = "oaep", hash = "sha256", mgf1 = "sha1" },
+      "rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha1" },
   }
 
   it("encrypts for the openssl command, and decrypts what it encrypted", function()
@@ -371,8 +387,10 @@ describe("rsa", function()
       local box = assert(rsa.encrypt(pair.public, "token\0of a gauge", s[1]))
       assert.equal(256, #box)
       assert.equal("token\0of a gauge", rsa.decrypt(pair.private, box, s[1]))
-      assert.equal("token\0of a gauge", openssl("pkeyutl -decrypt -inkey key -in box -out out -pkeyopt " .. s[2], { key = pair.private, box = box }))
-      local theirs = openssl("pkeyutl -encrypt -pubin -inkey key -in text -out out -pkeyopt " .. s[2], { key = pair.public, text = "from there" })
+      assert.equal("token\0of a gauge", openssl("pkeyutl -decrypt -inkey key -in box -out out -pkeyopt " .. s[2], {
+        key = pair.private, box = box }))
+      local theirs = openssl("pkeyutl -encrypt -pubin -inkey key -in text -out out -pkeyopt " .. s[2], { key = pair.public,
+        text = "from there" })
       assert.equal("from there", rsa.decrypt(pair.private, theirs, s[1]))
     end
     assert.equal("", rsa.decrypt(pair.private, rsa.encrypt(pair.public, "")))
@@ -431,7 +449,8 @@ describe("rsa", function()
       assert.equal(256, #sig)
       assert.is_true(rsa.verify(pair.public, "a reading", sig, s[1]))
       local verify_as = s[2]:gsub("saltlen:max", "saltlen:auto")
-      assert.matches("Verified OK", openssl(("dgst %s -verify key -signature sig text"):format(verify_as), { key = pair.public, sig = sig, text = "a reading" }))
+      assert.matches("Verified OK", openssl(("dgst %s -verify key -signature sig text"):format(verify_as), { key = pair.public,
+        sig = sig, text = "a reading" }))
       local theirs = openssl(("dgst %s -sign key -out out text"):format(s[2]), { key = pair.private, text = "a reading" })
       assert.is_true(rsa.verify(pair.public, "a reading", theirs, s[1]))
       assert.is_false(rsa.verify(pair.public, "a readinG", sig, s[1]))
@@ -451,7 +470,8 @@ describe("rsa", function()
     assert.matches("BEGIN RSA PRIVATE KEY", private1)
     assert.matches("BEGIN RSA PUBLIC KEY", public1)
     local box = rsa.encrypt(pair.public, "text")
-    for _, private in ipairs { private1, body(private1), body(pair.private), pair.private:gsub("\n", "\r\n"), pair.private:gsub("\n", " "),
+    for _, private in ipairs { private1, body(private1), body(pair.private), pair.private:gsub("\n", "\r\n"),
+      pair.private:gsub("\n", " "),
       "  " .. pair.private .. "\n\n", "Bag Attributes\n" .. pair.private } do
       assert.equal("text", rsa.decrypt(private, box))
     end
@@ -467,12 +487,14 @@ describe("rsa", function()
     local locked1 = openssl("rsa -traditional -aes128 -passout pass:x -in key -out out", { key = pair.private })
     assert.matches("ENCRYPTED", locked)
     assert.matches("ENCRYPTED", locked1)
-    for _, key in ipairs { "", "no key", "AAAA", ec, locked, locked1, body(locked), pair.public, ("A"):rep(20000), pair.private:sub(1, 800),
+    for _, key in ipairs { "", "no key", "AAAA", ec, locked, locked1, body(locked), pair.public, ("A"):rep(20000),
+      pair.private:sub(1, 800),
       pair.private:gsub("%-%-%-%-%-END.*", ""), body(pair.private):sub(1, 800), body(pair.private) .. "AAAA", "-----BEGIN " } do
       refuses("key", rsa.decrypt(key, "x"))
       refuses("key", rsa.sign(key, "x"))
     end
-    for _, key in ipairs { "", "no key", "AAAA", ec_public, pair.private, body(pair.public):sub(1, 200), "-----BEGIN X-----" } do
+    for _, key in ipairs { "", "no key", "AAAA", ec_public, pair.private, body(pair.public):sub(1, 200), "-----BEGIN X-----",
+      body(pair.public) .. "AAAA" } do
       refuses("key", rsa.encrypt(key, "x"))
       refuses("key", rsa.verify(key, "x", "y"))
     end
@@ -510,11 +532,15 @@ describe("jwt", function()
   local hs_key = crypto.unbase64url "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
   local hs_token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." .. payload .. ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
   local rs_token = "eyJhbGciOiJSUzI1NiJ9." .. payload .. ".cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7" ..
-    "AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K" ..
-    "0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB" ..
+    "AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vR" ..
+      "K5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K" ..
+    "0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np" ..
+      "6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB" ..
     "p0igcN_IoypGlUPQGe77Rw"
-  local modulus = crypto.unbase64url("ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SF" ..
-    "d2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQ" ..
+  local modulus = crypto.unbase64url("ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfH" ..
+    "Qp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SF" ..
+    "d2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KX" ..
+      "BdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQ" ..
     "Y4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ")
   local rs_public = crypto.base64("\x30\x82\1\x0a\2\x82\1\1\0" .. modulus .. "\2\3\1\0\1")
   local before = 1300819379999 -- a millisecond before exp
@@ -565,7 +591,8 @@ describe("jwt", function()
     for _, alg in ipairs { "none", "None", "NONE", "", "hs256", "HS384", "RS256", "HS256\\u0000" } do
       local header = crypto.base64url(('{"alg":"%s"}'):format(alg))
       refuses("algorithm", jwt.verify(header .. "." .. body .. ".", hs_key, { algorithm = "HS256" }))
-      refuses("algorithm", jwt.verify(token(('{"alg":"%s"}'):format(alg), '{"sub":"admin"}', hs_key), hs_key, { algorithm = "HS256" }))
+      refuses("algorithm", jwt.verify(token(('{"alg":"%s"}'):format(alg), '{"sub":"admin"}', hs_key), hs_key, {
+        algorithm = "HS256" }))
     end
     refuses("algorithm", jwt.verify(token("{}", "{}", hs_key), hs_key, { algorithm = "HS256" }))
     refuses("algorithm", jwt.verify(token('{"alg":["HS256"]}', "{}", hs_key), hs_key, { algorithm = "HS256" }))
@@ -595,8 +622,10 @@ describe("jwt", function()
   end)
 
   it("refuses what is no token", function()
-    for _, s in ipairs { "", ".", "..", "...", "a.b.c", hs_token:match "^[^.]+%.[^.]+", hs_token .. ".x", "." .. hs_token, hs_token:gsub("%.", "..", 1), ("A"):rep(70000),
-      crypto.base64url "[]" .. "..", crypto.base64url "1" .. "..", crypto.base64url '{"alg":' .. "..", crypto.base64 '{"alg":"HS256"} ' .. "=.." } do
+    for _, s in ipairs { "", ".", "..", "...", "a.b.c", hs_token:match "^[^.]+%.[^.]+", hs_token .. ".x", "." .. hs_token,
+      hs_token:gsub("%.", "..", 1), ("A"):rep(70000),
+      crypto.base64url "[]" .. "..", crypto.base64url "1" .. "..", crypto.base64url '{"alg":' .. "..",
+        crypto.base64 '{"alg":"HS256"} ' .. "=.." } do
       refuses("format", jwt.verify(s, hs_key, HS))
     end
     for _, claims in ipairs { "", "1", "[1]", '"x"', "null", "{" } do
@@ -623,7 +652,8 @@ describe("jwt", function()
       refuses("time", at(2000000000000, '{"nbf":' .. odd .. "}"))
     end
     refuses("time", jwt.verify(hs_token, hs_key, { algorithm = "HS256" })) -- by the clock
-    assert.truthy(jwt.verify(token('{"alg":"HS256"}', ('{"exp":%d}'):format(os.time() + 600), hs_key), hs_key, { algorithm = "HS256" }))
+    assert.truthy(jwt.verify(token('{"alg":"HS256"}', ('{"exp":%d}'):format(os.time() + 600), hs_key), hs_key, {
+      algorithm = "HS256" }))
   end)
 
   it("checks issuer and audience", function()

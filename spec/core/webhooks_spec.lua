@@ -29,7 +29,8 @@ end
 
 describe("webhooks.sign", function()
   it("makes the published signature", function()
-    assert.same({ ["webhook-id"] = ID, ["webhook-timestamp"] = tostring(SECONDS), ["webhook-signature"] = SIGNATURE, ["content-type"] = "application/json" },
+    assert.same({ ["webhook-id"] = ID, ["webhook-timestamp"] = tostring(SECONDS), ["webhook-signature"] = SIGNATURE,
+      ["content-type"] = "application/json" },
       webhooks.sign(SECRET, { id = ID, json = BODY }, SECONDS * 1000 + 999))
   end)
 
@@ -40,7 +41,8 @@ describe("webhooks.sign", function()
 
   it("takes a secret without whsec_ as the key's bytes", function()
     local h = webhooks.sign("plain secret", { id = ID, json = BODY }, SECONDS * 1000)
-    assert.equal("v1," .. crypto.hmac("sha256", "plain secret", ID .. "." .. SECONDS .. "." .. BODY, "base64"), h["webhook-signature"])
+    assert.equal("v1," .. crypto.hmac("sha256", "plain secret", ID .. "." .. SECONDS .. "." .. BODY, "base64"),
+      h["webhook-signature"])
   end)
 
   it("uses the clock, and an integer for an id", function()
@@ -52,7 +54,9 @@ describe("webhooks.sign", function()
 
   it("raises on a bad secret, without quoting it", function()
     local function bad(text, secret)
-      for _, f in ipairs { function() webhooks.sign(secret, { id = ID, json = BODY }) end, function() webhooks.verify(secret, headers(), BODY, NOW) end } do
+      local function by_sign() webhooks.sign(secret, { id = ID, json = BODY }) end
+      local function by_verify() webhooks.verify(secret, headers(), BODY, NOW) end
+      for _, f in ipairs { by_sign, by_verify } do
         local err = misuse(text, f)
         if #secret > 6 then assert.is_nil(err:find(secret:sub(7), 1, true)) end
       end
@@ -69,7 +73,8 @@ describe("webhooks.sign", function()
     for _, n in ipairs { 24, 25, 26, 63, 64 } do
       local secret = "whsec_" .. crypto.base64(("s"):rep(n))
       local h = webhooks.sign(secret, { id = ID, json = BODY }, NOW.now)
-      assert.equal("v1," .. crypto.hmac("sha256", ("s"):rep(n), ID .. "." .. SECONDS .. "." .. BODY, "base64"), h["webhook-signature"])
+      assert.equal("v1," .. crypto.hmac("sha256", ("s"):rep(n), ID .. "." .. SECONDS .. "." .. BODY, "base64"),
+        h["webhook-signature"])
     end
   end)
 
@@ -90,14 +95,16 @@ describe("webhooks.verify", function()
 
   it("takes one good signature among others", function()
     local wrong = "v1," .. crypto.base64(("x"):rep(32))
-    for _, list in ipairs { wrong .. " " .. SIGNATURE, SIGNATURE .. " " .. wrong, "v1a,abc v2," .. SIGNATURE:sub(4) .. " " .. SIGNATURE, " " .. SIGNATURE .. "  " } do
+    for _, list in ipairs { wrong .. " " .. SIGNATURE, SIGNATURE .. " " .. wrong, "v1a,abc v2," .. SIGNATURE:sub(4) .. " " ..
+      SIGNATURE, " " .. SIGNATURE .. "  " } do
       assert.is_true(webhooks.verify(SECRET, headers { ["webhook-signature"] = list }, BODY, NOW))
     end
   end)
 
   it("refuses what is not signed so", function()
     local raw = SIGNATURE:sub(4)
-    for _, list in ipairs { "", " ", "v1,", "v1", raw, "v2," .. raw, "v1a," .. raw, "V1," .. raw, SIGNATURE:sub(1, -2), SIGNATURE .. "=", SIGNATURE .. ",", "v1,v1," .. raw,
+    for _, list in ipairs { "", " ", "v1,", "v1", raw, "v2," .. raw, "v1a," .. raw, "V1," .. raw, SIGNATURE:sub(1, -2),
+      SIGNATURE .. "=", SIGNATURE .. ",", "v1,v1," .. raw,
       SIGNATURE:lower(), (SIGNATURE:gsub("E=$", "F=")), "v1, " .. raw, (SIGNATURE:gsub("+", "-")) } do
       refuses("signature", webhooks.verify(SECRET, headers { ["webhook-signature"] = list }, BODY, NOW))
     end
@@ -117,7 +124,9 @@ describe("webhooks.verify", function()
   end)
 
   it("refuses the old and what comes from the future", function()
-    local function at(seconds, tolerance) return webhooks.verify(SECRET, headers(), BODY, { now = (SECONDS + seconds) * 1000, tolerance = tolerance }) end
+    local function at(seconds, tolerance)
+      return webhooks.verify(SECRET, headers(), BODY, { now = (SECONDS + seconds) * 1000, tolerance = tolerance })
+    end
     assert.is_true(at(300))
     assert.is_true(at(-300))
     refuses("time", at(301))
@@ -134,7 +143,8 @@ describe("webhooks.verify", function()
       refuses("missing", webhooks.verify(SECRET, headers { [name] = false }, BODY, NOW))
       refuses("missing", webhooks.verify(SECRET, headers { [name] = { "a", "b" } }, BODY, NOW))
     end
-    for _, s in ipairs { "", " ", "x", SECONDS .. "x", SECONDS .. ".0", "-" .. SECONDS, "+" .. SECONDS, " " .. SECONDS, "1e9", "0x60", ("9"):rep(13), SECONDS .. "\0" } do
+    for _, s in ipairs { "", " ", "x", SECONDS .. "x", SECONDS .. ".0", "-" .. SECONDS, "+" .. SECONDS, " " .. SECONDS, "1e9",
+      "0x60", ("9"):rep(13), SECONDS .. "\0" } do
       refuses("format", webhooks.verify(SECRET, headers { ["webhook-timestamp"] = s }, BODY, NOW))
     end
   end)
