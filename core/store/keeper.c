@@ -16,8 +16,8 @@ enum { PRUNE_US = 1000000, PRUNE_MORE_US = 50000, PRUNE_STEP = 500 };
 struct np_keeper {
   struct np_store *store; /* owned; the keeper's thread's */
   struct np_keeper_options options;
-  struct np_mailbox in;   /* unbounded itself: what has been taken out but not answered counts too */
-  size_t waiting;         /* atomic: handed over and not yet answered */
+  struct np_mailbox in; /* unbounded itself: what has been taken out but not answered counts too */
+  size_t waiting;       /* atomic: handed over and not yet answered */
   pthread_t thread;
   struct np_writeset **batch, **done; /* owned; options.batch each */
   int64_t prune_at;                   /* us, monotonic */
@@ -32,8 +32,10 @@ static void note(struct np_keeper *k, const struct np_error *failure) {
 
 static void answer(struct np_keeper *k, struct np_writeset *ws) {
   __atomic_sub_fetch(&k->waiting, 1, __ATOMIC_RELAXED);
-  if (ws->reply_to) np_mailbox_force(ws->reply_to, &ws->node);
-  else np_writeset_unref(ws);
+  if (ws->reply_to)
+    np_mailbox_force(ws->reply_to, &ws->node);
+  else
+    np_writeset_unref(ws);
 }
 
 static void commit(struct np_keeper *k, size_t n) {
@@ -79,8 +81,10 @@ static void *keep(void *arg) {
       commit(k, n);
     }
     if (last) return NULL;
-    if (np_mono_us() >= k->prune_at) prune(k);
-    else if (idle) rest(k);
+    if (np_mono_us() >= k->prune_at)
+      prune(k);
+    else if (idle)
+      rest(k);
   }
 }
 
@@ -132,8 +136,10 @@ enum np_outcome np_keeper_apply(struct np_keeper *k, struct np_writeset *ws, str
     struct pollfd p = {.fd = box.fd, .events = POLLIN};
     while (!np_mailbox_take(&box)) poll(&p, 1, -1);
     outcome = ws->outcome;
-    if (outcome == NP_CONFLICT) np_fail(err, "store: what was read has changed since");
-    else if (outcome == NP_FAILED) np_fail(err, "%s", ws->error);
+    if (outcome == NP_CONFLICT)
+      np_fail(err, "store: what was read has changed since");
+    else if (outcome == NP_FAILED)
+      np_fail(err, "%s", ws->error);
   }
   np_mailbox_destroy(&box);
   np_writeset_unref(ws);

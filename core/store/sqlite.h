@@ -29,7 +29,7 @@ int np_sql_one(struct np_sql *q, int which, int64_t *out, const char *format, ..
 int np_sql_exec(struct np_sql *q, const char *text);
 /* Ends a walk over a statement's rows whose last step gave rc (st NULL: it could not be started): 0, or -1 and err. */
 int np_sql_end(struct np_sql *q, sqlite3_stmt *st, int rc, struct np_error *err);
-int np_sql_code(const struct np_sql *q); /* why np_sql_start gave NULL; never SQLITE_OK */
+int np_sql_code(const struct np_sql *q);                  /* why np_sql_start gave NULL; never SQLITE_OK */
 struct np_text np_sql_text(sqlite3_stmt *st, int column); /* borrowed until the next step */
 /* "store: why" of the last failure; returns -1. */
 int np_sql_fail(const struct np_sql *q, int rc, struct np_error *err);
@@ -42,11 +42,49 @@ int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_er
 
 /* The writer's statements; their texts are np_write_texts. */
 enum {
-  W_BEGIN, W_COMMIT, W_SAVEPOINT, W_RELEASE, W_CHANGED, W_COUNTERS, W_SAVE_COUNTERS,
-  W_NAME, W_ADD_NAME, W_DEVICE, W_ADD_DEVICE, W_SET_DEVICE, W_SERIES, W_ADD_SERIES,
-  W_REQUEST, W_KEYED, W_UNKEYED, W_SAME_TIME, W_EVENT, W_VERSION, W_PUT, W_DELETE, W_DUE, W_ARM, W_DISARM, W_FIRED,
-  W_SEND, W_DELIVERED, W_DEAD, W_AGAIN, W_REVIVE, W_BURY, W_SENT, W_HOLD, W_HELD, W_FREE, W_CURSOR, W_SET_CURSOR, W_GENERATION,
-  W_PRUNE_REQUESTS, W_PRUNE_DELIVERED, W_PRUNE_KEYS, W_COUNT,
+  W_BEGIN,
+  W_COMMIT,
+  W_SAVEPOINT,
+  W_RELEASE,
+  W_CHANGED,
+  W_COUNTERS,
+  W_SAVE_COUNTERS,
+  W_NAME,
+  W_ADD_NAME,
+  W_DEVICE,
+  W_ADD_DEVICE,
+  W_SET_DEVICE,
+  W_SERIES,
+  W_ADD_SERIES,
+  W_REQUEST,
+  W_KEYED,
+  W_UNKEYED,
+  W_SAME_TIME,
+  W_EVENT,
+  W_VERSION,
+  W_PUT,
+  W_DELETE,
+  W_DUE,
+  W_ARM,
+  W_DISARM,
+  W_FIRED,
+  W_SEND,
+  W_DELIVERED,
+  W_DEAD,
+  W_AGAIN,
+  W_REVIVE,
+  W_BURY,
+  W_SENT,
+  W_HOLD,
+  W_HELD,
+  W_FREE,
+  W_CURSOR,
+  W_SET_CURSOR,
+  W_GENERATION,
+  W_PRUNE_REQUESTS,
+  W_PRUNE_DELIVERED,
+  W_PRUNE_KEYS,
+  W_COUNT,
 };
 extern const char *const np_write_texts[W_COUNT];
 
@@ -72,10 +110,10 @@ struct np_store {
 enum { NP_DEVICE_FIELDS = 8 }; /* connection, serial, model, name, owner, place, status, extra */
 
 struct np_known_device {
-  int64_t id, news, seen; /* news: `at` of the newest; seen: ms when last heard of */
-  int64_t saved_us;       /* when the row was last written or read */
-  bool dirty;             /* news or seen are newer than the row's */
-  int online;             /* -1 unknown */
+  int64_t id, news, seen;         /* news: `at` of the newest; seen: ms when last heard of */
+  int64_t saved_us;               /* when the row was last written or read */
+  bool dirty;                     /* news or seen are newer than the row's */
+  int online;                     /* -1 unknown */
   char *fields[NP_DEVICE_FIELDS]; /* owned; NULL unknown */
   size_t lens[NP_DEVICE_FIELDS];
 };
@@ -86,8 +124,8 @@ struct np_known_series {
 };
 
 int np_known_name(struct np_store *s, const struct np_text *name, int64_t *id); /* 0 for an absent one */
-int np_known_device(struct np_store *s, const struct np_text *vendor, const struct np_text *device, const struct np_text *connection,
-                    int64_t at, struct np_known_device **out);
+int np_known_device(struct np_store *s, const struct np_text *vendor, const struct np_text *device,
+                    const struct np_text *connection, int64_t at, struct np_known_device **out);
 int np_known_series(struct np_store *s, const struct np_reading *r, struct np_known_series **out);
 int np_known_news(struct np_store *s, const struct np_op *op); /* NP_OP_DEVICE */
 void np_known_forget(struct np_store *s);
@@ -100,8 +138,29 @@ int np_write_set(struct np_store *s, struct np_writeset *ws);
 
 /* The readers' statements; their texts are np_read_texts. */
 enum {
-  R_LAST, R_SCAN, R_READING, R_HISTORY, R_SERIES_OF, R_NAME, R_SERIES, R_GET, R_KEYS, R_TIMERS, R_TIMER_NEXT, R_TIMER_COUNT,
-  R_CURSORS, R_HELD, R_HELD_COUNT, R_HELD_ALL, R_DEVICES_OF, R_HEAD, R_PENDING, R_DELIVERED, R_DEAD, R_DEVICES, R_GENERATION,
+  R_LAST,
+  R_SCAN,
+  R_READING,
+  R_HISTORY,
+  R_SERIES_OF,
+  R_NAME,
+  R_SERIES,
+  R_GET,
+  R_KEYS,
+  R_TIMERS,
+  R_TIMER_NEXT,
+  R_TIMER_COUNT,
+  R_CURSORS,
+  R_HELD,
+  R_HELD_COUNT,
+  R_HELD_ALL,
+  R_DEVICES_OF,
+  R_HEAD,
+  R_PENDING,
+  R_DELIVERED,
+  R_DEAD,
+  R_DEVICES,
+  R_GENERATION,
   R_COUNT,
 };
 extern const char *const np_read_texts[R_COUNT];

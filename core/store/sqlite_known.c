@@ -83,8 +83,8 @@ static int load_device(struct np_store *s, int64_t vendor, const struct np_text 
   return rc == SQLITE_ROW || rc == SQLITE_DONE ? rc : end;
 }
 
-static int add_device(struct np_store *s, int64_t vendor, const struct np_text *device, const struct np_text *connection, int64_t at,
-                      struct np_known_device *d) {
+static int add_device(struct np_store *s, int64_t vendor, const struct np_text *device, const struct np_text *connection,
+                      int64_t at, struct np_known_device *d) {
   int rc = np_sql_run(&s->sql, W_ADD_DEVICE, "tiiit", device, vendor, at, at, connection);
   d->id = sqlite3_last_insert_rowid(s->sql.db);
   d->seen = at;
@@ -94,8 +94,8 @@ static int add_device(struct np_store *s, int64_t vendor, const struct np_text *
   return rc;
 }
 
-int np_known_device(struct np_store *s, const struct np_text *vendor, const struct np_text *device, const struct np_text *connection,
-                    int64_t at, struct np_known_device **out) {
+int np_known_device(struct np_store *s, const struct np_text *vendor, const struct np_text *device,
+                    const struct np_text *connection, int64_t at, struct np_known_device **out) {
   np_buf_clear(&s->key);
   add_key(s, vendor);
   add_key(s, device);
@@ -106,8 +106,10 @@ int np_known_device(struct np_store *s, const struct np_text *vendor, const stru
   struct np_known_device *d = np_alloc(sizeof *d);
   d->saved_us = s->mono;
   rc = load_device(s, vendor_id, device, d);
-  if (rc == SQLITE_DONE) rc = add_device(s, vendor_id, device, connection, at, d);
-  else if (rc == SQLITE_ROW) rc = SQLITE_OK;
+  if (rc == SQLITE_DONE)
+    rc = add_device(s, vendor_id, device, connection, at, d);
+  else if (rc == SQLITE_ROW)
+    rc = SQLITE_OK;
   if (rc != SQLITE_OK) {
     forget_device(d);
     return rc;
@@ -155,8 +157,8 @@ int np_known_series(struct np_store *s, const struct np_reading *r, struct np_kn
 static int save_device(struct np_store *s, struct np_known_device *d) {
   struct np_text f[NP_DEVICE_FIELDS];
   for (int i = 0; i < NP_DEVICE_FIELDS; i++) f[i] = (struct np_text){d->fields[i], d->lens[i]};
-  sqlite3_stmt *st = np_sql_start(&s->sql, W_SET_DEVICE, "iiiwtttttttt", d->id, d->seen, d->news, d->online, &f[0], &f[1], &f[2], &f[3],
-                                  &f[4], &f[5], &f[6], &f[7]);
+  sqlite3_stmt *st = np_sql_start(&s->sql, W_SET_DEVICE, "iiiwtttttttt", d->id, d->seen, d->news, d->online, &f[0], &f[1], &f[2],
+                                  &f[3], &f[4], &f[5], &f[6], &f[7]);
   if (!st) return np_sql_code(&s->sql);
   if (d->news == INT64_MIN) sqlite3_bind_null(st, 3);
   if (d->online < 0) sqlite3_bind_null(st, 4);
@@ -187,7 +189,8 @@ int np_known_news(struct np_store *s, const struct np_op *op) {
   if (rc != SQLITE_OK || op->as.device.at < d->news) return rc;
   bool changed = d->news == INT64_MIN;
   for (int i = 0; i < NP_DEVICE_FIELDS; i++) {
-    if (!now[i]->ptr || (d->fields[i] && d->lens[i] == now[i]->len && memcmp(d->fields[i], now[i]->ptr, now[i]->len) == 0)) continue;
+    if (!now[i]->ptr || (d->fields[i] && d->lens[i] == now[i]->len && memcmp(d->fields[i], now[i]->ptr, now[i]->len) == 0))
+      continue;
     set_field(s, d, i, *now[i]);
     changed = true;
   }

@@ -23,7 +23,8 @@ int np_reader_get(struct np_reader *r, const char *space, const char *key, size_
 }
 
 int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, int64_t now, int limit,
-                   bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg, struct np_error *err) {
+                   bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg,
+                   struct np_error *err) {
   if (!prefix) prefix = "";
   sqlite3_stmt *st = np_sql_start(&r->sql, R_KEYS, "ss", space, prefix);
   size_t len = strlen(prefix);
@@ -72,8 +73,8 @@ int np_reader_cursors(struct np_reader *r, int64_t cursors[NP_PARTITIONS], struc
   return np_sql_end(&r->sql, st, rc, err);
 }
 
-int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit, bool (*fn)(void *arg, const struct np_held *h),
-                   void *arg, struct np_error *err) {
+int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit,
+                   bool (*fn)(void *arg, const struct np_held *h), void *arg, struct np_error *err) {
   sqlite3_stmt *st = np_sql_start(&r->sql, R_HELD, "siw", instance, after, limit);
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
@@ -141,7 +142,8 @@ int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, bool (*f
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
     struct np_device d = {.id = sqlite3_column_int64(st, 0), .first_seen = sqlite3_column_int64(st, 12)};
-    struct np_text *texts[] = {&d.vendor, &d.connection, &d.device, &d.serial, &d.model, &d.name, &d.owner, &d.place, &d.status, &d.extra};
+    struct np_text *texts[] = {&d.vendor, &d.connection, &d.device, &d.serial, &d.model,
+                               &d.name,   &d.owner,      &d.place,  &d.status, &d.extra};
     for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);
     d.online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 11);
     d.last_seen = sqlite3_column_int64(st, 13);

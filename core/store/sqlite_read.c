@@ -26,20 +26,23 @@ const char *const np_read_texts[R_COUNT] = {
     [R_TIMER_NEXT] = "SELECT due FROM timers WHERE due > ? ORDER BY due LIMIT 1",
     [R_TIMER_COUNT] = "SELECT count(*) FROM timers",
     [R_CURSORS] = "SELECT partition, seq FROM cursors",
-    [R_HELD] = "SELECT id, instance, name, key, reading, at, generation, error FROM held WHERE instance = ? AND id > ? ORDER BY id LIMIT ?",
+    [R_HELD] = "SELECT id, instance, name, key, reading, at, generation, error FROM held WHERE instance = ? AND id > ? ORDER BY id "
+               "LIMIT ?",
     [R_HELD_COUNT] = "SELECT count(*) FROM held WHERE instance = ?",
     [R_HELD_ALL] = "SELECT count(*) FROM held",
     /* Jumps from a device to the next, however many messages each has. */
-    [R_DEVICES_OF] = "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 UNION ALL SELECT"
-                     " (SELECT min(device) FROM outbox WHERE destination = ?1 AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
-                     " SELECT device FROM d WHERE device IS NOT NULL",
+    [R_DEVICES_OF] =
+        "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 UNION ALL SELECT"
+        " (SELECT min(device) FROM outbox WHERE destination = ?1 AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
+        " SELECT device FROM d WHERE device IS NOT NULL",
     [R_HEAD] = "SELECT seq, id, destination, device, body, source, reading, created, attempts, due FROM outbox"
                " WHERE destination = ? AND device = ? ORDER BY seq LIMIT ?",
     [R_PENDING] = "SELECT count(*) FROM outbox WHERE destination = ?",
     [R_DELIVERED] = "SELECT count(*) FROM delivered WHERE destination = ?",
     [R_DEAD] = "SELECT count(*) FROM dead WHERE destination = ?",
-    [R_DEVICES] = "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
-                  " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
+    [R_DEVICES] =
+        "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
+        " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
     [R_GENERATION] = "SELECT instance, file, hash, source, verdict, reason, at, number FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
 };
@@ -57,8 +60,7 @@ struct series {
 
 struct np_reader *np_reader_open(const char *path, struct np_error *err) {
   struct np_reader *r = np_alloc(sizeof *r);
-  if (np_sql_open(&r->sql, path, false, 4096, np_read_texts, R_COUNT, err) == 0 &&
-      np_schema_ready(&r->sql, path, false, err) == 0)
+  if (np_sql_open(&r->sql, path, false, 4096, np_read_texts, R_COUNT, err) == 0 && np_schema_ready(&r->sql, path, false, err) == 0)
     return r;
   np_reader_close(r);
   return NULL;
@@ -184,7 +186,7 @@ int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void 
   return walk(r, np_sql_start(&r->sql, R_READING, "i", seq), fn, arg, err);
 }
 
-struct merge { /* several series, merged newest first */
+struct merge {       /* several series, merged newest first */
   sqlite3_stmt **of; /* owned; each stands on a row, or is NULL at its end */
   size_t count;
 };
@@ -253,8 +255,10 @@ int np_reader_history(struct np_reader *r, const char *vendor, const char *devic
     ids[n++] = sqlite3_column_int64(st, 0);
   }
   int done = np_sql_end(&r->sql, st, rc, err);
-  if (done == 0 && n == 1) done = walk(r, np_sql_start(&r->sql, R_HISTORY, "iiiw", ids[0], from, to, limit), fn, arg, err);
-  else if (done == 0 && n > 1) done = merge_series(r, ids, n, from, to, limit, fn, arg, err);
+  if (done == 0 && n == 1)
+    done = walk(r, np_sql_start(&r->sql, R_HISTORY, "iiiw", ids[0], from, to, limit), fn, arg, err);
+  else if (done == 0 && n > 1)
+    done = merge_series(r, ids, n, from, to, limit, fn, arg, err);
   free(ids);
   return done;
 }

@@ -68,7 +68,8 @@ static const char first_schema[] =
     " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, due INTEGER NOT NULL,"
     " status INTEGER NOT NULL DEFAULT 0, error TEXT);"
     "CREATE INDEX outbox_order ON outbox(destination, device, seq);"
-    "CREATE TABLE delivered(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT NULL,"
+    "CREATE TABLE delivered(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT "
+    "NULL,"
     " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, status INTEGER NOT NULL,"
     " at INTEGER NOT NULL);"
     "CREATE INDEX delivered_at ON delivered(destination, at);"
@@ -112,7 +113,6 @@ static int migrate(struct np_sql *q, int64_t from, struct np_error *err) {
 int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_error *err) {
   int64_t tables = ask(q, "SELECT count(*) FROM sqlite_schema"), id = ask(q, "PRAGMA application_id");
   int64_t version = ask(q, "PRAGMA user_version");
-  if (tables == -SQLITE_NOTADB) return np_fail(err, "store: %s is not a neap store, nor any SQLite file", path);
   if (tables < 0) return np_sql_fail(q, (int)-tables, err);
   if (id != NP_SCHEMA_ID && (id || tables || version))
     return np_fail(err, "store: %s is not a neap store but another program's SQLite file", path);
@@ -134,7 +134,8 @@ static int lock(const char *path, struct np_error *err) {
   if (fd < 0) {
     np_fail(err, "store: cannot create %s: %s", name, strerror(errno));
   } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-    np_fail(err, errno == EWOULDBLOCK ? "store: %s is in use by another neap (%s is locked)" : "store: cannot lock %s by %s", path, name);
+    np_fail(err, errno == EWOULDBLOCK ? "store: %s is in use by another neap (%s is locked)" : "store: cannot lock %s by %s", path,
+            name);
     close(fd);
     fd = -1;
   }

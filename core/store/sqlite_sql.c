@@ -19,7 +19,8 @@ int np_sql_open(struct np_sql *q, const char *path, bool write, int cache_kb, co
   int flags = (write ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX;
   int rc = sqlite3_open_v2(path, &q->db, flags, NULL);
   char setup[200];
-  sqlite3_snprintf(sizeof setup, setup, "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cache_size = -%d; PRAGMA synchronous = FULL",
+  sqlite3_snprintf(sizeof setup, setup,
+                   "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cache_size = -%d; PRAGMA synchronous = FULL",
                    cache_kb);
   if (rc == SQLITE_OK) {
     sqlite3_extended_result_codes(q->db, 1);
@@ -27,7 +28,12 @@ int np_sql_open(struct np_sql *q, const char *path, bool write, int cache_kb, co
     rc = np_sql_exec(q, setup);
   }
   if (rc == SQLITE_OK) return 0;
-  np_sql_fail(q, rc, err);
+  if (rc == SQLITE_NOTADB)
+    np_fail(err, "store: %s is not a neap store, nor any SQLite file", path);
+  else if ((rc & 0xff) == SQLITE_CANTOPEN)
+    np_fail(err, "store: cannot open %s: %s", path, strerror(sqlite3_system_errno(q->db)));
+  else
+    np_sql_fail(q, rc, err);
   np_sql_close(q);
   return -1;
 }
@@ -144,7 +150,11 @@ struct np_text np_sql_text(sqlite3_stmt *st, int column) {
 
 bool np_sql_is_store_failure(int rc) {
   switch (rc & 0xff) {
-  case SQLITE_ERROR: case SQLITE_CONSTRAINT: case SQLITE_MISMATCH: case SQLITE_RANGE: case SQLITE_TOOBIG: return false;
+  case SQLITE_ERROR:
+  case SQLITE_CONSTRAINT:
+  case SQLITE_MISMATCH:
+  case SQLITE_RANGE:
+  case SQLITE_TOOBIG: return false;
   default: return rc != SQLITE_OK;
   }
 }

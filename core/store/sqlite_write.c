@@ -23,12 +23,14 @@ const char *const np_write_texts[W_COUNT] = {
     [W_DEVICE] = "SELECT id, seen, news, online, connection, serial, model, label, owner, place, status, extra FROM device_rows"
                  " WHERE name = ? AND vendor = ?",
     [W_ADD_DEVICE] = "INSERT INTO device_rows(name, vendor, first_seen, seen, connection) VALUES(?, ?, ?, ?, ?)",
-    [W_SET_DEVICE] = "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
-                     " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
+    [W_SET_DEVICE] =
+        "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
+        " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
     [W_SERIES] = "SELECT id FROM series WHERE device = ? AND metric = ?",
     [W_ADD_SERIES] = "INSERT INTO series(device, metric) VALUES(?, ?)",
-    [W_REQUEST] = "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
-                  " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_REQUEST] =
+        "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     /* Only the key may meet another: any other conflict has to be an error, never a duplicate. */
     [W_KEYED] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)"
                 " ON CONFLICT(series, key) WHERE key IS NOT NULL DO NOTHING",
@@ -56,14 +58,17 @@ const char *const np_write_texts[W_COUNT] = {
     [W_FREE] = "DELETE FROM held WHERE id = ?",
     [W_CURSOR] = "SELECT seq FROM cursors WHERE partition = ?",
     [W_SET_CURSOR] = "INSERT INTO cursors VALUES(?, ?) ON CONFLICT(partition) DO UPDATE SET seq = excluded.seq",
-    [W_GENERATION] = "INSERT INTO generations(instance, number, at, verdict, file, hash, reason, source) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_GENERATION] =
+        "INSERT INTO generations(instance, number, at, verdict, file, hash, reason, source) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
     /* Ids rise with time, so the oldest rows are the first ones. */
     [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
     [W_PRUNE_DELIVERED] =
         "WITH RECURSIVE d(name) AS (SELECT min(destination) FROM delivered UNION ALL"
         " SELECT (SELECT min(destination) FROM delivered WHERE destination > d.name) FROM d WHERE d.name IS NOT NULL)"
-        " DELETE FROM delivered WHERE seq IN (SELECT m.seq FROM d CROSS JOIN delivered m ON m.destination = d.name AND m.at < ? LIMIT 500)",
-    [W_PRUNE_KEYS] = "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
+        " DELETE FROM delivered WHERE seq IN (SELECT m.seq FROM d CROSS JOIN delivered m ON m.destination = d.name AND m.at < ? "
+        "LIMIT 500)",
+    [W_PRUNE_KEYS] =
+        "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
 };
 
 /* Names are compared, joined and shown: what cannot be any is told before something is written. */
@@ -92,7 +97,8 @@ static const char *check_op(const struct np_op *op) {
       return "store: an event's vendor, device and type have to be there, without a 0 byte";
     return NULL;
   case NP_OP_SEND:
-    if (!is_name(&op->as.send.destination) || !is_name_or_absent(&op->as.send.device) || !op->as.send.id.ptr || !op->as.send.body.ptr)
+    if (!is_name(&op->as.send.destination) || !is_name_or_absent(&op->as.send.device) || !op->as.send.id.ptr ||
+        !op->as.send.body.ptr)
       return "store: a message needs an id, a destination and a body";
     return NULL;
   case NP_OP_CURSOR:
@@ -172,9 +178,9 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
     if (rc != SQLITE_DONE) return rc == SQLITE_ROW ? SQLITE_OK : rc;
   }
   int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
-  sqlite3_stmt *st = np_sql_start(&s->sql, keyed ? W_KEYED : W_UNKEYED, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at,
-                                  r->received, &r->value, unit, connection, traits, ws->request_id, r->interval, r->serial,
-                                  keyed ? &r->key : NULL, &r->extra);
+  sqlite3_stmt *st =
+      np_sql_start(&s->sql, keyed ? W_KEYED : W_UNKEYED, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received,
+                   &r->value, unit, connection, traits, ws->request_id, r->interval, r->serial, keyed ? &r->key : NULL, &r->extra);
   if (!st) return np_sql_code(&s->sql);
   if (r->serial == INT64_MIN) sqlite3_bind_null(st, 11);
   sqlite3_step(st);

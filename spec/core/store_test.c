@@ -1,0 +1,812 @@
+/* The store: every operation, every conflict, what identifies a reading, refusals, a full disk, and a model of the key-value part. */
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "store_sets.h"
+
+enum { NOW = 1700000000 };
+
+struct seen { /* what a reader's callback saw */
+  int count, stop;
+  int64_t seq, at, version;
+  struct np_reading last;
+  char texts[8][80];
+};
+
+static void keep(struct seen *s, int i, struct np_text t) {
+  snprintf(s->texts[i], sizeof s->texts[i], "%s", t.ptr ? t.ptr : "(absent)");
+}
+
+static bool see_reading(void *arg, const struct np_reading *r) {
+  struct seen *s = arg;
+  s->last = *r;
+  s->seq = r->seq;
+  s->at = r->at;
+  keep(s, 0, r->vendor), keep(s, 1, r->connection), keep(s, 2, r->device), keep(s, 3, r->metric), keep(s, 4, r->unit);
+  keep(s, 5, r->key), keep(s, 6, r->extra), keep(s, 7, r->value.type == NP_STRING ? r->value.s : (struct np_text){0});
+  return ++s->count != s->stop;
+}
+
+static struct np_writeset *reading(const char *device, int64_t at, const char *key, double value) {
+  struct np_writeset *ws = np_writeset_new();
+  add_reading(ws, device, at, key, value);
+  return ws;
+}
+
+/* Applies and gives the reading's seq: 0 for a duplicate. */
+static int64_t store_reading(struct np_store *s, const char *device, int64_t at, const char *key) {
+  struct np_writeset *ws = reading(device, at, key, 1.5);
+  struct np_error err;
+  CHECK(np_store_apply(s, &ws, 1, &err) == 0 && ws->outcome == NP_COMMITTED);
+  int64_t seq = ws->first->as.reading.seq;
+  CHECK(ws->fresh == (seq != 0));
+  np_writeset_unref(ws);
+  return seq;
+}
+
+static void identity(struct np_store *s) {
+  CHECK(store_reading(s, "g1", 100, "k1") == 1);
+  CHECK(store_reading(s, "g1", 100, "k2") == 2, "another key at the same time is another reading");
+  CHECK(store_reading(s, "g1", 100, "k1") == 0);
+  CHECK(store_reading(s, "g1", 999, "k1") == 0, "the same key at another time is the same reading");
+  CHECK(store_reading(s, "g2", 100, "k1") == 3, "another device's key is its own");
+  CHECK(store_reading(s, "g1", 100, NULL) == 4, "one without a key is not one with a key");
+  CHECK(store_reading(s, "g1", 100, NULL) == 0);
+  CHECK(store_reading(s, "g1", 101, NULL) == 5);
+  CHECK(store_reading(s, "g1", 100, "") == 0, "an empty key is none");
+  CHECK(store_reading(s, "g1", 102, "") == 6);
+  struct np_writeset *ws = np_writeset_new();
+  add_reading(ws, "g3", 1, "a", 1);
+  add_reading(ws, "g3", 1, "a", 2);
+  struct np_reading *other = add_reading(ws, "g3", 1, "a", 3);
+  other->vendor = text(ws, "other");
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED && ws->fresh == 2 && ws->first->as.reading.seq == 7 && ws->first->next->as.reading.seq == 0);
+  CHECK(other->seq == 8 && other->partition == np_partition("g3", 2));
+  np_writeset_unref(ws);
+  CHECK(ask("SELECT count(*) FROM readings") == 8 && ask("SELECT value = 1.0 FROM readings WHERE seq = 7") == 1,
+        "the first counts");
+}
+
+static void reading_fields(struct np_store *s, struct np_reader *r) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_reading *a = add_reading(ws, "full", 50, "key \xc3\xa9", 0);
+  a->value = (struct np_value){.type = NP_STRING, .s = np_writeset_text(ws, "high\0er", 7)};
+  a->serial = -3, a->interval = 180000, a->trend = NP_FALLING_FAST, a->quality = NP_INVALID, a->extra = text(ws, "{\"raw\":[]}");
+  struct np_reading *b = add_reading(ws, "full", 51, NULL, 0);
+  b->value = (struct np_value){.type = NP_BOOL, .i = 1}, b->unit = (struct np_text){0}, b->connection = (struct np_text){0};
+  struct np_reading *c = add_reading(ws, "full", 52, NULL, 0);
+  c->value = (struct np_value){.type = NP_NUMBER_INT, .i = INT64_MAX};
+  struct np_reading *d = add_reading(ws, "full", 53, NULL, 5.0);
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  struct seen x = {0};
+  CHECK(np_reader_reading(r, a->seq, see_reading, &x, NULL) == 0 && x.count == 1 && x.seq == a->seq);
+  CHECK(x.last.at == 50 && x.last.received == 57 && x.last.serial == -3 && x.last.interval == 180000);
+  CHECK(x.last.trend == NP_FALLING_FAST && x.last.quality == NP_INVALID && x.last.partition == np_partition("full", 4));
+  CHECK(x.last.value.type == NP_STRING && x.last.value.s.len == 7, "a value is kept byte for byte");
+  CHECK(!strcmp(x.texts[0], "tideco") && !strcmp(x.texts[1], "bay") && !strcmp(x.texts[2], "full") && !strcmp(x.texts[3], "level"));
+  CHECK(!strcmp(x.texts[4], "m") && !strcmp(x.texts[5], "key \xc3\xa9") && !strcmp(x.texts[6], "{\"raw\":[]}"));
+  CHECK(np_reader_reading(r, b->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_BOOL && x.last.value.i == 1);
+  CHECK(!x.last.unit.ptr && !x.last.connection.ptr && !x.last.key.ptr && x.last.serial == INT64_MIN && !x.last.extra.ptr);
+  CHECK(np_reader_reading(r, c->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_NUMBER_INT &&
+        x.last.value.i == INT64_MAX);
+  CHECK(np_reader_reading(r, d->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_NUMBER_REAL && x.last.value.d == 5.0);
+  CHECK(np_reader_last_seq(r) == d->seq);
+  x = (struct seen){0};
+  CHECK(np_reader_scan(r, a->seq, 2, see_reading, &x, NULL) == 0 && x.count == 2 && x.seq == c->seq);
+  x = (struct seen){.stop = 1};
+  CHECK(np_reader_scan(r, 0, 100, see_reading, &x, NULL) == 0 && x.count == 1 && x.seq == 1);
+  x = (struct seen){0};
+  CHECK(np_reader_reading(r, 12345, see_reading, &x, NULL) == 0 && x.count == 0);
+  np_writeset_unref(ws);
+}
+
+static void history(struct np_store *s, struct np_reader *r) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 20; i++)
+    add_reading(ws, "h", i / 2, i % 2 ? "odd" : NULL, i)->key =
+        i % 2 ? text(ws, (char[]){(char)('a' + i), 0}) : (struct np_text){0};
+  for (int i = 0; i < 5; i++) add_reading(ws, "h", i, NULL, i)->vendor = text(ws, "other");
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  struct seen x = {0};
+  CHECK(np_reader_history(r, "tideco", "h", "level", 3, 5, 100, see_reading, &x, NULL) == 0 && x.count == 6 && x.at == 3);
+  x = (struct seen){.stop = 1};
+  CHECK(np_reader_history(r, "tideco", "h", "level", 3, 5, 100, see_reading, &x, NULL) == 0 && x.at == 5 && x.last.value.d == 11,
+        "ties: newest first");
+  x = (struct seen){0};
+  CHECK(np_reader_history(r, "tideco", "h", "level", INT64_MIN, INT64_MAX, 4, see_reading, &x, NULL) == 0 && x.count == 4 &&
+        x.at == 8);
+  x = (struct seen){0};
+  CHECK(np_reader_history(r, NULL, "h", "level", 0, 4, 100, see_reading, &x, NULL) == 0 && x.count == 15 && x.at == 0, "%d",
+        x.count);
+  x = (struct seen){0};
+  CHECK(np_reader_history(r, NULL, "h", "level", 0, 4, 2, see_reading, &x, NULL) == 0 && x.count == 2 && x.at == 4 &&
+        x.last.value.d == 9);
+  x = (struct seen){0};
+  CHECK(np_reader_history(r, NULL, "h", "other", 0, 4, 2, see_reading, &x, NULL) == 0 && x.count == 0);
+  CHECK(np_reader_history(r, "nobody", "h", "level", 0, 4, 2, see_reading, &x, NULL) == 0 && x.count == 0);
+}
+
+static void requests(struct np_store *s) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 2; i++) {
+    struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
+    op->as.request.instance = text(ws, "bay"), op->as.request.method = text(ws, "POST"), op->as.request.target = text(ws, "/x?y=1");
+    op->as.request.headers = text(ws, "A: b\n"), op->as.request.remote = text(ws, "127.0.0.1"),
+    op->as.request.outcome = text(ws, "done");
+    op->as.request.body = i ? np_writeset_text(ws, "\xff\0z", 3) : text(ws, "{}");
+    op->as.request.received = 1000 + i, op->as.request.generation = 4, op->as.request.status = 204;
+    add_reading(ws, "req", i, NULL, 1);
+  }
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED && ws->request_id == 2);
+  CHECK(ask("SELECT request FROM readings WHERE device = 'req' AND at = 0") == 1);
+  CHECK(ask("SELECT request FROM readings WHERE device = 'req' AND at = 1") == 2);
+  CHECK(ask("SELECT count(*) FROM inbox WHERE instance = 'bay' AND method = 'POST' AND target = '/x?y=1' AND headers = 'A: b' || "
+            "char(10)"
+            " AND generation = 4 AND status = 204 AND outcome = 'done' AND error IS NULL") == 2);
+  CHECK(ask("SELECT count(*) FROM inbox WHERE body = '{}' OR body = x'ff007a'") == 2, "a body is kept byte for byte");
+  np_writeset_unref(ws);
+}
+
+static void news(struct np_store *s, const char *status, const char *place, int online, int64_t at) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_DEVICE);
+  op->as.device.vendor = text(ws, "tideco"), op->as.device.device = text(ws, "dev"), op->as.device.connection = text(ws, "bay");
+  op->as.device.status = text(ws, status), op->as.device.place = text(ws, place), op->as.device.online = online,
+  op->as.device.at = at;
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static bool see_device(void *arg, const struct np_device *d) {
+  struct seen *s = arg;
+  if (!is(d->device, "dev")) return true;
+  s->count++;
+  s->seq = d->online, s->at = d->first_seen, s->version = d->last_seen;
+  keep(s, 0, d->status), keep(s, 1, d->place), keep(s, 2, d->vendor), keep(s, 3, d->connection), keep(s, 4, d->name);
+  return true;
+}
+
+static void devices(struct np_store *s, struct np_reader *r) {
+  news(s, "ok", "pier", -1, 1000);
+  news(s, NULL, NULL, 1, 2000);
+  struct seen x = {0};
+  CHECK(np_reader_devices(r, 0, 1000, see_device, &x, NULL) == 0 && x.count == 1 && x.seq == 1 && x.at == 1000 &&
+        x.version == 2000);
+  CHECK(!strcmp(x.texts[0], "ok") && !strcmp(x.texts[1], "pier") && !strcmp(x.texts[2], "tideco") && !strcmp(x.texts[3], "bay") &&
+        !strcmp(x.texts[4], "(absent)"));
+  news(s, "bad", "sea", 0, 1500);
+  CHECK(np_reader_devices(r, 0, 1000, see_device, &x, NULL) == 0 && !strcmp(x.texts[0], "ok") && x.seq == 1,
+        "old news change nothing");
+  news(s, "low", NULL, -1, 3000);
+  CHECK(np_reader_devices(r, 0, 1000, see_device, &x, NULL) == 0 && !strcmp(x.texts[0], "low") && !strcmp(x.texts[1], "pier") &&
+        x.seq == 1);
+  store_reading(s, "dev", 9000, NULL);
+  CHECK(np_reader_devices(r, 0, 1000, see_device, &x, NULL) == 0 && x.version == 9007,
+        "a reading's receipt is when it was last heard of");
+  CHECK(ask("SELECT count(*) FROM devices WHERE device = 'dev' AND status = 'low' AND last_seen = 9007") == 1);
+}
+
+/* News that repeat what is known write nothing, but still count as the newest. */
+static void unchanged_news(struct np_store *s) {
+  news(s, "same", NULL, -1, 20000);
+  struct stat before, after;
+  char wal[80];
+  snprintf(wal, sizeof wal, "%s-wal", test_path);
+  CHECK(stat(wal, &before) == 0);
+  news(s, "same", NULL, -1, 30000);
+  CHECK(stat(wal, &after) == 0 && before.st_size == after.st_size, "nothing was written");
+  news(s, "late", NULL, -1, 25000);
+  CHECK(ask("SELECT status = 'same' FROM devices WHERE device = 'dev'") == 1);
+}
+
+static void events(struct np_store *s) {
+  for (int i = 0; i < 4; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    struct np_op *op = np_writeset_add(ws, NP_OP_EVENT);
+    op->as.event.vendor = text(ws, "tideco"), op->as.event.device = text(ws, "eventful"), op->as.event.type = text(ws, "flood");
+    op->as.event.key = i < 2 ? (struct np_text){0} : text(ws, "k"), op->as.event.at = 5,
+    op->as.event.data = text(ws, i ? "{}" : "[1]");
+    CHECK(apply(s, ws) == NP_COMMITTED);
+  }
+  CHECK(ask("SELECT count(*) FROM events WHERE device = 'eventful' AND type = 'flood' AND vendor = 'tideco'") == 2);
+  CHECK(ask("SELECT data = '[1]' FROM events WHERE device = 'eventful' AND key = ''") == 1, "the first counts");
+}
+
+static int64_t version_of(struct np_reader *r, const char *key, const char *expect, int64_t now) {
+  struct np_buf b = {0};
+  int64_t version = -1;
+  int found = np_reader_get(r, "space", key, strlen(key), now, &b, &version, NULL);
+  CHECK(found == (expect != NULL), "%s", key);
+  if (expect) CHECK(!strcmp(np_buf_text(&b), expect), "%s", np_buf_text(&b));
+  np_buf_free(&b);
+  return version;
+}
+
+static enum np_outcome put(struct np_store *s, const char *key, const char *value, int64_t expires, int64_t seen) {
+  struct np_writeset *ws = np_writeset_new();
+  if (seen >= 0) add_seen(ws, key, seen);
+  add_put(ws, key, value, expires);
+  return apply(s, ws);
+}
+
+static void key_values(struct np_store *s, struct np_reader *r) {
+  CHECK(version_of(r, "a", NULL, NOW) == 0);
+  CHECK(put(s, "a", "one", 0, 0) == NP_COMMITTED);
+  int64_t v1 = version_of(r, "a", "one", NOW);
+  CHECK(v1 > 0 && put(s, "a", "two", 0, 0) == NP_CONFLICT && put(s, "a", "two", 0, v1 + 1) == NP_CONFLICT);
+  CHECK(put(s, "a", "two", 0, v1) == NP_COMMITTED);
+  int64_t v2 = version_of(r, "a", "two", NOW);
+  CHECK(v2 > v1 && put(s, "a", NULL, 0, v1) == NP_CONFLICT && put(s, "a", NULL, 0, v2) == NP_COMMITTED);
+  CHECK(version_of(r, "a", NULL, NOW) == 0 && put(s, "a", "three", 0, v2) == NP_CONFLICT);
+  CHECK(put(s, "a", "two", 0, -1) == NP_COMMITTED && version_of(r, "a", "two", NOW) > v2, "a new version after a deletion");
+  CHECK(put(s, "soon", "x", NOW, -1) == NP_COMMITTED);
+  CHECK(version_of(r, "soon", "x", NOW - 1) > 0 && version_of(r, "soon", NULL, NOW) > 0);
+  CHECK(put(s, "", "", 0, 0) == NP_COMMITTED && version_of(r, "", "", NOW) > 0, "an empty value is there");
+}
+
+static bool see_key(void *arg, struct np_text key, struct np_text value, int64_t version) {
+  struct seen *s = arg;
+  if (s->count < 8) snprintf(s->texts[s->count], 80, "%s=%s", key.ptr, value.ptr);
+  s->version = version;
+  return ++s->count != s->stop;
+}
+
+static void key_ranges(struct np_store *s, struct np_reader *r) {
+  const char *keys[] = {"p/b", "p/a", "p", "q", "p/\xff", "p/c"};
+  for (int i = 0; i < 6; i++) CHECK(put(s, keys[i], "v", i == 5 ? NOW : 0, -1) == NP_COMMITTED);
+  struct seen x = {0};
+  CHECK(np_reader_keys(r, "space", "p/", NOW, 100, see_key, &x, NULL) == 0 && x.count == 3);
+  CHECK(!strcmp(x.texts[0], "p/a=v") && !strcmp(x.texts[1], "p/b=v") && !strcmp(x.texts[2], "p/\xff=v"));
+  x = (struct seen){0};
+  CHECK(np_reader_keys(r, "space", "p/", NOW - 1, 3, see_key, &x, NULL) == 0 && x.count == 3 && !strcmp(x.texts[2], "p/c=v"));
+  x = (struct seen){.stop = 2};
+  CHECK(np_reader_keys(r, "space", "", NOW, 100, see_key, &x, NULL) == 0 && x.count == 2);
+  x = (struct seen){0};
+  CHECK(np_reader_keys(r, "elsewhere", "", NOW, 100, see_key, &x, NULL) == 0 && x.count == 0);
+}
+
+static enum np_outcome timer(struct np_store *s, enum np_op_kind kind, const char *key, int64_t due) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, kind);
+  op->as.arm.instance = text(ws, "rule"), op->as.arm.name = text(ws, "silence"), op->as.arm.key = text(ws, key);
+  op->as.arm.due = due; /* FIRED has the same shape */
+  return apply(s, ws);
+}
+
+static bool see_timer(void *arg, const struct np_timer *t) {
+  struct seen *s = arg;
+  s->at = t->due;
+  keep(s, 0, t->instance), keep(s, 1, t->name), keep(s, 2, t->key);
+  return ++s->count != s->stop;
+}
+
+static void timers(struct np_store *s, struct np_reader *r) {
+  CHECK(np_reader_timer_next(r, 0) == INT64_MAX && np_reader_timer_count(r) == 0);
+  timer(s, NP_OP_ARM, "d1", 300), timer(s, NP_OP_ARM, "d2", 200), timer(s, NP_OP_ARM, "d1", 100), timer(s, NP_OP_ARM, NULL, 400);
+  struct seen x = {.stop = 1};
+  CHECK(np_reader_timers_due(r, 200, 10, see_timer, &x, NULL) == 0 && x.at == 100 && !strcmp(x.texts[2], "d1") &&
+        !strcmp(x.texts[1], "silence"));
+  x = (struct seen){0};
+  CHECK(np_reader_timers_due(r, 200, 10, see_timer, &x, NULL) == 0 && x.count == 2 && x.at == 200);
+  CHECK(np_reader_timer_next(r, 100) == 200 && np_reader_timer_next(r, 99) == 100 && np_reader_timer_count(r) == 3);
+  CHECK(timer(s, NP_OP_FIRED, "d1", 300) == NP_CONFLICT && timer(s, NP_OP_FIRED, "d9", 0) == NP_CONFLICT);
+  CHECK(timer(s, NP_OP_FIRED, "d1", 100) == NP_COMMITTED && timer(s, NP_OP_FIRED, "d1", 100) == NP_CONFLICT);
+  CHECK(timer(s, NP_OP_ARM, "d2", 0) == NP_COMMITTED && timer(s, NP_OP_FIRED, "d2", 200) == NP_CONFLICT);
+  CHECK(timer(s, NP_OP_FIRED, NULL, 400) == NP_COMMITTED && np_reader_timer_count(r) == 0);
+  timer(s, NP_OP_ARM, "again", 10); /* a timer that arms itself again */
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 2; i++) {
+    struct np_op *op = np_writeset_add(ws, i ? NP_OP_FIRED : NP_OP_ARM);
+    op->as.arm.instance = text(ws, "rule"), op->as.arm.name = text(ws, "silence"), op->as.arm.key = text(ws, "again"),
+    op->as.arm.due = i ? 10 : 20;
+  }
+  CHECK(apply(s, ws) == NP_COMMITTED && np_reader_timer_next(r, 0) == 20);
+  timer(s, NP_OP_ARM, "again", 0);
+}
+
+static enum np_outcome cursor(struct np_store *s, int partition, int64_t from, int64_t seq) {
+  struct np_writeset *ws = np_writeset_new();
+  add_cursor(ws, partition, from, seq);
+  return apply(s, ws);
+}
+
+static void cursors(struct np_store *s, struct np_reader *r) {
+  int64_t c[NP_PARTITIONS];
+  CHECK(np_reader_cursors(r, c, NULL) == 0 && c[0] == 0 && c[63] == 0);
+  CHECK(cursor(s, 63, 1, 5) == NP_CONFLICT && cursor(s, 63, 0, 5) == NP_COMMITTED && cursor(s, 63, 0, 6) == NP_CONFLICT);
+  CHECK(cursor(s, 63, 5, 9) == NP_COMMITTED && cursor(s, 64, 0, 1) == NP_FAILED && cursor(s, -1, 0, 1) == NP_FAILED);
+  struct np_writeset *ws = np_writeset_new();
+  add_cursor(ws, 0, 0, 3);
+  add_cursor(ws, 0, 3, 4);
+  CHECK(apply(s, ws) == NP_COMMITTED, "a set may go on from its own step");
+  CHECK(np_reader_cursors(r, c, NULL) == 0 && c[0] == 4 && c[63] == 9 && c[1] == 0);
+}
+
+static bool see_held(void *arg, const struct np_held *h) {
+  struct seen *s = arg;
+  s->seq = h->id, s->at = h->reading, s->version = h->generation;
+  keep(s, 0, h->instance), keep(s, 1, h->name), keep(s, 2, h->key), keep(s, 3, h->error);
+  return ++s->count != s->stop;
+}
+
+static enum np_outcome let_go(struct np_store *s, int64_t id) {
+  struct np_writeset *ws = np_writeset_new();
+  np_writeset_add(ws, NP_OP_RELEASE)->as.release.id = id;
+  return apply(s, ws);
+}
+
+static void held(struct np_store *s, struct np_reader *r) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 3; i++) {
+    struct np_op *op = np_writeset_add(ws, NP_OP_HOLD);
+    op->as.hold.instance = text(ws, i < 2 ? "rule" : "another"), op->as.hold.error = text(ws, "boom"), op->as.hold.generation = 2;
+    if (i == 1)
+      op->as.hold.name = text(ws, "silence"), op->as.hold.key = text(ws, "d1");
+    else
+      op->as.hold.reading = 77;
+  }
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  struct seen x = {0};
+  CHECK(np_reader_held(r, "rule", 0, 10, see_held, &x, NULL) == 0 && x.count == 2 && x.at == 0 && !strcmp(x.texts[1], "silence") &&
+        !strcmp(x.texts[2], "d1"));
+  int64_t second = x.seq;
+  x = (struct seen){0};
+  CHECK(np_reader_held(r, "rule", 0, 1, see_held, &x, NULL) == 0 && x.at == 77 && x.version == 2 &&
+        !strcmp(x.texts[1], "(absent)") && !strcmp(x.texts[3], "boom"));
+  CHECK(np_reader_held_count(r, "rule") == 2 && np_reader_held_count(r, NULL) == 3 && np_reader_held_count(r, "none") == 0);
+  CHECK(let_go(s, second) == NP_COMMITTED && let_go(s, second) == NP_CONFLICT && np_reader_held_count(r, "rule") == 1);
+  x = (struct seen){0};
+  CHECK(np_reader_held(r, "rule", x.seq, 10, see_held, &x, NULL) == 0 && x.count == 1);
+}
+
+static int64_t send_to(struct np_store *s, const char *destination, const char *device) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_message *m = &np_writeset_add(ws, NP_OP_SEND)->as.send;
+  *m = (struct np_message){.id = text(ws, "msg"),
+                           .destination = text(ws, destination),
+                           .device = text(ws, device),
+                           .body = text(ws, "{}"),
+                           .source = text(ws, "rule"),
+                           .reading = 5,
+                           .created = 10,
+                           .due = 20};
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  int64_t seq = m->seq;
+  np_writeset_unref(ws);
+  return seq;
+}
+
+static void sent(struct np_store *s, int64_t seq, char state) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_SENT);
+  op->as.sent.seq = seq, op->as.sent.state = state, op->as.sent.attempts = 3, op->as.sent.status = 503, op->as.sent.at = 1000,
+  op->as.sent.due = 2000;
+  op->as.sent.error = text(ws, "busy");
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static bool see_message(void *arg, const struct np_message *m) {
+  struct seen *s = arg;
+  s->seq = m->seq, s->at = m->due, s->version = m->attempts;
+  keep(s, 0, m->id), keep(s, 1, m->destination), keep(s, 2, m->device), keep(s, 3, m->body), keep(s, 4, m->source);
+  return ++s->count != s->stop;
+}
+
+static bool see_text(void *arg, struct np_text t) {
+  struct seen *s = arg;
+  if (s->count < 8) keep(s, s->count, t);
+  return ++s->count != s->stop;
+}
+
+static void outbox(struct np_store *s, struct np_reader *r) {
+  int64_t a = send_to(s, "desk", "d1"), b = send_to(s, "desk", "d1"), c = send_to(s, "desk", NULL), d = send_to(s, "other", "d9");
+  CHECK(a > 0 && b > a && c > b && d > c);
+  struct seen x = {0};
+  CHECK(np_reader_outbox_devices(r, "desk", see_text, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[0], "") &&
+        !strcmp(x.texts[1], "d1"));
+  x = (struct seen){0};
+  CHECK(np_reader_outbox_devices(r, "none", see_text, &x, NULL) == 0 && x.count == 0);
+  x = (struct seen){.stop = 1};
+  CHECK(np_reader_outbox_head(r, "desk", "d1", 10, see_message, &x, NULL) == 0 && x.seq == a && x.at == 20 && x.version == 0);
+  CHECK(!strcmp(x.texts[0], "msg") && !strcmp(x.texts[1], "desk") && !strcmp(x.texts[2], "d1") && !strcmp(x.texts[3], "{}") &&
+        !strcmp(x.texts[4], "rule"));
+  sent(s, a, 'r');
+  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.seq == a && x.at == 2000 && x.version == 3,
+        "order is kept");
+  sent(s, a, 'd');
+  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.seq == b);
+  sent(s, b, 'x');
+  CHECK(np_reader_outbox_count(r, "desk", 'p') == 1 && np_reader_outbox_count(r, "desk", 'd') == 1 &&
+        np_reader_outbox_count(r, "desk", 'x') == 1);
+  CHECK(ask("SELECT count(*) FROM delivered WHERE status = 503 AND attempts = 3 AND at = 1000 AND device = 'd1'") == 1);
+  CHECK(ask("SELECT count(*) FROM dead WHERE error = 'busy' AND attempts = 3 AND reading = 5") == 1);
+  sent(s, a, 'd'), sent(s, a, 'x'), sent(s, a, 'r');
+  CHECK(ask("SELECT count(*) FROM delivered") == 1 && ask("SELECT count(*) FROM dead") == 1, "what is delivered stays so");
+  sent(s, b, 'r');
+  x = (struct seen){0};
+  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.count == 1 && x.seq == b && x.at == 2000,
+        "a dead letter is tried again");
+  CHECK(np_reader_outbox_count(r, "desk", 'x') == 0);
+  sent(s, b, 'd'), sent(s, c, 'd'), sent(s, d, 'd');
+  CHECK(send_to(s, "desk", "d1") > d && np_reader_outbox_count(r, "desk", 'p') == 1);
+}
+
+static void see_generation(void *arg, const struct np_generation *g) {
+  struct seen *s = arg;
+  s->seq = g->number, s->at = g->at;
+  keep(s, 0, g->instance), keep(s, 1, g->file), keep(s, 2, g->hash), keep(s, 3, g->source), keep(s, 4, g->verdict),
+      keep(s, 5, g->reason);
+}
+
+static void generations(struct np_store *s, struct np_reader *r) {
+  for (int i = 1; i <= 3; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    struct np_op *op = np_writeset_add(ws, NP_OP_GENERATION);
+    op->as.generation.instance = text(ws, "bay"), op->as.generation.file = text(ws, "bay.lua"),
+    op->as.generation.hash = text(ws, "abc");
+    op->as.generation.source = text(ws, "return 1"), op->as.generation.verdict = text(ws, i == 3 ? "bad" : "good");
+    op->as.generation.reason = i == 3 ? text(ws, "syntax") : (struct np_text){0}, op->as.generation.at = i,
+    op->as.generation.number = i;
+    CHECK(apply(s, ws) == NP_COMMITTED);
+  }
+  struct seen x = {0};
+  CHECK(np_reader_generation(r, "bay", "good", see_generation, &x, NULL) == 1 && x.seq == 2 && !strcmp(x.texts[3], "return 1"));
+  CHECK(np_reader_generation(r, "bay", NULL, see_generation, &x, NULL) == 1 && x.seq == 3 && !strcmp(x.texts[5], "syntax") &&
+        !strcmp(x.texts[1], "bay.lua"));
+  CHECK(np_reader_generation(r, "nobody", NULL, see_generation, &x, NULL) == 0);
+}
+
+/* A conflict, or what cannot be written, is left out whole; the sets around it are not touched. */
+static void all_or_nothing(struct np_store *s, struct np_reader *r) {
+  struct np_writeset *sets[6];
+  for (int i = 0; i < 6; i++) {
+    char key[8];
+    snprintf(key, sizeof key, "aon%d", i);
+    sets[i] = reading("aon", i, NULL, i);
+    add_put(sets[i], key, "x", 0);
+    np_writeset_add(sets[i], NP_OP_SEND)->as.send =
+        (struct np_message){.id = text(sets[i], "m"), .destination = text(sets[i], "aon"), .body = text(sets[i], "{}")};
+  }
+  add_seen(sets[1], "nothing", 1);                              /* never was */
+  add_seen(sets[2], "aon0", 0);                                 /* an earlier set of this commit has put it */
+  add_reading(sets[3], "aon", 100, NULL, 1)->device.ptr = NULL; /* told before anything is written */
+  np_writeset_add(sets[4], NP_OP_GENERATION);                   /* told by the database, after something was written */
+  int64_t before = np_reader_last_seq(r);
+  CHECK(np_store_apply(s, sets, 6, NULL) == 0);
+  const enum np_outcome expected[] = {NP_COMMITTED, NP_CONFLICT, NP_CONFLICT, NP_FAILED, NP_FAILED, NP_COMMITTED};
+  for (int i = 0; i < 6; i++) {
+    CHECK(sets[i]->outcome == expected[i], "set %d: %d %s", i, sets[i]->outcome, sets[i]->error);
+    CHECK((sets[i]->first->as.reading.seq > before) == (expected[i] == NP_COMMITTED) &&
+          sets[i]->fresh == (expected[i] == NP_COMMITTED));
+    CHECK((sets[i]->error[0] != 0) == (expected[i] == NP_FAILED));
+    np_writeset_unref(sets[i]);
+  }
+  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'aon'") == 2 &&
+        ask("SELECT count(*) FROM kv WHERE key LIKE 'aon%'") == 2);
+  CHECK(np_reader_outbox_count(r, "aon", 'p') == 2);
+  CHECK(version_of(r, "aon5", "x", NOW) > version_of(r, "aon0", "x", NOW));
+}
+
+/* A name that only a set that came to nothing had is not remembered as stored. */
+static void forgets_what_was_undone(struct np_store *s) {
+  struct np_writeset *ws = reading("undone", 1, NULL, 1);
+  np_writeset_add(ws, NP_OP_GENERATION);
+  CHECK(apply(s, ws) == NP_FAILED);
+  store_reading(s, "another", 1, NULL);
+  store_reading(s, "undone", 2, NULL);
+  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'undone' AND metric = 'level'") == 1);
+  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'another' AND metric = 'level'") == 1);
+}
+
+static void bad_texts(struct np_store *s) {
+  struct np_writeset *ws = reading("x", 1, NULL, 1);
+  ws->first->as.reading.device = np_writeset_text(ws, "a\0b", 3);
+  CHECK(apply(s, ws) == NP_FAILED);
+  ws = reading("x", 1, NULL, 0.0 / 0.0);
+  CHECK(apply(s, ws) == NP_FAILED, "what is not a number is no value");
+  ws = np_writeset_new();
+  np_writeset_add(ws, NP_OP_SEND);
+  CHECK(apply(s, ws) == NP_FAILED);
+  ws = np_writeset_new();
+  np_writeset_add(ws, NP_OP_DEVICE);
+  CHECK(apply(s, ws) == NP_FAILED);
+  ws = np_writeset_new();
+  np_writeset_add(ws, NP_OP_EVENT);
+  CHECK(apply(s, ws) == NP_FAILED);
+  CHECK(apply(s, np_writeset_new()) == NP_COMMITTED, "an empty set is fine");
+}
+
+static void prunes(struct np_store *s, struct np_reader *r) {
+  for (int i = 0; i < 3; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    for (int j = 0; j < 500; j++) {
+      struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
+      op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
+      op->as.request.received = 5000 + i;
+    }
+    CHECK(apply(s, ws) == NP_COMMITTED);
+  }
+  CHECK(np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 0);
+  CHECK(put(s, "gone", "x", NOW - 5, -1) == NP_COMMITTED && np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 1);
+  CHECK(version_of(r, "gone", NULL, NOW - 10) == 0);
+  int64_t all = ask("SELECT count(*) FROM inbox"), gone = 0;
+  for (int n; (n = np_store_prune(s, 5002, INT64_MIN, 0, NULL)) > 0; gone += n) CHECK(n <= 500);
+  CHECK(gone == all - 500 && ask("SELECT count(*) FROM inbox") == 500 && ask("SELECT min(received) FROM inbox") == 5002);
+  int64_t newest = ask("SELECT max(id) FROM inbox");
+  while (np_store_prune(s, INT64_MAX, INT64_MIN, 0, NULL) > 0) {}
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
+  op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
+  CHECK(apply(s, ws) == NP_COMMITTED && ask("SELECT max(id) FROM inbox") == newest + 1, "a number is not given twice");
+  int64_t delivered = ask("SELECT count(*) FROM delivered");
+  CHECK(delivered > 1 && np_store_prune(s, INT64_MIN, 1000, 0, NULL) == 0 &&
+        np_store_prune(s, INT64_MIN, 1001, 0, NULL) == delivered);
+}
+
+static void another_writes(struct np_store *s) {
+  ask("DELETE FROM device_rows WHERE name = 'dev'");
+  store_reading(s, "dev", 1, "after");
+  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'dev' AND key = 'after'") == 1, "what a person removed is made anew");
+}
+
+static void opens_again(void) {
+  struct np_store *s = open_store();
+  struct np_reader *r = open_reader();
+  int64_t newest = np_reader_last_seq(r), messages = send_to(s, "re", "d");
+  CHECK(newest > 0 && store_reading(s, "g1", 5, "k1") == 0, "still a duplicate");
+  CHECK(store_reading(s, "reopened", 5, NULL) == newest + 1);
+  np_store_close(s);
+  s = open_store();
+  CHECK(np_reader_last_seq(r) == newest + 1 && send_to(s, "re", "d") == messages + 1);
+  ask("DELETE FROM reading_rows WHERE seq = (SELECT max(seq) FROM reading_rows)");
+  CHECK(store_reading(s, "reopened", 6, NULL) == newest + 2, "a number is not given twice");
+  np_reader_close(r);
+  np_store_close(s);
+  struct stat st;
+  char wal[80];
+  snprintf(wal, sizeof wal, "%s-wal", test_path);
+  CHECK(stat(wal, &st) < 0 || st.st_size == 0, "closed cleanly");
+  CHECK(stat(test_path, &st) == 0 && (st.st_mode & 0777) == 0600);
+}
+
+static void refuses(const char *sql, const char *because) {
+  struct np_error err = {""};
+  ask(sql);
+  CHECK(!np_store_open(test_path, &err) && strstr(err.text, because), "%s", err.text);
+  CHECK(!np_reader_open(test_path, &err), "neither does a reader");
+}
+
+static void refusals(void) {
+  struct np_error err = {""};
+  struct np_store *s = open_store();
+  CHECK(!np_store_open(test_path, &err) && strstr(err.text, "in use"), "%s", err.text);
+  np_store_close(s);
+  refuses("PRAGMA user_version = 99", "newer neap");
+  refuses("PRAGMA application_id = 7", "another program");
+  test_clear();
+  FILE *f = fopen(test_path, "w");
+  for (int i = 0; i < 1000; i++) fputs("this is a letter\n", f);
+  fclose(f);
+  CHECK(!np_store_open(test_path, &err) && strstr(err.text, "not a neap store"), "%s", err.text);
+  test_clear();
+  CHECK(!np_reader_open(test_path, &err) && strstr(err.text, "No such file"), "%s", err.text);
+  CHECK(access(test_path, F_OK) != 0);
+  CHECK(!np_store_open("/nonexistent/dir/s.db", &err) && strstr(err.text, "/nonexistent/dir"), "%s", err.text);
+  f = fopen(test_path, "w");
+  fclose(f);
+  np_store_close(open_store()); /* an empty file is a new one */
+  test_clear();
+}
+
+static struct np_writeset *large(int i) {
+  char device[20];
+  snprintf(device, sizeof device, "large%d", i);
+  struct np_writeset *ws = reading(device, i, NULL, i);
+  char *body = malloc(200001);
+  memset(body, 'x', 200000);
+  body[200000] = 0;
+  add_put(ws, device, body, 0);
+  free(body);
+  return ws;
+}
+
+/* Writes until the disk is full, and checks that nothing of what failed is there, and that it goes on by itself. */
+static void fill(const char *expect, void (*make_room)(void)) {
+  struct np_store *s = open_store();
+  struct np_reader *r = open_reader();
+  struct np_error err = {""};
+  int good = 0, bad = 0;
+  for (int i = 0; i < 60 && bad < 3; i++) {
+    struct np_writeset *sets[2] = {large(2 * i), large(2 * i + 1)};
+    int rc = np_store_apply(s, sets, 2, &err);
+    for (int j = 0; j < 2; j++) {
+      CHECK(sets[j]->outcome == (rc == 0 ? NP_COMMITTED : NP_FAILED) && (sets[j]->first->as.reading.seq != 0) == (rc == 0));
+      if (rc) CHECK(strstr(sets[j]->error, expect), "%s", sets[j]->error);
+      np_writeset_unref(sets[j]);
+    }
+    if (rc == 0)
+      good++;
+    else
+      bad++;
+    CHECK(np_reader_last_seq(r) == 2 * good, "what failed is not seen");
+  }
+  CHECK(good > 0 && bad == 3, "%d committed, %d failed", good, bad);
+  make_room();
+  CHECK(store_reading(s, "afterwards", 1, NULL) == 2 * good + 1, "it goes on by itself");
+  CHECK(np_reader_last_seq(r) == 2 * good + 1);
+  np_reader_close(r);
+  np_store_close(s);
+  np_store_close(open_store());
+  CHECK(ask("SELECT count(*) FROM readings") == 2 * good + 1 && ask("SELECT count(*) FROM kv") == 2 * good);
+  CHECK(ask("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'") == 1);
+}
+
+static void lift_limit(void) { setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}); }
+
+static void file_limit(void) {
+  struct rlimit was;
+  getrlimit(RLIMIT_FSIZE, &was);
+  signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &(struct rlimit){3 << 20, was.rlim_max});
+  fill("disk I/O error", lift_limit);
+  test_clear();
+}
+
+static void remove_ballast(void) {
+  char path[80];
+  snprintf(path, sizeof path, "%s/ballast", test_dir);
+  CHECK(unlink(path) == 0);
+}
+
+/* A real full disk, in a mount namespace of a child's own; where that is not permitted, the limit above has to do. */
+static void full_disk(void) {
+  pid_t child = fork();
+  if (child == 0) {
+    check_passed = check_failed = 0;
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", test_dir, "tmpfs", 0, "size=6m") < 0)
+      _exit(0);
+    char path[80];
+    snprintf(path, sizeof path, "%s/ballast", test_dir);
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < 1000; i++) fprintf(f, "%2047d\n", i);
+    fclose(f);
+    fill("store: no space left on device", remove_ballast);
+    _exit(check_failed != 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+}
+
+static unsigned random_state = 20240229;
+static int draw(int n) {
+  random_state = random_state * 1664525u + 1013904223u;
+  return (int)((random_state >> 8) % (unsigned)n);
+}
+
+enum { KEYS = 12 };
+struct model {
+  int64_t version[KEYS], value[KEYS], cursor[3];
+};
+
+static void model_key(char *key, int i) { snprintf(key, 8, "m%d", i); }
+
+/* A set of a few operations, right or wrong about what they saw; the model says what has to come of it. */
+static struct np_writeset *draw_set(struct model *m, int64_t stale[KEYS], bool *conflict, int64_t *number) {
+  struct np_writeset *ws = np_writeset_new();
+  struct model next = *m;
+  int puts[KEYS] = {0};
+  *conflict = false;
+  for (int n = 1 + draw(4), i = 0; i < n; i++) {
+    int k = draw(KEYS), what = draw(8), p = draw(3);
+    char key[8], value[24];
+    model_key(key, k);
+    snprintf(value, sizeof value, "%lld", (long long)++*number);
+    if (what < 3) {
+      int64_t version = draw(6) ? m->version[k] : stale[k];
+      add_seen(ws, key, version);
+      if (version != m->version[k]) *conflict = true;
+    } else if (what < 6) {
+      add_put(ws, key, value, 0);
+      next.value[k] = *number, puts[k] = 1;
+    } else if (what == 6) {
+      add_put(ws, key, NULL, 0);
+      next.value[k] = 0, puts[k] = -1;
+    } else {
+      int64_t from = draw(8) ? next.cursor[p] : next.cursor[p] + 1;
+      add_cursor(ws, p, from, from + 1);
+      if (from != next.cursor[p]) *conflict = true;
+      next.cursor[p] = from + 1;
+    }
+  }
+  if (*conflict) return ws;
+  for (int k = 0; k < KEYS; k++) {
+    if (puts[k]) stale[k] = m->version[k];
+    next.version[k] = puts[k] == 0 ? m->version[k] : puts[k] < 0 ? 0 : -1; /* -1: a new one, asked for when it is known */
+  }
+  *m = next;
+  return ws;
+}
+
+static void learn_versions(struct model *m, struct np_reader *r, int64_t *newest) {
+  int64_t most = *newest;
+  for (int k = 0; k < KEYS; k++) {
+    char key[8], value[24];
+    model_key(key, k);
+    snprintf(value, sizeof value, "%lld", (long long)m->value[k]);
+    if (m->version[k] >= 0 && draw(16)) continue; /* what should not have changed is looked at now and then */
+    int64_t version = version_of(r, key, m->version[k] ? value : NULL, NOW);
+    if (m->version[k] < 0)
+      CHECK(version > *newest, "versions only rise");
+    else
+      CHECK(version == m->version[k]);
+    m->version[k] = version;
+    if (version > most) most = version;
+  }
+  *newest = most;
+}
+
+static void against_a_model(void) {
+  struct np_store *s = open_store();
+  struct np_reader *r = open_reader();
+  struct model m = {0};
+  int64_t stale[KEYS] = {0}, number = 0, newest = 0, cursors_now[NP_PARTITIONS];
+  int conflicts = 0;
+  for (int i = 0; i < 10000; i++) {
+    bool conflict;
+    struct np_writeset *ws = draw_set(&m, stale, &conflict, &number);
+    enum np_outcome outcome = apply(s, ws);
+    if (outcome != (conflict ? NP_CONFLICT : NP_COMMITTED)) CHECK(0, "step %d: outcome %d", i, outcome);
+    conflicts += conflict;
+    if (!conflict) learn_versions(&m, r, &newest);
+  }
+  CHECK(conflicts > 500 && conflicts < 5000, "%d conflicts", conflicts);
+  CHECK(np_reader_cursors(r, cursors_now, NULL) == 0);
+  for (int p = 0; p < 3; p++) CHECK(cursors_now[p] == m.cursor[p]);
+  np_reader_close(r);
+  np_store_close(s);
+}
+
+int main(void) {
+  test_begin();
+  refusals();
+  struct np_store *s = open_store();
+  struct np_reader *r = open_reader();
+  CHECK(np_reader_last_seq(r) == 0);
+  identity(s);
+  reading_fields(s, r);
+  history(s, r);
+  requests(s);
+  devices(s, r);
+  unchanged_news(s);
+  events(s);
+  key_values(s, r);
+  key_ranges(s, r);
+  timers(s, r);
+  cursors(s, r);
+  held(s, r);
+  outbox(s, r);
+  generations(s, r);
+  all_or_nothing(s, r);
+  forgets_what_was_undone(s);
+  bad_texts(s);
+  prunes(s, r);
+  another_writes(s);
+  np_reader_close(r);
+  np_store_close(s);
+  opens_again();
+  test_clear();
+  against_a_model();
+  test_clear();
+  file_limit();
+  full_disk();
+  return test_end();
+}
