@@ -13,7 +13,7 @@
 /* The algorithm in the options at idx: true is RS256. Raises where it is absent or another. */
 static bool check_algorithm(lua_State *L, int idx) {
   const char *name = np_crypto_option(L, idx, "algorithm", NULL);
-  if (!name) luaL_argerror(L, idx, "option \"algorithm\" is missing: \"HS256\" or \"RS256\"");
+  if (!name) return luaL_argerror(L, idx, "option \"algorithm\" is missing: \"HS256\" or \"RS256\"");
   bool rsa = strcmp(name, "RS256") == 0;
   if (!rsa && strcmp(name, "HS256") != 0)
     luaL_argerror(L, idx, lua_pushfstring(L, "unknown algorithm \"%s\": HS256 or RS256", name));
