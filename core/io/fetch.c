@@ -249,7 +249,7 @@ static bool has_time(struct np_fetch_call *call) {
 /* Only those that were there at first, so that a program which answers failures by trying again does not hold the loop. */
 static void deliver(struct np_fetch *f) {
   f->delivering = true;
-  for (size_t n = f->finished.count; n && f->finished.head && !f->dead; n--) {
+  for (size_t n = f->finished.count; n && f->finished.head; n--) {
     struct np_fetch_call *call = f->finished.head;
     unlink_call(call);
     if (!call->code && np_fetch_call_redirect(call) && has_time(call)) {
