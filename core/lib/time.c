@@ -124,8 +124,8 @@ static int time_format(lua_State *L) {
   const struct np_zone *z = check_zone(L, 2);
   const char *pattern = check_pattern(L, 3, false, &len);
   struct np_buf out = {bytes, 0,
-                       sizeof bytes}; /* never grows: one letter writes at most six bytes, and only once per five of the rest */
-  np_time_write(&out, ms, pattern, len, z);
+                       sizeof bytes}; /* never grows: of a pattern "X-X-..." two letters become six bytes, the most there is */
+  if (np_time_write(&out, ms, pattern, len, z) < 0) return out_of_range(L);
   lua_pushlstring(L, bytes, out.len);
   return 1;
 }

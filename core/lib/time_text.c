@@ -229,6 +229,7 @@ int np_time_write(struct np_buf *out, int64_t ms, const char *p, size_t len, con
     len = strlen(p);
   }
   struct np_time_fields f = np_time_split(ms, z, has_offset(p, len));
+  if (f.year < 0 || f.year > 9999) return -1;
   const int fields[] = {f.year, f.month, f.day, f.hour, f.minute, f.second, f.ms};
   const char *end = p + len;
   bool quoted = false;
