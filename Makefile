@@ -9,9 +9,10 @@ PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl openssl sqlit
 CFLAGS ?= -O2 -g
 ASAN_UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1
 SANFLAGS := $(if $(SAN),$(ASAN_UBSAN)) $(if $(TSAN),-fsanitize=thread -O1)
+CFLAGS_PKG := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror=implicit-function-declaration -D_GNU_SOURCE \
-             -DNP_VERSION='"$(VERSION)"' -DNP_PLUGINS='"$(PREFIX)/share/neap/plugins"' -Icore $(CFLAGS) $(SANFLAGS) -pthread $(shell pkg-config --cflags $(PKGS))
-LIBS = $(shell pkg-config --libs $(PKGS)) -pthread -lm -ldl
+             -DNP_VERSION='"$(VERSION)"' -DNP_PLUGINS='"$(PREFIX)/share/neap/plugins"' -Icore $(CFLAGS) $(SANFLAGS) -pthread $(CFLAGS_PKG)
+LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm -ldl
 
 SRC   := $(wildcard core/*/*.c)
 LUA   := $(wildcard core/*/*.lua)
@@ -28,22 +29,26 @@ DEPS_BENCH := nginx libnginx-mod-http-lua lua-cjson nodejs npm linux-perf
 all: $B/neap
 
 $B/neap: $B/core/main.o $B/libneap.a
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
+	@echo ld $@
+	@$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
 $B/libneap.a: $(OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $B/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo cc $<
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 $B/%.lua.o: %.lua
 	@mkdir -p $(@D)
-	ld -r -b binary -z noexecstack -o $@ $<
+	@ld -r -b binary -z noexecstack -o $@ $<
 $B/test/%: spec/core/%.c $B/libneap.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Ispec/core -MMD -MP -o $@ $< $B/libneap.a $(LIBS)
+	@echo cc $<
+	@$(CC) $(ALL_CFLAGS) -Ispec/core -MMD -MP -o $@ $< $B/libneap.a $(LIBS)
 $B/tools/%: spec/tools/%.c $B/libneap.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -rdynamic -o $@ $< $B/libneap.a $(LIBS)
+	@echo cc $<
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -rdynamic -o $@ $< $B/libneap.a $(LIBS)
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
 deps: deps-run deps-test

@@ -1,6 +1,7 @@
 /* Builds an instance: a fresh state under a budget, the sandbox, the prelude, the chunk; then what it declared is read (declare.c). */
 #include "host/plugin.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,0 +1,21 @@
+-- Low glucose goes to a destination, at most once in a while for one device; so does silence.
+local plugin = ...
+
+local config = plugin:config {
+  to = { "destination", about = "who is told" },
+  limit = { "number", default = 3.9, unit = "mmol/L", min = 1, max = 10, about = "below this it is low" },
+  again = { "duration", default = "15m", about = "for one device, at most one message in this time" },
+  silence = { "duration", optional = true, about = "also tell when a device has sent nothing for so long" },
+}
+
+plugin:on({ metric = "glucose", unit = "mmol/L", below = config.limit, quality = "valid" }, function(r)
+  if plugin:throttle(r.device, config.again) then return end
+  plugin:send(config.to, { title = "Low glucose", device = r.device, value = r.value, unit = r.unit, limit = config.limit, at = r.at, reading = r.id })
+end)
+
+if config.silence then
+  plugin:on({ metric = "glucose" }, function(r) plugin:arm("silence", r.device, config.silence) end)
+  plugin:timer("silence", function(device)
+    plugin:send(config.to, { title = "No data", device = device })
+  end)
+end
