@@ -1,0 +1,79 @@
+/* Walks Lua patterns as lstrlib.c's do_match does. */
+#include "host/schema_pattern.h"
+
+#include <string.h>
+
+enum { MAX_CAPTURES = 32 }; /* LUA_MAXCAPTURES */
+
+/* Past the set that starts at p, its '['; NULL where it has no end. */
+static const char *set_end(const char *p) {
+  if (*++p == '^') p++;
+  do { /* a ] that comes first stands for itself */
+    if (*p == 0) return NULL;
+    if (*p++ == '%' && *p++ == 0) return NULL;
+  } while (*p != ']');
+  return p + 1;
+}
+
+struct captures {
+  bool closed[MAX_CAPTURES];
+  int count;
+};
+
+static const char *capture(struct captures *c, char paren) {
+  if (paren == '(') {
+    if (c->count == MAX_CAPTURES) return "has too many captures";
+    c->closed[c->count++] = false;
+    return NULL;
+  }
+  for (int i = c->count; i-- > 0;) {
+    if (c->closed[i]) continue;
+    c->closed[i] = true;
+    return NULL;
+  }
+  return "has a ) without its (";
+}
+
+/* Past the escape at p, its '%'. NULL and *wrong where it is none. */
+static const char *escape_end(const char *p, const struct captures *c, const char **wrong) {
+  p++;
+  if (*p == 0) {
+    *wrong = "ends with %";
+  } else if (*p == 'b') {
+    if (p[1] && p[2]) return p + 3;
+    *wrong = "lacks the two characters of %b";
+  } else if (*p == 'f') {
+    if (p[1] == '[' && (p = set_end(p + 1))) return p;
+    *wrong = "lacks the set of %f";
+  } else if (*p >= '0' && *p <= '9') {
+    int i = *p - '1';
+    if (i >= 0 && i < c->count && c->closed[i]) return p + 1;
+    *wrong = "refers to a capture that it does not have";
+  } else {
+    return p + 1;
+  }
+  return NULL;
+}
+
+const char *np_pattern_check(const char *p, bool *anchored) {
+  struct captures captures = {.count = 0};
+  const char *wrong = NULL;
+  *anchored = false;
+  if (*p == '^') p++;
+  while (*p) {
+    if (*p == '(' || *p == ')') {
+      wrong = capture(&captures, *p++);
+    } else if (*p == '[') {
+      if (!(p = set_end(p))) return "has a [ without its ]";
+    } else if (*p == '%') {
+      p = escape_end(p, &captures, &wrong);
+    } else {
+      *anchored = *p == '$' && p[1] == 0;
+      p++;
+    }
+    if (wrong) return wrong;
+  }
+  for (int i = 0; i < captures.count; i++)
+    if (!captures.closed[i]) return "has a ( without its )";
+  return NULL;
+}
