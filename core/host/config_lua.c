@@ -295,7 +295,7 @@ bool np_table_table(const struct np_table *t, const char *key, struct np_table *
   if (!push(t, key)) return false;
   if (!lua_istable(t->L, -1)) raise_type(t, key, "a table");
   *inner = (struct np_table){.L = t->L, .at = lua_gettop(t->L)};
-  snprintf(inner->name, sizeof inner->name, "%s%s%s", t->name, *t->name ? "." : "", key);
+  snprintf(inner->name, sizeof inner->name, "%.90s%s%.90s", t->name, *t->name ? "." : "", key);
   return true;
 }
 
