@@ -81,14 +81,16 @@ struct np_json_state *np_json_state_push(lua_State *L) {
 
 /* Raises out of memory unless Lua can have n more bytes. The allocator itself is asked, as nothing else knows the instance's limit. */
 static void assure(lua_State *L, size_t n) {
-  void *ud, *p;
+  void *ud;
   lua_Alloc alloc = lua_getallocf(L, &ud);
-  if (!(p = alloc(ud, NULL, 0, n))) {
-    lua_gc(L, LUA_GCCOLLECT, 0);
-    p = alloc(ud, NULL, 0, n);
+  void *p = alloc(ud, NULL, 0, n);
+  if (p) {
+    alloc(ud, p, n, 0);
+    return;
   }
-  if (!p) luaL_error(L, "not enough memory");
-  alloc(ud, p, n, 0);
+  lua_newuserdatauv(L, n, 0); /* collects all garbage, and raises where that is not enough */
+  lua_pop(L, 1);
+  lua_gc(L, LUA_GCCOLLECT, 0);
 }
 
 /* Pushes what a tagged string stands for. */
