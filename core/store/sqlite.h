@@ -98,6 +98,7 @@ struct np_store {
   int lock; /* descriptor of PATH.lock, locked while open */
   struct np_counters count, saved;
   int64_t data_version; /* changes when somebody else has written; -1: what is remembered is not to be trusted */
+  int tried;            /* pages in the WAL when it was last moved into the file */
   int64_t mono;         /* us, when this transaction began */
   /* What is remembered of the file, so that it need not be looked up. */
   struct np_map names;   /* name -> its id */

@@ -1,4 +1,8 @@
-/* Transactions of the SQLite engine: many sets in one commit, a set whole or not at all. */
+/* Transactions of the SQLite engine: many sets in one commit, a set whole or not at all.
+ *
+ * A commit that fails is undone, and its pages in the WAL are written over by the next one. Only where the disk refused nothing but
+ * the fsync, and the process then dies before another commit, can such a set come back at the next start: whole, and what is told as
+ * failed is tried again, which a reading's identity, a version or a cursor then recognises. */
 #include <stdio.h>
 #include <string.h>
 

@@ -35,8 +35,8 @@ static const char first_schema[] =
     " CASE r.traits >> 2 & 7 WHEN 1 THEN 'flat' WHEN 2 THEN 'rising_slowly' WHEN 3 THEN 'falling_slowly'"
     " WHEN 4 THEN 'rising_fast' WHEN 5 THEN 'falling_fast' END AS trend,"
     " CASE r.traits & 3 WHEN 0 THEN 'valid' WHEN 1 THEN 'warmup' ELSE 'invalid' END AS quality, r.extra, r.request"
-    " FROM reading_rows r LEFT JOIN series s ON s.id = r.series LEFT JOIN device_rows d ON d.id = s.device"
-    " LEFT JOIN names v ON v.id = d.vendor LEFT JOIN names m ON m.id = s.metric LEFT JOIN names u ON u.id = r.unit"
+    " FROM reading_rows r JOIN series s ON s.id = r.series JOIN device_rows d ON d.id = s.device"
+    " JOIN names v ON v.id = d.vendor JOIN names m ON m.id = s.metric LEFT JOIN names u ON u.id = r.unit"
     " LEFT JOIN names c ON c.id = r.connection;"
     /* When a device was last heard of is not written with every reading: its newest readings say. */
     "CREATE VIEW devices AS SELECT d.id, v.name AS vendor, d.connection, d.name AS device, d.serial, d.model, d.label AS name,"
@@ -50,8 +50,8 @@ static const char first_schema[] =
     "CREATE TABLE event_rows(id INTEGER PRIMARY KEY, device INTEGER NOT NULL, type INTEGER NOT NULL, at INTEGER NOT NULL,"
     " key TEXT NOT NULL, received INTEGER NOT NULL, connection INTEGER, data, UNIQUE(device, type, at, key));"
     "CREATE VIEW events AS SELECT e.id, v.name AS vendor, c.name AS connection, d.name AS device, t.name AS type, e.key, e.at,"
-    " e.received, e.data FROM event_rows e LEFT JOIN device_rows d ON d.id = e.device LEFT JOIN names v ON v.id = d.vendor"
-    " LEFT JOIN names t ON t.id = e.type LEFT JOIN names c ON c.id = e.connection;"
+    " e.received, e.data FROM event_rows e JOIN device_rows d ON d.id = e.device JOIN names v ON v.id = d.vendor"
+    " JOIN names t ON t.id = e.type LEFT JOIN names c ON c.id = e.connection;"
 
     "CREATE TABLE kv(space TEXT NOT NULL, key TEXT NOT NULL, value NOT NULL, version INTEGER NOT NULL, expires INTEGER NOT NULL,"
     " PRIMARY KEY(space, key)) WITHOUT ROWID;"
@@ -158,11 +158,13 @@ static int create(const char *path, struct np_error *err) {
   return 0;
 }
 
-/* After a commit that left so many pages in the WAL: moved into the file where readers let it. One that readers kept from
- * starting over, and has grown long, is worth a short wait for them. */
+/* After a commit that left so many pages in the WAL: moves them into the file as far as readers let it, now and again where they
+ * do not. A WAL that readers have kept from starting over for long is worth a short wait for them. */
 static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
-  (void)arg;
-  if (pages < 4000) return SQLITE_OK;
+  struct np_store *s = arg;
+  if (pages < s->tried) s->tried = 0;
+  if (pages < 4000 || pages < s->tried + 100) return SQLITE_OK;
+  s->tried = pages;
   sqlite3_busy_timeout(db, 20);
   sqlite3_wal_checkpoint_v2(db, name, pages < 20000 ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART, NULL, NULL);
   sqlite3_busy_timeout(db, 5000);
@@ -176,7 +178,7 @@ struct np_store *np_store_open(const char *path, struct np_error *err) {
   if (s->lock < 0 || create(path, err) < 0) goto fail;
   if (np_sql_open(&s->sql, path, true, 16384, np_write_texts, W_COUNT, err) < 0) goto fail;
   if (np_schema_ready(&s->sql, path, true, err) < 0) goto fail;
-  sqlite3_wal_hook(s->sql.db, checkpoint, NULL);
+  sqlite3_wal_hook(s->sql.db, checkpoint, s);
   return s;
 fail:
   np_sql_close(&s->sql);

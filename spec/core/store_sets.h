@@ -124,4 +124,88 @@ UNUSED static int64_t ask(const char *sql) {
   return n;
 }
 
+enum { NOW = 1700000000 };
+
+struct seen { /* what a reader's callback saw */
+  int count, stop;
+  int64_t seq, at, version;
+  struct np_reading last;
+  char texts[8][80];
+};
+
+UNUSED static void keep(struct seen *s, int i, struct np_text t) {
+  snprintf(s->texts[i], sizeof s->texts[i], "%s", t.ptr ? t.ptr : "(absent)");
+}
+
+UNUSED static bool see_reading(void *arg, const struct np_reading *r) {
+  struct seen *s = arg;
+  s->last = *r;
+  s->seq = r->seq;
+  s->at = r->at;
+  keep(s, 0, r->vendor), keep(s, 1, r->connection), keep(s, 2, r->device), keep(s, 3, r->metric), keep(s, 4, r->unit);
+  keep(s, 5, r->key), keep(s, 6, r->extra), keep(s, 7, r->value.type == NP_STRING ? r->value.s : (struct np_text){0});
+  return ++s->count != s->stop;
+}
+
+UNUSED static struct np_writeset *reading(const char *device, int64_t at, const char *key, double value) {
+  struct np_writeset *ws = np_writeset_new();
+  add_reading(ws, device, at, key, value);
+  return ws;
+}
+
+/* Applies and gives the reading's seq: 0 for a duplicate. */
+UNUSED static int64_t store_reading(struct np_store *s, const char *device, int64_t at, const char *key) {
+  struct np_writeset *ws = reading(device, at, key, 1.5);
+  struct np_error err;
+  CHECK(np_store_apply(s, &ws, 1, &err) == 0 && ws->outcome == NP_COMMITTED);
+  int64_t seq = ws->first->as.reading.seq;
+  CHECK(ws->fresh == (seq != 0));
+  np_writeset_unref(ws);
+  return seq;
+}
+
+UNUSED static int64_t version_of(struct np_reader *r, const char *key, const char *expect, int64_t now) {
+  struct np_buf b = {0};
+  int64_t version = -1;
+  int found = np_reader_get(r, "space", key, strlen(key), now, &b, &version, NULL);
+  CHECK(found == (expect != NULL), "%s", key);
+  if (expect) CHECK(!strcmp(np_buf_text(&b), expect), "%s", np_buf_text(&b));
+  np_buf_free(&b);
+  return version;
+}
+
+UNUSED static enum np_outcome put(struct np_store *s, const char *key, const char *value, int64_t expires, int64_t seen) {
+  struct np_writeset *ws = np_writeset_new();
+  if (seen >= 0) add_seen(ws, key, seen);
+  add_put(ws, key, value, expires);
+  return apply(s, ws);
+}
+
+UNUSED static int64_t send_to(struct np_store *s, const char *destination, const char *device) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_message *m = &np_writeset_add(ws, NP_OP_SEND)->as.send;
+  *m = (struct np_message){.id = text(ws, "msg"),
+                           .destination = text(ws, destination),
+                           .device = text(ws, device),
+                           .body = text(ws, "{}"),
+                           .source = text(ws, "rule"),
+                           .reading = 5,
+                           .created = 10,
+                           .due = 20};
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  int64_t seq = m->seq;
+  np_writeset_unref(ws);
+  return seq;
+}
+
+UNUSED static void sent(struct np_store *s, int64_t seq, char state) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_SENT);
+  op->as.sent.seq = seq, op->as.sent.state = state, op->as.sent.attempts = 3, op->as.sent.status = 503, op->as.sent.at = 1000,
+  op->as.sent.due = 2000;
+  op->as.sent.error = text(ws, "busy");
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
 #endif

@@ -1,52 +1,7 @@
-/* The store: every operation, every conflict, what identifies a reading, refusals, a full disk, and a model of the key-value part. */
-#include <sched.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
+/* The store: every operation and what readers say of it, what identifies a reading, what conflicts. */
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "store_sets.h"
-
-enum { NOW = 1700000000 };
-
-struct seen { /* what a reader's callback saw */
-  int count, stop;
-  int64_t seq, at, version;
-  struct np_reading last;
-  char texts[8][80];
-};
-
-static void keep(struct seen *s, int i, struct np_text t) {
-  snprintf(s->texts[i], sizeof s->texts[i], "%s", t.ptr ? t.ptr : "(absent)");
-}
-
-static bool see_reading(void *arg, const struct np_reading *r) {
-  struct seen *s = arg;
-  s->last = *r;
-  s->seq = r->seq;
-  s->at = r->at;
-  keep(s, 0, r->vendor), keep(s, 1, r->connection), keep(s, 2, r->device), keep(s, 3, r->metric), keep(s, 4, r->unit);
-  keep(s, 5, r->key), keep(s, 6, r->extra), keep(s, 7, r->value.type == NP_STRING ? r->value.s : (struct np_text){0});
-  return ++s->count != s->stop;
-}
-
-static struct np_writeset *reading(const char *device, int64_t at, const char *key, double value) {
-  struct np_writeset *ws = np_writeset_new();
-  add_reading(ws, device, at, key, value);
-  return ws;
-}
-
-/* Applies and gives the reading's seq: 0 for a duplicate. */
-static int64_t store_reading(struct np_store *s, const char *device, int64_t at, const char *key) {
-  struct np_writeset *ws = reading(device, at, key, 1.5);
-  struct np_error err;
-  CHECK(np_store_apply(s, &ws, 1, &err) == 0 && ws->outcome == NP_COMMITTED);
-  int64_t seq = ws->first->as.reading.seq;
-  CHECK(ws->fresh == (seq != 0));
-  np_writeset_unref(ws);
-  return seq;
-}
 
 static void identity(struct np_store *s) {
   CHECK(store_reading(s, "g1", 100, "k1") == 1);
@@ -218,23 +173,6 @@ static void events(struct np_store *s) {
   CHECK(ask("SELECT data = '[1]' FROM events WHERE device = 'eventful' AND key = ''") == 1, "the first counts");
 }
 
-static int64_t version_of(struct np_reader *r, const char *key, const char *expect, int64_t now) {
-  struct np_buf b = {0};
-  int64_t version = -1;
-  int found = np_reader_get(r, "space", key, strlen(key), now, &b, &version, NULL);
-  CHECK(found == (expect != NULL), "%s", key);
-  if (expect) CHECK(!strcmp(np_buf_text(&b), expect), "%s", np_buf_text(&b));
-  np_buf_free(&b);
-  return version;
-}
-
-static enum np_outcome put(struct np_store *s, const char *key, const char *value, int64_t expires, int64_t seen) {
-  struct np_writeset *ws = np_writeset_new();
-  if (seen >= 0) add_seen(ws, key, seen);
-  add_put(ws, key, value, expires);
-  return apply(s, ws);
-}
-
 static void key_values(struct np_store *s, struct np_reader *r) {
   CHECK(version_of(r, "a", NULL, NOW) == 0);
   CHECK(put(s, "a", "one", 0, 0) == NP_COMMITTED);
@@ -365,33 +303,6 @@ static void held(struct np_store *s, struct np_reader *r) {
   CHECK(np_reader_held(r, "rule", x.seq, 10, see_held, &x, NULL) == 0 && x.count == 1);
 }
 
-static int64_t send_to(struct np_store *s, const char *destination, const char *device) {
-  struct np_writeset *ws = np_writeset_new();
-  struct np_message *m = &np_writeset_add(ws, NP_OP_SEND)->as.send;
-  *m = (struct np_message){.id = text(ws, "msg"),
-                           .destination = text(ws, destination),
-                           .device = text(ws, device),
-                           .body = text(ws, "{}"),
-                           .source = text(ws, "rule"),
-                           .reading = 5,
-                           .created = 10,
-                           .due = 20};
-  np_writeset_ref(ws);
-  CHECK(apply(s, ws) == NP_COMMITTED);
-  int64_t seq = m->seq;
-  np_writeset_unref(ws);
-  return seq;
-}
-
-static void sent(struct np_store *s, int64_t seq, char state) {
-  struct np_writeset *ws = np_writeset_new();
-  struct np_op *op = np_writeset_add(ws, NP_OP_SENT);
-  op->as.sent.seq = seq, op->as.sent.state = state, op->as.sent.attempts = 3, op->as.sent.status = 503, op->as.sent.at = 1000,
-  op->as.sent.due = 2000;
-  op->as.sent.error = text(ws, "busy");
-  CHECK(apply(s, ws) == NP_COMMITTED);
-}
-
 static bool see_message(void *arg, const struct np_message *m) {
   struct seen *s = arg;
   s->seq = m->seq, s->at = m->due, s->version = m->attempts;
@@ -463,48 +374,6 @@ static void generations(struct np_store *s, struct np_reader *r) {
   CHECK(np_reader_generation(r, "nobody", NULL, see_generation, &x, NULL) == 0);
 }
 
-/* A conflict, or what cannot be written, is left out whole; the sets around it are not touched. */
-static void all_or_nothing(struct np_store *s, struct np_reader *r) {
-  struct np_writeset *sets[6];
-  for (int i = 0; i < 6; i++) {
-    char key[8];
-    snprintf(key, sizeof key, "aon%d", i);
-    sets[i] = reading("aon", i, NULL, i);
-    add_put(sets[i], key, "x", 0);
-    np_writeset_add(sets[i], NP_OP_SEND)->as.send =
-        (struct np_message){.id = text(sets[i], "m"), .destination = text(sets[i], "aon"), .body = text(sets[i], "{}")};
-  }
-  add_seen(sets[1], "nothing", 1);                              /* never was */
-  add_seen(sets[2], "aon0", 0);                                 /* an earlier set of this commit has put it */
-  add_reading(sets[3], "aon", 100, NULL, 1)->device.ptr = NULL; /* told before anything is written */
-  np_writeset_add(sets[4], NP_OP_GENERATION);                   /* told by the database, after something was written */
-  int64_t before = np_reader_last_seq(r);
-  CHECK(np_store_apply(s, sets, 6, NULL) == 0);
-  const enum np_outcome expected[] = {NP_COMMITTED, NP_CONFLICT, NP_CONFLICT, NP_FAILED, NP_FAILED, NP_COMMITTED};
-  for (int i = 0; i < 6; i++) {
-    CHECK(sets[i]->outcome == expected[i], "set %d: %d %s", i, sets[i]->outcome, sets[i]->error);
-    CHECK((sets[i]->first->as.reading.seq > before) == (expected[i] == NP_COMMITTED) &&
-          sets[i]->fresh == (expected[i] == NP_COMMITTED));
-    CHECK((sets[i]->error[0] != 0) == (expected[i] == NP_FAILED));
-    np_writeset_unref(sets[i]);
-  }
-  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'aon'") == 2 &&
-        ask("SELECT count(*) FROM kv WHERE key LIKE 'aon%'") == 2);
-  CHECK(np_reader_outbox_count(r, "aon", 'p') == 2);
-  CHECK(version_of(r, "aon5", "x", NOW) > version_of(r, "aon0", "x", NOW));
-}
-
-/* A name that only a set that came to nothing had is not remembered as stored. */
-static void forgets_what_was_undone(struct np_store *s) {
-  struct np_writeset *ws = reading("undone", 1, NULL, 1);
-  np_writeset_add(ws, NP_OP_GENERATION);
-  CHECK(apply(s, ws) == NP_FAILED);
-  store_reading(s, "another", 1, NULL);
-  store_reading(s, "undone", 2, NULL);
-  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'undone' AND metric = 'level'") == 1);
-  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'another' AND metric = 'level'") == 1);
-}
-
 static void bad_texts(struct np_store *s) {
   struct np_writeset *ws = reading("x", 1, NULL, 1);
   ws->first->as.reading.device = np_writeset_text(ws, "a\0b", 3);
@@ -523,261 +392,8 @@ static void bad_texts(struct np_store *s) {
   CHECK(apply(s, np_writeset_new()) == NP_COMMITTED, "an empty set is fine");
 }
 
-static void prunes(struct np_store *s, struct np_reader *r) {
-  for (int i = 0; i < 3; i++) {
-    struct np_writeset *ws = np_writeset_new();
-    for (int j = 0; j < 500; j++) {
-      struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
-      op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
-      op->as.request.received = 5000 + i;
-    }
-    CHECK(apply(s, ws) == NP_COMMITTED);
-  }
-  CHECK(np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 0);
-  CHECK(put(s, "gone", "x", NOW - 5, -1) == NP_COMMITTED && np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 1);
-  CHECK(version_of(r, "gone", NULL, NOW - 10) == 0);
-  int64_t all = ask("SELECT count(*) FROM inbox"), gone = 0;
-  for (int n; (n = np_store_prune(s, 5002, INT64_MIN, 0, NULL)) > 0; gone += n) CHECK(n <= 500);
-  CHECK(gone == all - 500 && ask("SELECT count(*) FROM inbox") == 500 && ask("SELECT min(received) FROM inbox") == 5002);
-  int64_t newest = ask("SELECT max(id) FROM inbox");
-  while (np_store_prune(s, INT64_MAX, INT64_MIN, 0, NULL) > 0) {}
-  struct np_writeset *ws = np_writeset_new();
-  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
-  op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
-  CHECK(apply(s, ws) == NP_COMMITTED && ask("SELECT max(id) FROM inbox") == newest + 1, "a number is not given twice");
-  int64_t delivered = ask("SELECT count(*) FROM delivered");
-  CHECK(delivered > 1 && np_store_prune(s, INT64_MIN, 1000, 0, NULL) == 0 &&
-        np_store_prune(s, INT64_MIN, 1001, 0, NULL) == delivered);
-}
-
-static void another_writes(struct np_store *s) {
-  ask("DELETE FROM device_rows WHERE name = 'dev'");
-  store_reading(s, "dev", 1, "after");
-  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'dev' AND key = 'after'") == 1, "what a person removed is made anew");
-}
-
-static void opens_again(void) {
-  struct np_store *s = open_store();
-  struct np_reader *r = open_reader();
-  int64_t newest = np_reader_last_seq(r), messages = send_to(s, "re", "d");
-  CHECK(newest > 0 && store_reading(s, "g1", 5, "k1") == 0, "still a duplicate");
-  CHECK(store_reading(s, "reopened", 5, NULL) == newest + 1);
-  np_store_close(s);
-  s = open_store();
-  CHECK(np_reader_last_seq(r) == newest + 1 && send_to(s, "re", "d") == messages + 1);
-  ask("DELETE FROM reading_rows WHERE seq = (SELECT max(seq) FROM reading_rows)");
-  CHECK(store_reading(s, "reopened", 6, NULL) == newest + 2, "a number is not given twice");
-  np_reader_close(r);
-  np_store_close(s);
-  struct stat st;
-  char wal[80];
-  snprintf(wal, sizeof wal, "%s-wal", test_path);
-  CHECK(stat(wal, &st) < 0 || st.st_size == 0, "closed cleanly");
-  CHECK(stat(test_path, &st) == 0 && (st.st_mode & 0777) == 0600);
-}
-
-static void refuses(const char *sql, const char *because) {
-  struct np_error err = {""};
-  ask(sql);
-  CHECK(!np_store_open(test_path, &err) && strstr(err.text, because), "%s", err.text);
-  CHECK(!np_reader_open(test_path, &err), "neither does a reader");
-}
-
-static void refusals(void) {
-  struct np_error err = {""};
-  struct np_store *s = open_store();
-  CHECK(!np_store_open(test_path, &err) && strstr(err.text, "in use"), "%s", err.text);
-  np_store_close(s);
-  refuses("PRAGMA user_version = 99", "newer neap");
-  refuses("PRAGMA application_id = 7", "another program");
-  test_clear();
-  FILE *f = fopen(test_path, "w");
-  for (int i = 0; i < 1000; i++) fputs("this is a letter\n", f);
-  fclose(f);
-  CHECK(!np_store_open(test_path, &err) && strstr(err.text, "not a neap store"), "%s", err.text);
-  test_clear();
-  CHECK(!np_reader_open(test_path, &err) && strstr(err.text, "No such file"), "%s", err.text);
-  CHECK(access(test_path, F_OK) != 0);
-  CHECK(!np_store_open("/nonexistent/dir/s.db", &err) && strstr(err.text, "/nonexistent/dir"), "%s", err.text);
-  f = fopen(test_path, "w");
-  fclose(f);
-  np_store_close(open_store()); /* an empty file is a new one */
-  test_clear();
-}
-
-static struct np_writeset *large(int i) {
-  char device[20];
-  snprintf(device, sizeof device, "large%d", i);
-  struct np_writeset *ws = reading(device, i, NULL, i);
-  char *body = malloc(200001);
-  memset(body, 'x', 200000);
-  body[200000] = 0;
-  add_put(ws, device, body, 0);
-  free(body);
-  return ws;
-}
-
-/* Writes until the disk is full, and checks that nothing of what failed is there, and that it goes on by itself. */
-static void fill(const char *expect, void (*make_room)(void)) {
-  struct np_store *s = open_store();
-  struct np_reader *r = open_reader();
-  struct np_error err = {""};
-  int good = 0, bad = 0;
-  for (int i = 0; i < 60 && bad < 3; i++) {
-    struct np_writeset *sets[2] = {large(2 * i), large(2 * i + 1)};
-    int rc = np_store_apply(s, sets, 2, &err);
-    for (int j = 0; j < 2; j++) {
-      CHECK(sets[j]->outcome == (rc == 0 ? NP_COMMITTED : NP_FAILED) && (sets[j]->first->as.reading.seq != 0) == (rc == 0));
-      if (rc) CHECK(strstr(sets[j]->error, expect), "%s", sets[j]->error);
-      np_writeset_unref(sets[j]);
-    }
-    if (rc == 0)
-      good++;
-    else
-      bad++;
-    CHECK(np_reader_last_seq(r) == 2 * good, "what failed is not seen");
-  }
-  CHECK(good > 0 && bad == 3, "%d committed, %d failed", good, bad);
-  make_room();
-  CHECK(store_reading(s, "afterwards", 1, NULL) == 2 * good + 1, "it goes on by itself");
-  CHECK(np_reader_last_seq(r) == 2 * good + 1);
-  np_reader_close(r);
-  np_store_close(s);
-  np_store_close(open_store());
-  CHECK(ask("SELECT count(*) FROM readings") == 2 * good + 1 && ask("SELECT count(*) FROM kv") == 2 * good);
-  CHECK(ask("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'") == 1);
-}
-
-static void lift_limit(void) { setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}); }
-
-static void file_limit(void) {
-  struct rlimit was;
-  getrlimit(RLIMIT_FSIZE, &was);
-  signal(SIGXFSZ, SIG_IGN);
-  setrlimit(RLIMIT_FSIZE, &(struct rlimit){3 << 20, was.rlim_max});
-  fill("disk I/O error", lift_limit);
-  test_clear();
-}
-
-static void remove_ballast(void) {
-  char path[80];
-  snprintf(path, sizeof path, "%s/ballast", test_dir);
-  CHECK(unlink(path) == 0);
-}
-
-/* A real full disk, in a mount namespace of a child's own; where that is not permitted, the limit above has to do. */
-static void full_disk(void) {
-  pid_t child = fork();
-  if (child == 0) {
-    check_passed = check_failed = 0;
-    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("none", test_dir, "tmpfs", 0, "size=6m") < 0)
-      _exit(0);
-    char path[80];
-    snprintf(path, sizeof path, "%s/ballast", test_dir);
-    FILE *f = fopen(path, "w");
-    for (int i = 0; i < 1000; i++) fprintf(f, "%2047d\n", i);
-    fclose(f);
-    fill("store: no space left on device", remove_ballast);
-    _exit(check_failed != 0);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
-}
-
-static unsigned random_state = 20240229;
-static int draw(int n) {
-  random_state = random_state * 1664525u + 1013904223u;
-  return (int)((random_state >> 8) % (unsigned)n);
-}
-
-enum { KEYS = 12 };
-struct model {
-  int64_t version[KEYS], value[KEYS], cursor[3];
-};
-
-static void model_key(char *key, int i) { snprintf(key, 8, "m%d", i); }
-
-/* A set of a few operations, right or wrong about what they saw; the model says what has to come of it. */
-static struct np_writeset *draw_set(struct model *m, int64_t stale[KEYS], bool *conflict, int64_t *number) {
-  struct np_writeset *ws = np_writeset_new();
-  struct model next = *m;
-  int puts[KEYS] = {0};
-  *conflict = false;
-  for (int n = 1 + draw(4), i = 0; i < n; i++) {
-    int k = draw(KEYS), what = draw(8), p = draw(3);
-    char key[8], value[24];
-    model_key(key, k);
-    snprintf(value, sizeof value, "%lld", (long long)++*number);
-    if (what < 3) {
-      int64_t version = draw(6) ? m->version[k] : stale[k];
-      add_seen(ws, key, version);
-      if (version != m->version[k]) *conflict = true;
-    } else if (what < 6) {
-      add_put(ws, key, value, 0);
-      next.value[k] = *number, puts[k] = 1;
-    } else if (what == 6) {
-      add_put(ws, key, NULL, 0);
-      next.value[k] = 0, puts[k] = -1;
-    } else {
-      int64_t from = draw(8) ? next.cursor[p] : next.cursor[p] + 1;
-      add_cursor(ws, p, from, from + 1);
-      if (from != next.cursor[p]) *conflict = true;
-      next.cursor[p] = from + 1;
-    }
-  }
-  if (*conflict) return ws;
-  for (int k = 0; k < KEYS; k++) {
-    if (puts[k]) stale[k] = m->version[k];
-    next.version[k] = puts[k] == 0 ? m->version[k] : puts[k] < 0 ? 0 : -1; /* -1: a new one, asked for when it is known */
-  }
-  *m = next;
-  return ws;
-}
-
-static void learn_versions(struct model *m, struct np_reader *r, int64_t *newest) {
-  int64_t most = *newest;
-  for (int k = 0; k < KEYS; k++) {
-    char key[8], value[24];
-    model_key(key, k);
-    snprintf(value, sizeof value, "%lld", (long long)m->value[k]);
-    if (m->version[k] >= 0 && draw(16)) continue; /* what should not have changed is looked at now and then */
-    int64_t version = version_of(r, key, m->version[k] ? value : NULL, NOW);
-    if (m->version[k] < 0)
-      CHECK(version > *newest, "versions only rise");
-    else
-      CHECK(version == m->version[k]);
-    m->version[k] = version;
-    if (version > most) most = version;
-  }
-  *newest = most;
-}
-
-static void against_a_model(void) {
-  struct np_store *s = open_store();
-  struct np_reader *r = open_reader();
-  struct model m = {0};
-  int64_t stale[KEYS] = {0}, number = 0, newest = 0, cursors_now[NP_PARTITIONS];
-  int conflicts = 0;
-  for (int i = 0; i < 10000; i++) {
-    bool conflict;
-    struct np_writeset *ws = draw_set(&m, stale, &conflict, &number);
-    enum np_outcome outcome = apply(s, ws);
-    if (outcome != (conflict ? NP_CONFLICT : NP_COMMITTED)) CHECK(0, "step %d: outcome %d", i, outcome);
-    conflicts += conflict;
-    if (!conflict) learn_versions(&m, r, &newest);
-  }
-  CHECK(conflicts > 500 && conflicts < 5000, "%d conflicts", conflicts);
-  CHECK(np_reader_cursors(r, cursors_now, NULL) == 0);
-  for (int p = 0; p < 3; p++) CHECK(cursors_now[p] == m.cursor[p]);
-  np_reader_close(r);
-  np_store_close(s);
-}
-
 int main(void) {
   test_begin();
-  refusals();
   struct np_store *s = open_store();
   struct np_reader *r = open_reader();
   CHECK(np_reader_last_seq(r) == 0);
@@ -795,18 +411,8 @@ int main(void) {
   held(s, r);
   outbox(s, r);
   generations(s, r);
-  all_or_nothing(s, r);
-  forgets_what_was_undone(s);
   bad_texts(s);
-  prunes(s, r);
-  another_writes(s);
   np_reader_close(r);
   np_store_close(s);
-  opens_again();
-  test_clear();
-  against_a_model();
-  test_clear();
-  file_limit();
-  full_disk();
   return test_end();
 }
