@@ -169,7 +169,6 @@ static int check_table(struct walk *w) {
   bool marked = false;
   size_t raw_len = 0;
   const char *raw = NULL;
-  if (!lua_checkstack(L, 2 * LUA_MINSTACK)) return refuse(w, "a value nested too deep");
   if (lua_getmetatable(L, t)) {
     marked = lua_topointer(L, -1) == w->st->array_meta;
     lua_pop(L, 1);
@@ -275,12 +274,12 @@ int np_json_encode(lua_State *L, int idx, struct np_error *err) {
   struct np_json_state *st = np_json_state_push(L), *mine = st->busy ? np_json_state_new(L) : st;
   struct np_error why;
   struct walk w = {.L = L, .st = st, .scratch = &mine->scratch, .err = &why};
-  mine->busy = true;
+  /* no allocation, so no collection and no finalizer, until cjson has written */
+  luaL_checkstack(L, (NP_JSON_DEPTH + 4) * 4 + 2 * LUA_MINSTACK, NULL);
+  mine->busy = true; /* where Lua runs out of memory below it stays so, and each encode takes a scratch of its own */
   np_buf_clear(&w.scratch->fixes);
   np_buf_clear(&w.scratch->texts);
   np_buf_clear(&w.scratch->out);
-  luaL_checkstack(L, (NP_JSON_DEPTH + 4) * 4 + 2 * LUA_MINSTACK,
-                  NULL); /* no allocation, so no collection, until cjson has written */
   lua_pushvalue(L, idx);
   if (check_value(&w) < 0) {
     mine->busy = false;
