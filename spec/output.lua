@@ -1,5 +1,5 @@
 -- busted's output: failures in full, then the one closing line that spec/run counts.
-return function(options)
+return function()
   local busted = require "busted"
   local handler = require "busted.outputHandlers.base"()
 
@@ -7,12 +7,12 @@ return function(options)
     for _, t in ipairs(list) do
       local message = t.message
       if type(message) ~= "string" then message = require("pl.pretty").write(message) end
-      io.write(("%s: %s (%s:%s)\n%s\n%s\n"):format(kind, t.name, t.trace and t.trace.short_src or "?", t.trace and t.trace.currentline or "?",
+      io.write(("%s: %s (%s:%s)\n%s\n%s\n"):format(kind, t.name or "?", t.trace and t.trace.short_src or "?", t.trace and t.trace.currentline or "?",
         message or "", t.trace and t.trace.traceback or ""))
     end
   end
 
-  handler.suiteEnd = function()
+  busted.subscribe({ "exit" }, function()
     show("failure", handler.failures)
     show("error", handler.errors)
     show("pending", handler.pendings)
@@ -20,8 +20,6 @@ return function(options)
     io.write(("%d passed, %d failed\n"):format(handler.successesCount, handler.failuresCount + handler.errorsCount + #handler.pendings))
     io.flush()
     return nil, true
-  end
-  busted.subscribe({ "suite", "end" }, handler.suiteEnd)
-  handler:subscribe(options)
+  end)
   return handler
 end

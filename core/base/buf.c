@@ -49,6 +49,7 @@ char *np_buf_reserve(struct np_buf *b, size_t n) {
     while (cap < b->len + n + 1) cap *= 2;
     b->data = np_realloc(b->data, cap);
     b->cap = cap;
+    b->data[b->len] = 0;
   }
   return b->data + b->len;
 }

@@ -80,10 +80,17 @@ static bool is_media_type(const struct np_request *req, const char *what) {
   return type && strcasestr(type, what);
 }
 
+/* curl -d sends JSON under a form's type: no form's first name starts with a brace or a bracket. */
+static bool is_form(const struct np_request *req) {
+  size_t i = 0;
+  while (i < req->body_len && strchr(" \t\r\n", req->body[i])) i++;
+  return is_media_type(req, "x-www-form-urlencoded") && !(i < req->body_len && (req->body[i] == '{' || req->body[i] == '['));
+}
+
 /* Pushes the body as a value, or nil where it has none that can be read. -1 and why where it is declared and cannot be read. */
 static int push_body(lua_State *L, const struct np_route *route, const struct np_request *req, struct np_refusal *refusal) {
   struct np_error err;
-  if (is_media_type(req, "x-www-form-urlencoded")) {
+  if (is_form(req)) {
     push_form(L, req->body ? req->body : "", req->body_len);
     return 0;
   }
@@ -211,7 +218,7 @@ int np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route
   if (check(L, t, route->query, "query", true, refusal) < 0) return -1;
   lua_setfield(L, -2, "query");
   if (push_body(L, route, req, refusal) < 0) return -1;
-  bool form = is_media_type(req, "x-www-form-urlencoded");
+  bool form = is_form(req);
   if (route->body_whole ? check_whole(L, t, route->body, refusal) < 0 : check(L, t, route->body, "body", form, refusal) < 0) return -1;
   lua_setfield(L, -2, "body");
   set_lazy(L, t, req);

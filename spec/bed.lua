@@ -1,0 +1,337 @@
+-- The test bed: starts the real binary in a folder of its own, talks to it over real sockets, waits on conditions.
+local json = require "neap.json"
+local process = require "process"
+local socket = require "socket"
+
+local bed = {}
+local B = os.getenv "B" or "build"
+local here = assert(io.popen "pwd":read "l")
+bed.neap = here .. "/" .. B .. "/neap"
+bed.tools = here .. "/" .. B .. "/tools"
+bed.plugins = here .. "/plugins"
+bed.root = here
+local running = {} -- pid -> program
+local folders = {}
+
+--- Waits until fn gives something true, and returns it. No spec sleeps: a condition that does not come true within 30 s is an error.
+function bed.wait(what, fn, seconds)
+  local deadline = socket.gettime() + (seconds or 30)
+  while true do
+    local value = fn()
+    if value then return value end
+    if socket.gettime() > deadline then error("waited in vain for " .. what, 2) end
+    process.sleep(0.005)
+  end
+end
+
+--- A new empty folder, removed at the end.
+function bed.folder()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute(("mkdir -p '%s'"):format(path)))
+  folders[#folders + 1] = path
+  return path
+end
+
+function bed.write(path, text)
+  assert(os.execute(("mkdir -p \"$(dirname '%s')\""):format(path)))
+  local f = assert(io.open(path, "wb"))
+  f:write(text)
+  f:close()
+end
+
+--- Replaces a file as careful editors do: written beside it and renamed over it.
+function bed.replace(path, text)
+  bed.write(path .. ".tmp~", text)
+  assert(os.rename(path .. ".tmp~", path))
+end
+
+function bed.read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "a"
+  f:close()
+  return text
+end
+
+--- A program: { pid, output so far }. program:read() takes in what it printed; program:wait_for(pattern) waits until its output matches.
+local Program = {}
+Program.__index = Program
+
+function Program:read(seconds)
+  while not self.ended do
+    local bytes = process.read(self.fd, seconds or 0)
+    if bytes == nil then self.ended = true
+    elseif bytes == "" then break
+    else self.output = self.output .. bytes end
+  end
+  return self.output
+end
+
+function Program:wait_for(pattern, seconds)
+  return bed.wait(("%q in the output of %s, which is:\n%s"):format(pattern, self.name, self.output:sub(-3000)), function()
+    self:read()
+    local found = self.output:match(pattern)
+    if not found and self.ended then error(("%s ended without %q:\n%s"):format(self.name, pattern, self.output:sub(-3000)), 0) end
+    return found
+  end, seconds)
+end
+
+--- Sends a signal (15 is TERM, 9 is KILL) and waits for the end: "exit" or "signal", and its number.
+function Program:stop(signal)
+  if not running[self.pid] then return self.how, self.code end
+  process.kill(self.pid, signal or 15)
+  return self:wait()
+end
+
+function Program:wait(seconds)
+  if self.how then return self.how, self.code end
+  bed.wait(self.name .. " to end", function()
+    self:read()
+    self.how, self.code = process.wait(self.pid)
+    return self.how
+  end, seconds or 60)
+  self:read()
+  process.close(self.fd)
+  running[self.pid] = nil
+  return self.how, self.code
+end
+
+function bed.start(argv, options)
+  local pid, fd = process.start(argv, options)
+  local p = setmetatable({ pid = pid, fd = fd, output = "", name = argv[1]:match "[^/]*$" }, Program)
+  running[pid] = p
+  return p
+end
+
+--- Runs a program to its end: its output, and its exit code.
+function bed.run(argv, options)
+  local p = bed.start(argv, options)
+  local how, code = p:wait()
+  return p.output, how == "exit" and code or how .. " " .. code
+end
+
+--- A host. options: folder, config (text of neap.lua's inside; `plugins` and `listen` are filled in), plugins (name -> text of files below
+--- plugins/; without it the project's own are used), args, env.
+local Host = setmetatable({}, { __index = Program })
+Host.__index = Host
+
+function bed.host(options)
+  options = options or {}
+  local folder = options.folder or bed.folder()
+  local plugins = bed.plugins
+  if options.plugins then
+    plugins = folder .. "/plugins"
+    os.execute(("mkdir -p '%s'"):format(plugins))
+    for name, text in pairs(options.plugins) do bed.write(plugins .. "/" .. name, text) end
+  end
+  if not options.keep_config then
+    bed.write(folder .. "/neap.lua", ("return { listen = \"127.0.0.1:0\", store = \"neap.db\", plugins = %q,\n%s\n}"):format(plugins, options.config or ""))
+  end
+  local h = setmetatable({ folder = folder, plugins = plugins, options = options, store = folder .. "/neap.db" }, Host)
+  h:begin()
+  return h
+end
+
+function Host:begin()
+  local argv = { bed.neap, "run", self.folder .. "/neap.lua" }
+  for _, a in ipairs(self.options.args or {}) do argv[#argv + 1] = a end
+  if self.port then -- the same port again, so that clients find it
+    argv[#argv + 1] = "--listen"
+    argv[#argv + 1] = "127.0.0.1:" .. self.port
+  end
+  local p = bed.start(argv, self.options.env)
+  self.pid, self.fd, self.output, self.name, self.ended, self.how, self.code = p.pid, p.fd, "", "neap", false, nil, nil
+  running[p.pid] = self
+  local scheme, port = nil, self:wait_for "neap listening on https?://[^%s]*:(%d+)"
+  scheme = self.output:match "neap listening on (https?)"
+  self.port = tonumber(port)
+  self.url = scheme .. "://127.0.0.1:" .. port
+end
+
+--- Ends it as by SIGTERM (or kills it with 9) and starts it anew on the same folder and port.
+function Host:restart(signal)
+  self:stop(signal or 15)
+  self:begin()
+end
+
+--- One request on a connection of its own: status, body, headers (lower-case names). body a table is sent as JSON.
+function Host:request(method, path, body, headers)
+  return bed.request(self.port, method, path, body, headers)
+end
+
+function bed.request(port, method, path, body, headers)
+  local s = assert(socket.connect("127.0.0.1", port))
+  s:settimeout(30)
+  headers = headers or {}
+  if type(body) == "table" then
+    body = json.encode(body)
+    headers["content-type"] = headers["content-type"] or "application/json"
+  end
+  local lines = { ("%s %s HTTP/1.1"):format(method, path), "host: localhost", "connection: close" }
+  for k, v in pairs(headers) do lines[#lines + 1] = k .. ": " .. v end
+  if body then lines[#lines + 1] = "content-length: " .. #body end
+  assert(s:send(table.concat(lines, "\r\n") .. "\r\n\r\n" .. (body or "")))
+  local status, answer, fields = bed.receive(s, method)
+  s:close()
+  return status, answer, fields
+end
+
+--- Reads one answer from a socket: status, body, headers.
+function bed.receive(s, method)
+  local line, why = s:receive "*l"
+  if not line then return nil, why end
+  local status = tonumber(line:match "^HTTP/1%.1 (%d%d%d)")
+  local fields = {}
+  for l in function() return assert(s:receive "*l") end do
+    if l == "" then break end
+    local k, v = l:match "^([^:]+):%s*(.-)%s*$"
+    fields[k:lower()] = v
+  end
+  if method == "HEAD" or status == 204 or status == 304 then return status, "", fields end
+  local body
+  if fields["transfer-encoding"] == "chunked" then
+    local parts = {}
+    while true do
+      local size = tonumber(assert(s:receive "*l"), 16)
+      if size == 0 then break end
+      parts[#parts + 1] = assert(s:receive(size))
+      s:receive(2)
+    end
+    s:receive "*l"
+    body = table.concat(parts)
+  elseif fields["content-length"] then
+    local n = tonumber(fields["content-length"])
+    body = n == 0 and "" or assert(s:receive(n))
+  else
+    body = s:receive "*a"
+  end
+  return status, body, fields
+end
+
+function Host:json(method, path, body, headers)
+  local status, text, fields = self:request(method, path, body, headers)
+  return status, text ~= "" and json.decode(text) or nil, fields
+end
+
+--- A command of the command line against this host: list of decoded JSON lines.
+function Host:command(name, ...)
+  local out, code = bed.run { bed.neap, name, "--store", self.store, "--json", ... }
+  local list = {}
+  for line in out:gmatch "[^\n]+" do list[#list + 1] = assert(json.decode(line)) end
+  return list, code
+end
+
+--- The summary of `neap plugins`.
+function Host:summary()
+  local list = self:command "plugins"
+  return assert(list[#list].summary)
+end
+
+--- A line of `neap plugins` for one instance, or nil.
+function Host:plugin(instance)
+  for _, p in ipairs((self:command "plugins")) do
+    if p.instance == instance then return p end
+  end
+end
+
+--- Rows of the store, by the sqlite3 program: a list of tables.
+function Host:sql(query) return bed.sql(self.store, query) end
+
+function bed.sql(store, query)
+  local out, code = bed.run { "sqlite3", "-json", "-readonly", "-cmd", ".timeout 10000", store, query }
+  assert(code == 0, out)
+  return out:match "%S" and assert(json.decode(out)) or {}
+end
+
+--- A receiver: a little HTTP server in this process, for webhooks. r:poll() takes in what has come; r.requests is a list of { method, path, headers,
+--- body, json }; r.answer = function(request) return status, body, headers end.
+local Receiver = {}
+Receiver.__index = Receiver
+
+function bed.receiver(port)
+  local s = assert(socket.bind("127.0.0.1", port or 0))
+  s:settimeout(0)
+  local _, number = s:getsockname()
+  return setmetatable({ socket = s, port = tonumber(number), url = "http://127.0.0.1:" .. number, requests = {}, clients = {},
+    answer = function() return 200, "" end }, Receiver)
+end
+
+local function take_request(text)
+  local head, stop = text:match "^(.-)\r\n\r\n()"
+  if not head then return end
+  local length = tonumber(head:lower():match "\r\ncontent%-length:%s*(%d+)") or 0
+  if #text < stop - 1 + length then return end
+  local method, path = head:match "^(%S+) (%S+)"
+  local headers = {}
+  for k, v in head:gmatch "\r\n([^:\r\n]+):%s*([^\r\n]*)" do headers[k:lower()] = v end
+  local body = text:sub(stop, stop - 1 + length)
+  return { method = method, path = path, headers = headers, body = body, json = json.decode(body) }, text:sub(stop + length)
+end
+
+local function reply(client, status, body, headers)
+  local lines = { ("HTTP/1.1 %d X"):format(status), "content-length: " .. #body }
+  for k, v in pairs(headers or {}) do lines[#lines + 1] = k .. ": " .. v end
+  client.socket:settimeout(5)
+  client.socket:send(table.concat(lines, "\r\n") .. "\r\n\r\n" .. body)
+  client.socket:settimeout(0)
+end
+
+function Receiver:poll()
+  local client = self.socket:accept()
+  while client do
+    client:settimeout(0)
+    self.clients[#self.clients + 1] = { socket = client, text = "" }
+    client = self.socket:accept()
+  end
+  for i = #self.clients, 1, -1 do
+    local c = self.clients[i]
+    local bytes, why, part = c.socket:receive(65536)
+    c.text = c.text .. (bytes or part or "")
+    local request, rest = take_request(c.text)
+    while request do
+      c.text = rest
+      self.requests[#self.requests + 1] = request
+      local status, body, headers = self.answer(request)
+      if status then reply(c, status, body or "", headers) else why = "closed" end -- no status: hang up
+      request, rest = take_request(c.text)
+    end
+    if why == "closed" then
+      c.socket:close()
+      table.remove(self.clients, i)
+    end
+  end
+  return self.requests
+end
+
+function Receiver:wait(n, seconds)
+  return bed.wait(n .. " requests at the receiver", function() return #self:poll() >= n and self.requests end, seconds)
+end
+
+function Receiver:close()
+  for _, c in ipairs(self.clients) do c.socket:close() end
+  self.socket:close()
+end
+
+--- A Sinocare push with `changes` of its data; json.null stays.
+function bed.push(changes)
+  local data = { testId = "t-1", deviceSn = "SN-1", testResult = "5.6", serialNo = 1, testTime = "2021-11-02 12:33:33", idCard = "", visitId = "",
+    patientName = "", customerName = "", patientId = "", inSerialId = "", status = "0", cgmDay = 8, increMinute = 3, low = json.null, high = json.null,
+    cgmStatus = "2" }
+  for k, v in pairs(changes or {}) do data[k] = v end
+  return { reservedCode = "01", data = data }
+end
+
+--- Kills what is left and removes the folders; how many were left.
+function bed.stop_all()
+  local left = 0
+  for pid, p in pairs(running) do
+    left = left + 1
+    process.kill(pid, 9)
+    p:wait()
+  end
+  for _, f in ipairs(folders) do os.execute(("rm -rf '%s'"):format(f)) end
+  folders = {}
+  return left
+end
+
+return bed
