@@ -10,6 +10,9 @@
  *   pattern that the whole string has to match), items (a field, for each element of an array), fields (a schema, for an object),
  *   lenient (take a number where a string is declared and the reverse, where the meaning is plain: "12" for 12), person (the value is somebody's
  *   detail: masked in logs and errors), only (for an object: unknown fields are refused; otherwise they pass).
+ * "string" alone stands for { "string" }, and type = "string" may be written instead of the first element, as np_schema_push does.
+ * A null where it is not allowed is as if absent: removed where optional, the default where there is one, "missing" otherwise.
+ * A pattern is tried on at most 4096 bytes; a slow one holds its lane, so give it a max.
  * Immutable once compiled: any number of lanes may check against it at once, each with its own lua_State. */
 #ifndef NP_HOST_SCHEMA_H
 #define NP_HOST_SCHEMA_H
@@ -27,7 +30,8 @@ struct np_schema;
 /* Compiles the table at idx. NULL and err ("field data.low: unknown option \"mim\", did you mean \"min\"?"). Raises nothing but out of memory. */
 struct np_schema *np_schema_compile(lua_State *L, int idx, struct np_error *err);
 void np_schema_free(struct np_schema *s);
-/* The compiled schema as a Lua table of the same form, normalised, for documents: pushes one value. */
+/* The compiled schema as a Lua table of the same form, normalised, for documents: pushes one value. A default that holds a secret or a
+ * person's detail is left out. */
 void np_schema_push(lua_State *L, const struct np_schema *s);
 
 struct np_problem {      /* what is wrong with a value */
@@ -47,7 +51,10 @@ struct np_schema_check {
 };
 
 /* Checks the table at idx and completes it in place: defaults filled in, durations in seconds, lenient values in the declared type. A secret is registered with np_mask_secret.
- * 0, or -1 and *problem. A value that is not a table: problem with field "". */
+ * 0, or -1 and *problem. A value that is not a table: problem with field "".
+ * The problem told is the first by name, an unknown field (where `only`) before all others of its object. After -1 the table may be partly
+ * completed and is not to be used; secrets and people's details in it are masked and listed all the same. Completing twice changes nothing.
+ * An empty table is an object or an array, as declared. May raise out of memory. */
 int np_schema_check(lua_State *L, const struct np_schema *s, int idx, const struct np_schema_check *how, struct np_problem *problem);
 /* Whether {} passes: no field is required. */
 bool np_schema_all_optional(const struct np_schema *s);

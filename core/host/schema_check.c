@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include <lauxlib.h>
-#include <lualib.h>
 
 #include "base/buf.h"
 #include "base/duration.h"
 #include "base/utf8.h"
 #include "host/schema.h"
 #include "host/schema_field.h"
+#include "host/schema_pattern.h"
 #include "host/schema_problem.h"
 #include "lib/json.h"
 
@@ -96,42 +96,18 @@ static int check_values(struct np_checking *c, const struct np_field *f, const s
   return f->n_values ? np_problem_values(c, f, at) : 0;
 }
 
-/* string.match, from the library's own table. What a plugin put there instead is not called. */
-static bool push_match(lua_State *L) {
-  lua_pushliteral(L, LUA_LOADED_TABLE);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-  if (lua_type(L, -1) == LUA_TTABLE) {
-    lua_pushliteral(L, LUA_STRLIBNAME);
-    lua_rawget(L, -2);
-    lua_remove(L, -2);
-  }
-  if (lua_type(L, -1) == LUA_TTABLE) {
-    lua_pushliteral(L, "match");
-    lua_rawget(L, -2);
-    lua_remove(L, -2);
-  }
-  if (lua_iscfunction(L, -1)) return true;
-  lua_pop(L, 1);
-  return false;
-}
-
 static int check_pattern(struct np_checking *c, const struct np_field *f, const struct np_at *at) {
-  lua_State *L = c->L;
-  if (lua_rawlen(L, -1) > NP_SCHEMA_MATCHED)
+  if (lua_rawlen(c->L, -1) > NP_SCHEMA_MATCHED)
     return np_problem_tell(c, at, "length", NP_GOT_NOTHING, "expected at most %d bytes, for it is matched against a pattern",
                            NP_SCHEMA_MATCHED);
-  if (!push_match(L))
-    return np_problem_tell(c, at, "pattern", NP_GOT_NOTHING, "cannot be matched: string.match has been taken away");
-  lua_pushvalue(L, -2);
-  lua_pushstring(L, f->whole);
-  int status = lua_pcall(L, 2, 1, 0);
-  if (status == LUA_ERRMEM) lua_error(L);
-  bool matches = status == LUA_OK && !lua_isnil(L, -1);
-  lua_pop(L, 1);
-  if (matches) return 0;
-  if (status != LUA_OK)
+  switch (np_pattern_match(c->L, f->whole)) {
+  case NP_PATTERN_FITS: return 0;
+  case NP_PATTERN_DIFFERS:
+    return np_problem_tell(c, at, "pattern", NP_GOT_VALUE, "expected text that matches the pattern %.80s", f->pattern);
+  case NP_PATTERN_COMPLEX:
     return np_problem_tell(c, at, "pattern", NP_GOT_NOTHING, "the pattern %.80s is too complex for it", f->pattern);
-  return np_problem_tell(c, at, "pattern", NP_GOT_VALUE, "expected text that matches the pattern %.80s", f->pattern);
+  default: return np_problem_tell(c, at, "pattern", NP_GOT_NOTHING, "cannot be matched: string.match has been taken away");
+  }
 }
 
 static int check_string(struct np_checking *c, const struct np_field *f, const struct np_at *at) {

@@ -1,7 +1,8 @@
-/* Walks Lua patterns as lstrlib.c's do_match does. */
+/* Walks Lua patterns as lstrlib.c's do_match does, and has them matched by it. */
 #include "host/schema_pattern.h"
 
-#include <string.h>
+#include <lauxlib.h>
+#include <lualib.h>
 
 enum { MAX_CAPTURES = 32 }; /* LUA_MAXCAPTURES */
 
@@ -76,4 +77,35 @@ const char *np_pattern_check(const char *p, bool *anchored) {
   for (int i = 0; i < captures.count; i++)
     if (!captures.closed[i]) return "has a ( without its )";
   return NULL;
+}
+
+/* string.match, from the library's own table. What a plugin put there instead is not called. */
+static bool push_match(lua_State *L) {
+  lua_pushliteral(L, LUA_LOADED_TABLE);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  if (lua_type(L, -1) == LUA_TTABLE) {
+    lua_pushliteral(L, LUA_STRLIBNAME);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+  }
+  if (lua_type(L, -1) == LUA_TTABLE) {
+    lua_pushliteral(L, "match");
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+  }
+  if (lua_iscfunction(L, -1)) return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+enum np_pattern_outcome np_pattern_match(lua_State *L, const char *whole) {
+  if (!push_match(L)) return NP_PATTERN_UNABLE;
+  lua_pushvalue(L, -2);
+  lua_pushstring(L, whole);
+  int status = lua_pcall(L, 2, 1, 0);
+  if (status == LUA_ERRMEM) lua_error(L);
+  bool fits = !lua_isnil(L, -1);
+  lua_pop(L, 1);
+  if (status != LUA_OK) return NP_PATTERN_COMPLEX;
+  return fits ? NP_PATTERN_FITS : NP_PATTERN_DIFFERS;
 }
