@@ -43,25 +43,35 @@ void np_mask_secret(const char *value, size_t len) {
   pthread_rwlock_unlock(&secrets_lock);
 }
 
-static void mask_all(struct np_buf *text, const struct np_mask *list) {
-  for (; list; list = list->next) {
-    if (!list->len || !text->len) continue;
-    char *at = text->data;
-    while ((at = memmem(at, text->len - (size_t)(at - text->data), list->value, list->len))) {
-      size_t offset = (size_t)(at - text->data), rest = text->len - offset - list->len;
-      np_buf_reserve(text, 3);
-      memmove(text->data + offset + 3, text->data + offset + list->len, rest + 1);
-      memcpy(text->data + offset, "***", 3);
-      text->len = offset + 3 + rest;
-      at = text->data + offset + 3;
-    }
+#define MASKS 512 /* at once: settings hold a few secrets, a request a few details */
+
+static void mask_one(struct np_buf *text, const struct np_mask *m) {
+  if (!m->len || !text->len) return;
+  char *at = text->data;
+  while ((at = memmem(at, text->len - (size_t)(at - text->data), m->value, m->len))) {
+    size_t offset = (size_t)(at - text->data), rest = text->len - offset - m->len;
+    np_buf_reserve(text, 3);
+    memmove(text->data + offset + 3, text->data + offset + m->len, rest + 1);
+    memcpy(text->data + offset, "***", 3);
+    text->len = offset + 3 + rest;
+    at = text->data + offset + 3;
   }
 }
 
+static int longer_first(const void *a, const void *b) {
+  const struct np_mask *x = *(const struct np_mask *const *)a, *y = *(const struct np_mask *const *)b;
+  return (x->len < y->len) - (x->len > y->len);
+}
+
+/* The longest first: "Ann" masked before "Ann Miller" would leave half of her name. */
 static void mask(struct np_buf *text) {
-  mask_all(text, people);
+  const struct np_mask *list[MASKS];
+  size_t n = 0;
   pthread_rwlock_rdlock(&secrets_lock);
-  mask_all(text, secrets);
+  for (const struct np_mask *m = people; m && n < MASKS; m = m->next) list[n++] = m;
+  for (const struct np_mask *m = secrets; m && n < MASKS; m = m->next) list[n++] = m;
+  qsort(list, n, sizeof *list, longer_first);
+  for (size_t i = 0; i < n; i++) mask_one(text, list[i]);
   pthread_rwlock_unlock(&secrets_lock);
 }
 

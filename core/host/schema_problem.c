@@ -187,9 +187,12 @@ static void note(struct gather *g, bool secret) {
     s = lua_tolstring(g->c->L, -1, &len);
   else
     len = np_value_number(g->c->L, -1, number);
-  if (secret) np_mask_secret(s, len);
   const struct np_schema_check *how = g->c->how;
-  if (secret || len < 2 || !how->people || !how->arena) return; /* one letter would mask all text and tell little */
+  if (!how->people || !how->arena) { /* a setting: masked as long as the process lives */
+    if (secret) np_mask_secret(s, len);
+    return;
+  }
+  if (len < 2) return; /* one letter would mask all text and tell little */
   struct np_mask *m = np_arena_alloc(how->arena, sizeof *m);
   *m = (struct np_mask){.next = *how->people, .value = np_arena_copy(how->arena, s, len), .len = len};
   *how->people = m;
