@@ -643,6 +643,7 @@ int np_deploy_check(struct np_config *config, bool json) {
     if (broken) troubles++;
     report(u, broken ? "broken" : u->unconfigured ? "unconfigured" : "good", json);
   }
+  if (!troubles && !json) printf("%zu plugin%s, all good\n", d.unit_count, d.unit_count == 1 ? "" : "s");
   for (size_t i = 0; i < d.unit_count; i++) free_unit(&d, d.units[i]);
   free(d.units);
   np_sources_free(&d.sources);

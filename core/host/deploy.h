@@ -33,7 +33,8 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
 void np_deploy_free(struct np_deploy *d);
 
 /* `neap check`: compiles and validates everything without running it. Prints a line for each trouble ("plugins/rules/x.lua:12: …") to
- * standard error and returns how many there are; with json one JSON object a plugin on standard output. */
+ * standard error, or "N plugins, all good" on standard output, and returns how many troubles there are; with json one JSON object a plugin
+ * on standard output instead. */
 int np_deploy_check(struct np_config *config, bool json);
 
 #endif
