@@ -94,9 +94,11 @@ static void plugins(struct np_talk *t) {
 static void reload(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
   struct np_deploy_change change = np_deploy_reload(d);
+  change.failed = 0; /* all whose present text is not in force: the watch may have seen some of them before */
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     if (!s.error) continue;
+    change.failed += strcmp(s.state, "unconfigured") != 0;
     np_line_begin(&t->out);
     np_line_text(&t->out, "instance", s.instance);
     np_line_text(&t->out, "plugin", s.plugin);

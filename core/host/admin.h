@@ -6,7 +6,7 @@
  *                          held, pending, dead, error), then {"summary":{pid, version, port, lanes, epoch, tasks, states, timers, served, refused, failed,
  *                          descriptors, resident, queue, held, pending, dead, readings}}
  *   {"command":"reload"}   looks at all plugins now: an object for each that is not in force (instance, plugin, state, file, error), then
- *                          {"summary":{loaded, kept, failed, removed}}
+ *                          {"summary":{loaded, kept, failed, removed}}; failed are all whose file's present text cannot be in force
  *   {"command":"devices"}  an object for each device, then {"summary":{devices}}
  *   {"command":"tail", "device":…, "metric":…, "vendor":…, "connection":…, "unit":…, "quality":…, "below":…, "above":…, "last":N}
  *                          readings that pass the filter (filter.h), as they are committed; the newest N first where asked. Endless.

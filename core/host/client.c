@@ -115,7 +115,9 @@ static void converse(struct talk *t, int fd) {
     ssize_t n = read(fd, np_buf_reserve(&t->in, 65536), 65536);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
-      if (!t->ended) t->code = complain("the host went away in the middle of its answer");
+      if (!t->ended)
+        t->code = complain(strcmp(t->client->command, "tail") == 0 ? "the host has stopped"
+                                                                   : "the host went away in the middle of its answer");
       break;
     }
     t->in.len += (size_t)n;
