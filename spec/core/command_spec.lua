@@ -127,7 +127,8 @@ describe("neap with a host", function()
     assert.equal("in force", list[1].state)
     local summary = list[#list].summary
     assert.equal(host.pid, summary.pid)
-    for _, name in ipairs { "lanes", "tasks", "states", "timers", "descriptors", "resident", "queue", "held", "epoch", "pending" } do
+    for _, name in ipairs { "lanes", "tasks", "states", "timers", "descriptors", "resident", "queue", "held", "epoch",
+      "pending" } do
       assert.equal("integer", math.type(summary[name]), name)
     end
     assert.is_true(summary.descriptors > 0 and summary.resident > 0 and summary.states > 0)
@@ -213,7 +214,7 @@ describe("neap with a host", function()
   it("tells a tail that the host has stopped", function()
     local tail = bed.start { bed.neap, "tail", host.folder, "--last", "1" }
     tail:wait_for "valid"
-    host:stop()
+    assert.same({ "exit", 0 }, { host:stop() })
     assert.same({ "exit", 1 }, { tail:wait() })
     assert.matches("neap: the host has stopped", tail.output)
   end)
