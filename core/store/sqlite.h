@@ -55,6 +55,7 @@ enum {
   W_ADD_DEVICE,
   W_SET_DEVICE,
   W_SERIES,
+  W_LAST_SERIAL,
   W_ADD_SERIES,
   W_REQUEST,
   W_KEYED,
@@ -122,6 +123,9 @@ struct np_known_device {
 struct np_known_series {
   int64_t id;
   struct np_known_device *device; /* borrowed from devices */
+  bool counted;   /* serial and at are known */
+  int64_t serial; /* of the newest reading by `at` that has one; INT64_MIN where none has */
+  int64_t at;
 };
 
 int np_known_name(struct np_store *s, const struct np_text *name, int64_t *id); /* 0 for an absent one */

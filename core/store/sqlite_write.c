@@ -1,5 +1,6 @@
 /* What the SQLite engine's writer does for each operation of a set, and what it checks before. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "store/sqlite.h"
@@ -27,6 +28,8 @@ const char *const np_write_texts[W_COUNT] = {
         "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
         " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
     [W_SERIES] = "SELECT id FROM series WHERE device = ? AND metric = ?",
+    [W_LAST_SERIAL] = "SELECT serial, at FROM reading_rows INDEXED BY reading_time WHERE series = ? AND serial IS NOT NULL"
+                      " ORDER BY at DESC LIMIT 1",
     [W_ADD_SERIES] = "INSERT INTO series(device, metric) VALUES(?, ?)",
     [W_REQUEST] =
         "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
@@ -164,6 +167,42 @@ static int write_request(struct np_store *s, struct np_writeset *ws, const struc
                     &op->as.request.error);
 }
 
+/* Serial numbers count up by one from 1: what they pass over is a gap, an event of the device. Looked at in the order of `at`: what
+ * comes late fills a hole and makes none. A number that falls begins a new count. */
+static int count_serial(struct np_store *s, struct np_known_series *k) {
+  k->serial = INT64_MIN;
+  sqlite3_stmt *st = np_sql_start(&s->sql, W_LAST_SERIAL, "i", k->id);
+  if (!st) return np_sql_code(&s->sql);
+  if (sqlite3_step(st) == SQLITE_ROW) {
+    k->serial = sqlite3_column_int64(st, 0);
+    k->at = sqlite3_column_int64(st, 1);
+  }
+  k->counted = true;
+  return sqlite3_reset(st);
+}
+
+static int write_gap(struct np_store *s, struct np_known_series *k, const struct np_reading *r) {
+  if (k->serial != INT64_MIN && r->at <= k->at) return SQLITE_OK;
+  int64_t from = k->serial == INT64_MIN || r->serial < k->serial ? 1 : k->serial + 1, connection, type;
+  bool same = r->serial == k->serial;
+  k->serial = r->serial;
+  k->at = r->at;
+  if (same || r->serial <= from) return SQLITE_OK;
+  char key[200], data[240];
+  static const struct np_text gap = {"gap", 3};
+  int key_len = snprintf(key, sizeof key, "%.100s:%lld-%lld", r->metric.ptr, (long long)from, (long long)r->serial - 1);
+  struct np_buf metric = {0};
+  np_buf_add_json(&metric, r->metric.ptr, r->metric.len < 100 ? r->metric.len : 100);
+  int data_len = snprintf(data, sizeof data, "{\"metric\":%s,\"from\":%lld,\"to\":%lld}", metric.data, (long long)from,
+                          (long long)r->serial - 1);
+  np_buf_free(&metric);
+  struct np_text key_text = {key, (size_t)key_len}, data_text = {data, (size_t)data_len};
+  int rc = np_known_name(s, &gap, &type);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
+  if (rc != SQLITE_OK) return rc;
+  return np_sql_run(&s->sql, W_EVENT, "iiikiib", k->device->id, type, r->at, &key_text, r->received, connection, &data_text);
+}
+
 /* An empty key identifies nothing, so it counts as absent: otherwise all of a device's readings but one would be lost. */
 static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
   struct np_known_series *series;
@@ -177,6 +216,9 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
     rc = np_sql_one(&s->sql, W_SAME_TIME, &same, "ii", series->id, r->at);
     if (rc != SQLITE_DONE) return rc == SQLITE_ROW ? SQLITE_OK : rc;
   }
+  bool counts = r->serial != INT64_MIN;
+  if (counts && !series->counted) rc = count_serial(s, series);
+  if (rc != SQLITE_OK && rc != SQLITE_DONE) return rc;
   int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
   sqlite3_stmt *st =
       np_sql_start(&s->sql, keyed ? W_KEYED : W_UNKEYED, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received,
@@ -193,7 +235,7 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
     series->device->seen = r->received;
     series->device->dirty = true;
   }
-  return SQLITE_OK;
+  return counts ? write_gap(s, series, r) : SQLITE_OK;
 }
 
 static int write_event(struct np_store *s, const struct np_op *op) {

@@ -2,7 +2,11 @@
  * thread). Nothing here is SQL, so that another engine can stand behind the same functions.
  *
  * What identifies a reading: the vendor, device, metric and the vendor's own key; where it has no key, vendor, device, metric and at. A second one is
- * a duplicate: not stored, seq 0, and no rule sees it. Only the first counts, also where the second says something else. */
+ * a duplicate: not stored, seq 0, and no rule sees it. Only the first counts, also where the second says something else. An empty
+ * key identifies nothing and counts as absent.
+ *
+ * A reading's `serial` counts up by one: where a device's metric passes over numbers, the store adds an event "gap" with the reading's
+ * `at` and {"metric", "from", "to"}. */
 #ifndef NP_STORE_STORE_H
 #define NP_STORE_STORE_H
 
@@ -36,7 +40,7 @@ struct np_reader *np_reader_open(const char *path, struct np_error *err);
 void np_reader_close(struct np_reader *r);
 
 /* All readers see every commit that was answered before the call. Callbacks return false to stop; what they are given is
- * borrowed during the call. Functions return -1 and err where the store cannot be read, otherwise 0 unless said. */
+ * borrowed during the call, and they do not use the same reader. Functions return -1 and err where the store cannot be read, otherwise 0 unless said. */
 typedef bool np_reading_fn(void *arg, const struct np_reading *reading);
 
 int64_t np_reader_last_seq(struct np_reader *r); /* newest reading's, 0 where there is none, -1 on error */
