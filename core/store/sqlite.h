@@ -58,9 +58,11 @@ enum {
   W_LAST_SERIAL,
   W_ADD_SERIES,
   W_REQUEST,
-  W_KEYED,
-  W_UNKEYED,
+  W_READING,
   W_SAME_TIME,
+  W_SAME_KEY,
+  W_ADD_KEY,
+  W_RECENT,
   W_EVENT,
   W_VERSION,
   W_PUT,
@@ -92,6 +94,7 @@ extern const char *const np_write_texts[W_COUNT];
 /* The last numbers given out; none is ever given twice. Kept in the file with each commit. */
 struct np_counters {
   int64_t reading, request, message, held, version;
+  int64_t indexed; /* readings up to this one have their keys in reading_keys */
 };
 
 struct np_store {
@@ -106,7 +109,9 @@ struct np_store {
   struct np_map devices; /* vendor 0 device -> struct np_known_device */
   struct np_map series;  /* vendor 0 device 0 metric -> struct np_known_series */
   size_t known_bytes;
-  struct np_buf key; /* scratch */
+  struct np_map recent; /* series (8 bytes) key -> itself: keys of the readings after count.indexed */
+  bool recent_known;    /* recent is all of them */
+  struct np_buf key;    /* scratch */
 };
 
 enum { NP_DEVICE_FIELDS = 8 }; /* connection, serial, model, name, owner, place, status, extra */
@@ -123,8 +128,8 @@ struct np_known_device {
 struct np_known_series {
   int64_t id;
   struct np_known_device *device; /* borrowed from devices */
-  bool counted;   /* serial and at are known */
-  int64_t serial; /* of the newest reading by `at` that has one; INT64_MIN where none has */
+  bool counted;                   /* serial and at are known */
+  int64_t serial;                 /* of the newest reading by `at` that has one; INT64_MIN where none has */
   int64_t at;
 };
 
@@ -136,6 +141,11 @@ int np_known_news(struct np_store *s, const struct np_op *op); /* NP_OP_DEVICE *
 void np_known_forget(struct np_store *s);
 int np_known_bound(struct np_store *s); /* where much is remembered: saves what is unsaved and forgets. In a transaction. */
 int np_known_save(struct np_store *s);  /* writes what is dirty. In a transaction. */
+
+/* Whether a series has a reading of that key; if not, it counts as having one from now on. */
+int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, bool *fresh);
+int np_keys_index(struct np_store *s); /* now and then, in a transaction before its commit */
+void np_keys_forget(struct np_store *s);
 
 /* Checks a set against the state: a sentence in `bad` where it cannot be stored, *conflict where what it saw has changed. */
 int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad);

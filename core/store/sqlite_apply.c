@@ -14,7 +14,7 @@ static int load_counters(struct np_store *s) {
   if (!st) return np_sql_code(&s->sql);
   if (sqlite3_step(st) == SQLITE_ROW)
     s->count = (struct np_counters){sqlite3_column_int64(st, 0), sqlite3_column_int64(st, 1), sqlite3_column_int64(st, 2),
-                                    sqlite3_column_int64(st, 3), sqlite3_column_int64(st, 4)};
+                                    sqlite3_column_int64(st, 3), sqlite3_column_int64(st, 4), sqlite3_column_int64(st, 5)};
   return sqlite3_reset(st);
 }
 
@@ -37,8 +37,10 @@ static int begin(struct np_store *s) {
 
 static int commit(struct np_store *s) {
   const struct np_counters *c = &s->count;
+  int rc = np_keys_index(s);
+  if (rc != SQLITE_OK) return rc;
   if (memcmp(c, &s->saved, sizeof *c) != 0) {
-    int rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiii", c->reading, c->request, c->message, c->held, c->version);
+    rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiiii", c->reading, c->request, c->message, c->held, c->version, c->indexed);
     if (rc != SQLITE_OK) return rc;
   }
   return np_sql_run(&s->sql, W_COMMIT, "");

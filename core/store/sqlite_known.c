@@ -16,17 +16,23 @@ static void forget_device(void *value) {
   free(d);
 }
 
-void np_known_forget(struct np_store *s) {
+/* Only what spares a look-up: the newest keys stay. */
+static void forget_known(struct np_store *s) {
   np_map_free(&s->names, NULL);
   np_map_free(&s->series, free);
   np_map_free(&s->devices, forget_device);
   s->known_bytes = 0;
 }
 
+void np_known_forget(struct np_store *s) {
+  forget_known(s);
+  np_keys_forget(s);
+}
+
 int np_known_bound(struct np_store *s) {
   if (s->names.count < MOST && s->series.count < MOST && s->devices.count < MOST && s->known_bytes < MOST_BYTES) return SQLITE_OK;
   int rc = np_known_save(s);
-  if (rc == SQLITE_OK) np_known_forget(s);
+  if (rc == SQLITE_OK) forget_known(s);
   return rc;
 }
 

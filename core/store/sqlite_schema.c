@@ -13,12 +13,13 @@
 
 #include "store/sqlite.h"
 
-/* Readings are looked up by (series, at) for history, and by (series, key) for what identifies one. traits holds the quality (2
+/* Readings are looked up by (series, at) for history, and by (series, key), in reading_keys, for what identifies one; the keys of
+ * readings after counters.indexed are not in there yet (sqlite_keys.c). traits holds the quality (2
  * bits), the trend (3 bits) and, as 32, that the value is a truth value. */
 static const char first_schema[] =
     "CREATE TABLE counters(one INTEGER PRIMARY KEY CHECK(one = 1), reading INTEGER NOT NULL, request INTEGER NOT NULL,"
-    " message INTEGER NOT NULL, held INTEGER NOT NULL, version INTEGER NOT NULL);"
-    "INSERT INTO counters VALUES(1, 0, 0, 0, 0, 0);"
+    " message INTEGER NOT NULL, held INTEGER NOT NULL, version INTEGER NOT NULL, indexed INTEGER NOT NULL);"
+    "INSERT INTO counters VALUES(1, 0, 0, 0, 0, 0, 0);"
     "CREATE TABLE names(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
 
     "CREATE TABLE device_rows(id INTEGER PRIMARY KEY, name TEXT NOT NULL, vendor INTEGER NOT NULL, first_seen INTEGER NOT NULL,"
@@ -29,7 +30,7 @@ static const char first_schema[] =
     " value NOT NULL, unit INTEGER, connection INTEGER, traits INTEGER NOT NULL, request INTEGER, interval INTEGER, serial INTEGER,"
     " key TEXT, extra);"
     "CREATE INDEX reading_time ON reading_rows(series, at);"
-    "CREATE UNIQUE INDEX reading_key ON reading_rows(series, key) WHERE key IS NOT NULL;"
+    "CREATE TABLE reading_keys(series INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY(series, key)) WITHOUT ROWID;"
     "CREATE VIEW readings AS SELECT r.seq, v.name AS vendor, c.name AS connection, d.name AS device, m.name AS metric, r.value,"
     " u.name AS unit, r.at, r.received, r.key, r.serial, r.interval,"
     " CASE r.traits >> 2 & 7 WHEN 1 THEN 'flat' WHEN 2 THEN 'rising_slowly' WHEN 3 THEN 'falling_slowly'"

@@ -17,8 +17,10 @@ const char *const np_write_texts[W_COUNT] = {
     [W_COUNTERS] = "SELECT max(reading, coalesce((SELECT max(seq) FROM reading_rows), 0)),"
                    " max(request, coalesce((SELECT max(id) FROM inbox), 0)),"
                    " max(message, coalesce((SELECT max(seq) FROM outbox), 0)),"
-                   " max(held, coalesce((SELECT max(id) FROM held), 0)), version FROM counters",
-    [W_SAVE_COUNTERS] = "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ? WHERE one = 1",
+                   " max(held, coalesce((SELECT max(id) FROM held), 0)), version,"
+                   " indexed FROM counters",
+    [W_SAVE_COUNTERS] =
+        "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ?, indexed = ? WHERE one = 1",
     [W_NAME] = "SELECT id FROM names WHERE name = ?",
     [W_ADD_NAME] = "INSERT INTO names(name) VALUES(?)",
     [W_DEVICE] = "SELECT id, seen, news, online, connection, serial, model, label, owner, place, status, extra FROM device_rows"
@@ -34,11 +36,11 @@ const char *const np_write_texts[W_COUNT] = {
     [W_REQUEST] =
         "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
         " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    /* Only the key may meet another: any other conflict has to be an error, never a duplicate. */
-    [W_KEYED] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)"
-                " ON CONFLICT(series, key) WHERE key IS NOT NULL DO NOTHING",
-    [W_UNKEYED] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)",
+    [W_READING] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), ?, ?, ?, ?)",
     [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
+    [W_SAME_KEY] = "SELECT 1 FROM reading_keys WHERE series = ? AND key = ?",
+    [W_ADD_KEY] = "INSERT INTO reading_keys VALUES(?, ?) ON CONFLICT DO NOTHING",
+    [W_RECENT] = "SELECT series, key FROM reading_rows WHERE seq > ? AND key IS NOT NULL",
     [W_EVENT] = "INSERT INTO event_rows(device, type, at, key, received, connection, data) VALUES(?, ?, ?, ?, ?,"
                 " nullif(?, 0), ?) ON CONFLICT(device, type, at, key) DO NOTHING",
     [W_VERSION] = "SELECT version FROM kv WHERE space = ? AND key = ?",
@@ -204,30 +206,39 @@ static int write_gap(struct np_store *s, struct np_known_series *k, const struct
 }
 
 /* An empty key identifies nothing, so it counts as absent: otherwise all of a device's readings but one would be lost. */
-static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
-  struct np_known_series *series;
-  int64_t unit, connection, same;
-  int rc = np_known_series(s, r, &series);
-  if (rc == SQLITE_OK) rc = np_known_name(s, &r->unit, &unit);
+static int is_fresh(struct np_store *s, const struct np_reading *r, int64_t series, bool *fresh) {
+  int64_t same;
+  if (r->key.ptr && r->key.len) return np_keys_take(s, series, &r->key, fresh);
+  int rc = np_sql_one(&s->sql, W_SAME_TIME, &same, "ii", series, r->at);
+  *fresh = rc == SQLITE_DONE;
+  return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
+}
+
+static int insert_reading(struct np_store *s, const struct np_writeset *ws, const struct np_reading *r, int64_t series) {
+  int64_t unit, connection;
+  int rc = np_known_name(s, &r->unit, &unit);
   if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
   if (rc != SQLITE_OK) return rc;
-  bool keyed = r->key.ptr && r->key.len;
-  if (!keyed) {
-    rc = np_sql_one(&s->sql, W_SAME_TIME, &same, "ii", series->id, r->at);
-    if (rc != SQLITE_DONE) return rc == SQLITE_ROW ? SQLITE_OK : rc;
-  }
-  bool counts = r->serial != INT64_MIN;
-  if (counts && !series->counted) rc = count_serial(s, series);
-  if (rc != SQLITE_OK && rc != SQLITE_DONE) return rc;
   int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
   sqlite3_stmt *st =
-      np_sql_start(&s->sql, keyed ? W_KEYED : W_UNKEYED, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received,
-                   &r->value, unit, connection, traits, ws->request_id, r->interval, r->serial, keyed ? &r->key : NULL, &r->extra);
+      np_sql_start(&s->sql, W_READING, "iiiiviiwiiitb", s->count.reading + 1, series, r->at, r->received, &r->value, unit,
+                   connection, traits, ws->request_id, r->interval, r->serial, r->key.len ? &r->key : NULL, &r->extra);
   if (!st) return np_sql_code(&s->sql);
   if (r->serial == INT64_MIN) sqlite3_bind_null(st, 11);
   sqlite3_step(st);
-  rc = sqlite3_reset(st);
-  if (rc != SQLITE_OK || !sqlite3_changes(s->sql.db)) return rc;
+  return sqlite3_reset(st);
+}
+
+static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
+  struct np_known_series *series;
+  bool fresh = false;
+  int rc = np_known_series(s, r, &series);
+  if (rc == SQLITE_OK) rc = is_fresh(s, r, series->id, &fresh);
+  if (rc != SQLITE_OK || !fresh) return rc;
+  bool counts = r->serial != INT64_MIN;
+  if (counts && !series->counted) rc = count_serial(s, series);
+  if (rc == SQLITE_OK) rc = insert_reading(s, ws, r, series->id);
+  if (rc != SQLITE_OK) return rc;
   r->seq = ++s->count.reading;
   r->partition = np_partition(r->device.ptr, r->device.len);
   ws->fresh++;

@@ -78,6 +78,44 @@ static void prunes(struct np_store *s, struct np_reader *r) {
         np_store_prune(s, INT64_MIN, 1001, 0, NULL) == delivered);
 }
 
+static size_t store_many(struct np_store *s, int from, int to) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = from; i < to; i++) {
+    char device[16], key[16];
+    snprintf(device, sizeof device, "many%d", i % 5);
+    snprintf(key, sizeof key, "%x", (unsigned)i * 2654435761u);
+    add_reading(ws, device, i, key, i);
+  }
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  size_t fresh = ws->fresh;
+  np_writeset_unref(ws);
+  return fresh;
+}
+
+/* Keys are remembered wherever they stand: in memory, in the index, in a file that was opened again, after something was undone. */
+static void keys_for_ever(void) {
+  struct np_store *s = open_store();
+  enum { STEP = 700, ALL = 14 * STEP };
+  for (int i = 0; i < ALL; i += STEP) {
+    CHECK(store_many(s, i, i + STEP) == STEP);
+    CHECK(store_many(s, i > STEP ? i - STEP : 0, i + STEP) == 0, "those of just now");
+    struct np_writeset *bad = reading("many0", 1, "bad", 1);
+    np_writeset_add(bad, NP_OP_GENERATION);
+    if (i % 3 == 0)
+      CHECK(apply(s, bad) == NP_FAILED);
+    else
+      np_writeset_unref(bad);
+    if (i % 4 == 0) np_store_close(s), s = open_store();
+    if (i % 5 == 0) CHECK(store_many(s, 0, i + STEP) == 0, "all of them");
+  }
+  CHECK(ask("SELECT count(*) FROM readings") == ALL && ask("SELECT count(*) FROM reading_keys") > ALL / 2);
+  CHECK(ask("SELECT count(*) FROM reading_keys") < ALL, "some are in memory only");
+  CHECK(store_reading(s, "many0", 1, "bad") > 0, "what was undone is not remembered");
+  np_store_close(s);
+  test_clear();
+}
+
 static void another_writes(struct np_store *s) {
   ask("DELETE FROM device_rows WHERE name = 'dev'");
   store_reading(s, "dev", 1, "after");
@@ -228,6 +266,7 @@ int main(void) {
   np_store_close(s);
   opens_again();
   test_clear();
+  keys_for_ever();
   file_limit();
   full_disk();
   return test_end();
