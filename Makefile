@@ -80,6 +80,11 @@ test: deps
 .PHONY: test-programs
 test-programs: $(TESTS) $(TOOLS)
 
+# docs/reference.md, from the comments in the source
+docs: test-programs
+	@$B/tools/lua spec/tools/reference.lua > docs/reference.md
+.PHONY: docs
+
 bench: deps deps-bench
 	@$(MAKE) --no-print-directory all test-programs
 	@B=$B sh spec/bench/run

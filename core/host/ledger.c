@@ -151,7 +151,10 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
   else unknown_field(L, "emit");
 }
 
-/* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} } */
+/* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} }: a reading. device, metric
+ * and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it was measured, now where absent; key is the
+ * vendor's own id of it; serial counts up by one, and a hole becomes an event "gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or
+ * falling_fast; quality is valid (the default), warmup or invalid; extra is kept as JSON. */
 static int emit(lua_State *L) {
   struct np_task *t = acting(L, "emit", VENDOR_MODES, "readings come from a vendor plugin's handlers and jobs");
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -170,7 +173,8 @@ static int emit(lua_State *L) {
   return 0;
 }
 
-/* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {} } */
+/* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {} }: what is known of a device. Absent fields keep
+ * what is stored; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. */
 static int device(lua_State *L) {
   static const char *const states[] = {"unbound", "bound", "warming", "active", "ended"};
   struct np_task *t = acting(L, "device", VENDOR_MODES, "what is known of devices comes from a vendor plugin");
@@ -201,7 +205,8 @@ static int device(lua_State *L) {
   return 0;
 }
 
-/* plugin:event{ device, type, at = ms, key, data = {} } */
+/* plugin:event{ device, type, at = ms, key, data = {} }: something that happened to a device: online, offline, activated, reset, command, firmware,
+ * restart, alarm, session_start, session_end, binding, gap. The same device, type, at and key again is the same event. */
 static int event(lua_State *L) {
   struct np_task *t = acting(L, "event", VENDOR_MODES, "events come from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -394,6 +399,7 @@ static int store_put(lua_State *L) {
   return 0;
 }
 
+/* plugin.store:delete(key): it commits with the call. */
 static int store_delete(lua_State *L) {
   lua_settop(L, 2);
   lua_pushnil(L);
@@ -531,7 +537,7 @@ static int history(lua_State *L) {
   return 1;
 }
 
-/* plugin:log(text [, fields]) is log.info */
+/* plugin:log(text [, fields]): a line of the log; the same as log.info. */
 static int log_line(lua_State *L) {
   lua_getglobal(L, "require");
   lua_pushliteral(L, "neap.log");
