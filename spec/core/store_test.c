@@ -173,6 +173,25 @@ static void events(struct np_store *s) {
   CHECK(ask("SELECT data = '[1]' FROM events WHERE device = 'eventful' AND key = ''") == 1, "the first counts");
 }
 
+static void serial(struct np_store *s, int64_t at, int64_t number) {
+  struct np_writeset *ws = np_writeset_new();
+  add_reading(ws, "counter", at, NULL, 1)->serial = number;
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static void gaps(struct np_store *s) {
+  const char *count = "SELECT count(*) FROM events WHERE device = 'counter' AND type = 'gap'";
+  serial(s, 10, 1), serial(s, 20, 2), serial(s, 30, 5);
+  CHECK(ask(count) == 1 && ask("SELECT at = 30 AND json_extract(data, '$.from') = 3 AND json_extract(data, '$.to') = 4"
+                               " FROM events WHERE device = 'counter'") == 1);
+  serial(s, 25, 3), serial(s, 40, 6), serial(s, 50, 6);
+  CHECK(ask(count) == 1, "what comes late, or says the same number, makes no gap");
+  serial(s, 60, 1);
+  CHECK(ask(count) == 1, "a new count");
+  serial(s, 70, 3);
+  CHECK(ask(count) == 2);
+}
+
 static void key_values(struct np_store *s, struct np_reader *r) {
   CHECK(version_of(r, "a", NULL, NOW) == 0);
   CHECK(put(s, "a", "one", 0, 0) == NP_COMMITTED);
@@ -404,6 +423,7 @@ int main(void) {
   devices(s, r);
   unchanged_news(s);
   events(s);
+  gaps(s);
   key_values(s, r);
   key_ranges(s, r);
   timers(s, r);
