@@ -106,8 +106,8 @@ static void keys_for_ever(void) {
       CHECK(apply(s, bad) == NP_FAILED);
     else
       np_writeset_unref(bad);
-    if (i % 4 == 0) np_store_close(s), s = open_store();
-    if (i % 5 == 0) CHECK(store_many(s, 0, i + STEP) == 0, "all of them");
+    if (i / STEP % 4 == 3) np_store_close(s), s = open_store();
+    if (i / STEP % 5 == 4) CHECK(store_many(s, 0, i + STEP) == 0, "all of them");
   }
   CHECK(ask("SELECT count(*) FROM readings") == ALL && ask("SELECT count(*) FROM reading_keys") > ALL / 2);
   CHECK(ask("SELECT count(*) FROM reading_keys") < ALL, "some are in memory only");
@@ -236,7 +236,7 @@ static void full_disk(void) {
   pid_t child = fork();
   if (child == 0) {
     check_passed = check_failed = 0;
-    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") < 0 ||
         mount("none", test_dir, "tmpfs", 0, "size=6m") < 0)
       _exit(0);
     char path[80];
