@@ -9,7 +9,10 @@
  * that is not a token (400), an unknown Transfer-Encoding (501), a version other than 1.0 and 1.1 (505), no Host in
  * 1.1 (400), an Expect other than 100-continue (417). A body past body_max (413) and a body whose gzip is broken (400) or
  * whose Content-Encoding is unknown (415) are reported to the program by `refused`, so that it can use its own words.
- * All functions: the loop's thread only. */
+ * A body whose client vanishes or is too slow (408), or whose chunks are malformed, ends in `done` alone.
+ *
+ * No callback is called from inside an np_request_ function or np_server_drain: they only take note, the loop does the rest.
+ * np_server_free calls `done`, and must not be called from a callback. All functions: the loop's thread only. */
 #ifndef NP_IO_SERVE_H
 #define NP_IO_SERVE_H
 
@@ -52,7 +55,8 @@ struct np_server_handler {
   void (*request)(void *arg, struct np_request *req);
   /* The body cannot be had: status 413, 400 or 415, and why. Must answer before it returns; the connection closes after. */
   void (*refused)(void *arg, struct np_request *req, int status, const char *why);
-  /* The request has been answered and written, or its client is gone: user may be freed. Always called, once. */
+  /* The request has been answered and written, or its client is gone: user may be freed. Always called, once. Where the
+   * request was shown whole, not before it has been answered, except by np_server_free. */
   void (*done)(void *arg, struct np_request *req);
 };
 
@@ -97,6 +101,8 @@ bool np_request_write(struct np_request *req, const void *bytes, size_t n);
 void np_request_finish(struct np_request *req);
 /* Ends a streamed answer that cannot be completed: the connection is closed so that the client sees it is cut. */
 void np_request_abort(struct np_request *req);
+/* The client has closed its side. It may still read: a whole answer is tried all the same, a streamed one is cut. `more` is
+ * called once for it in any case. */
 bool np_request_gone(const struct np_request *req);
 
 #endif

@@ -57,6 +57,7 @@ static void answer(struct np_conn *c, int status, const struct np_header *header
 void np_conn_refuse(struct np_conn *c, int status, const char *why) {
   static const struct np_header type = {"Content-Type", "text/plain; charset=utf-8"};
   char text[256];
+  if (c->started) return;
   int n = snprintf(text, sizeof text, "%d %s: %s\n", status, np_http_reason(status), why);
   c->close = true;
   answer(c, status, &type, 1, text, (size_t)n);

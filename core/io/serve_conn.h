@@ -1,5 +1,5 @@
 /* Inside the HTTP server: what a server and a connection hold, shared by serve.c (listening, deadlines), serve_conn.c (a
- * connection's way from one request to the next) and serve_answer.c (np_request_*). Not for others.
+ * connection's bytes), serve_request.c (its way from request to request) and serve_answer.c (np_request_*). Not for others.
  *
  * The program's callbacks are called from np_conn_run alone, and that from the loop alone: never from inside an np_request_
  * function. Those note what is to be done and queue the connection; so callbacks do not nest, and a request outlives the
@@ -18,10 +18,11 @@
 #include "io/serve.h"
 #include "io/serve_link.h"
 
-#define NP_SERVE_SCRATCH 65536   /* read at once; at least TLS's longest record */
-#define NP_SERVE_BUFFERED 65536  /* of an answer, before the program is asked to wait */
-#define NP_SERVE_KEPT 65536      /* a buffer longer than this is not kept for the next request */
-#define NP_SERVE_NEVER INT64_MAX /* a deadline */
+#define NP_SERVE_SCRATCH 65536     /* read at once; at least TLS's longest record */
+#define NP_SERVE_BUFFERED 65536    /* of an answer, before the program is asked to wait */
+#define NP_SERVE_KEPT 65536        /* a buffer longer than this is not kept for the next request */
+#define NP_SERVE_LINGER_US 2000000 /* after the last answer, without a byte */
+#define NP_SERVE_NEVER INT64_MAX   /* a deadline */
 
 enum np_conn_phase {
   NP_CONN_HANDSHAKE,
@@ -97,6 +98,12 @@ struct np_server {
   char scratch[NP_SERVE_SCRATCH];
 };
 
+static inline void np_conn_reuse(struct np_buf *b) {
+  if (b->cap > NP_SERVE_KEPT)
+    np_buf_free(b);
+  else
+    np_buf_clear(b);
+}
 static inline int64_t np_serve_us(double seconds) { return (int64_t)(seconds * 1e6); }
 static inline struct np_conn *np_conn_of(const struct np_request *req) { return (struct np_conn *)(uintptr_t)req; }
 static inline size_t np_conn_buffered(const struct np_conn *c) { return c->out.len - c->out_at; }
@@ -111,6 +118,11 @@ void np_conn_send(struct np_conn *c, const void *bytes, size_t n);
 void np_conn_flush(struct np_conn *c);
 void np_conn_lost(struct np_conn *c, bool reset); /* closes its socket; its request goes on until it is answered */
 void np_conn_free(struct np_conn *c);
+
+/* serve_request.c */
+bool np_conn_step(struct np_conn *c);     /* false when it has to wait for something */
+bool np_conn_await(struct np_conn *c);    /* waits for the next request's head */
+bool np_conn_too_late(struct np_conn *c); /* a deadline has passed: says so to the client, false where there is nothing to say */
 
 /* serve_answer.c: an answer in the server's own words, where nothing has been answered yet; the connection closes after. */
 void np_conn_refuse(struct np_conn *c, int status, const char *why);

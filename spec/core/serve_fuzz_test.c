@@ -209,7 +209,7 @@ static void round_trip(int port, int i) {
 
 int main(void) {
   static const struct np_server_handler handler = {on_head, on_request, on_refused, on_done};
-  struct np_server_options o = {.address = "127.0.0.1:0", .body_max = 1000, .head_max = 600, .header_count_max = 12};
+  struct np_server_options o = {.address = "127.0.0.1:0", .body_max = 30, .head_max = 600, .header_count_max = 12};
   struct np_error err = {0};
   loop = event_base_new();
   struct np_server *s = np_server_new(loop, &o, &handler, NULL, &err);
