@@ -35,7 +35,7 @@ local function beginning()
   return math.tointeger(day - 8 * HOUR + 2 * HOUR + 15 * MINUTE)
 end
 
--- next: the serial of its next reading; pending: those to be pushed, { serial, due on the patients' clock, tries, due on the real one }
+-- next: serial of its next reading; pending: those to be pushed, { serial, due on the patients' clock, tries, due on the real one }
 local function bed_of(number, clock)
   local bed = beds[number] or plugin.store:get(("bed-%03d"):format(number))
   if not bed then
