@@ -152,4 +152,9 @@ describe("reloading under load", function()
     assert.equal(before.descriptors, after.descriptors)
     if not SANITIZED then assert.is_true(after.resident < before.resident + 4 * 2^20, line(before) .. " -> " .. line(after)) end
   end)
+
+  it("ends cleanly", function()
+    local how, code = host:stop()
+    assert.equal("exit 0", how .. " " .. code, host.output:sub(-3000))
+  end)
 end)
