@@ -75,22 +75,28 @@ static void add_file(struct np_sources *s, const char *path, const char *relativ
   f->source.text = np_strdup("");
 }
 
-static void look_into(struct np_sources *s, const char *folder, const char *relative, const char *shown, int depth) {
-  DIR *d = depth > DEPTH_MAX ? NULL : opendir(folder);
-  if (!d) return;
-  for (struct dirent *e; (e = readdir(d));) {
+/* -1 where a folder is there but cannot be looked into: its files are not gone for that. */
+static int look_into(struct np_sources *s, const char *folder, const char *relative, const char *shown, int depth, struct np_error *err) {
+  if (depth > DEPTH_MAX) return 0;
+  DIR *d = opendir(folder);
+  if (!d) return errno == ENOENT || errno == ENOTDIR ? 0 : np_fail(err, "%s: cannot be read: %s", folder, strerror(errno));
+  int result = 0;
+  for (struct dirent *e; result == 0 && (errno = 0, e = readdir(d));) {
     if (e->d_name[0] == '.') continue;
     struct np_buf path = {0}, below = {0}, name = {0};
     struct stat st;
     np_buf_addf(&path, "%s/%s", folder, e->d_name);
     np_buf_addf(&below, "%s%s%s", relative, relative[0] ? "/" : "", e->d_name);
     np_buf_addf(&name, "%s/%s", shown, e->d_name);
-    if (stat(path.data, &st) == 0 && S_ISDIR(st.st_mode)) look_into(s, path.data, below.data, name.data, depth + 1);
+    if (stat(path.data, &st) == 0 && S_ISDIR(st.st_mode)) result = look_into(s, path.data, below.data, name.data, depth + 1, err);
     else if (ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4 && access(path.data, F_OK) == 0)
       add_file(s, path.data, below.data, name.data);
     np_buf_free(&path), np_buf_free(&below), np_buf_free(&name);
+    errno = 0;
   }
+  if (result == 0 && errno) result = np_fail(err, "%s: cannot be read: %s", folder, strerror(errno));
   closedir(d);
+  return result;
 }
 
 static int compare_files(const void *a, const void *b) {
@@ -117,7 +123,10 @@ int np_sources_read(struct np_sources *s, const char *root, struct np_error *err
   struct stat st;
   if (stat(root, &st) == 0 && access(root, R_OK | X_OK) < 0) return np_fail(err, "%s: cannot be read: %s", root, strerror(errno));
   const char *slash = strrchr(root, '/');
-  look_into(s, root, "", slash && slash[1] ? slash + 1 : root, 0);
+  if (look_into(s, root, "", slash && slash[1] ? slash + 1 : root, 0, err) < 0) {
+    np_sources_free(s);
+    return -1;
+  }
   if (s->count) qsort(s->files, s->count, sizeof *s->files, compare_files);
   find_doubles(s);
   struct np_buf all = {0};
