@@ -61,7 +61,12 @@ static int load_library(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
   const struct np_source *source;
   struct np_error err;
-  if (b->order->library(b->order->arg, name, &source, &err) < 0) return luaL_error(L, "%s", err.text);
+  if (b->order->library(b->order->arg, name, &source, &err) < 0) {
+    luaL_where(L, 2); /* require's caller: level 1 is require */
+    lua_pushstring(L, err.text);
+    lua_concat(L, 2);
+    return lua_error(L);
+  }
   lua_pushfstring(L, "@%s", source->path);
   if (luaL_loadbufferx(L, source->text, source->len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
   np_declare_library(b, name);
@@ -150,39 +155,65 @@ static struct np_instance *open_state(struct np_error *err) {
   return in;
 }
 
+/* Names the message a file already? What Lua says of a binary chunk, and an error that is no string, does not. */
+static bool tells_where(const struct np_order *order, const char *message) {
+  return strstr(message, ".lua:") || strstr(message, order->source.path) || (order->settings_at && strstr(message, order->settings_at));
+}
+
+/* " at plugins/rules/x.lua:12", where it stood when memory ran out: such an error carries no place. Without allocating. */
+static void add_place(lua_State *co, struct np_buf *b) {
+  lua_Debug ar;
+  for (int level = 0; lua_getstack(co, level, &ar); level++) {
+    lua_getinfo(co, "Sl", &ar);
+    if (ar.currentline < 0 || ar.source[0] != '@') continue;
+    np_buf_addf(b, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
+  }
+}
+
+static void tell_failure(const struct np_order *order, lua_State *co, int status, struct np_error *err) {
+  const char *text = lua_tostring(co, -1);
+  struct np_buf b = {0};
+  if (status == LUA_ERRMEM) {
+    add_place(co, &b);
+    np_buf_addf(&b, "used up %zu MiB of memory while it was loaded", loading_limits.memory >> 20);
+  } else {
+    char *masked = np_mask_text(text ? text : "raised something that is not a message", text ? strlen(text) : 38);
+    np_buf_adds(&b, masked);
+    free(masked);
+  }
+  np_fail(err, "%s%s%s", tells_where(order, b.data) ? "" : order->source.path, tells_where(order, b.data) ? "" : ": ", b.data);
+  np_buf_free(&b);
+}
+
 struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err) {
   struct np_instance *in = open_state(err);
   if (!in) return NULL;
   struct np_build b = {.order = order, .in = in, .first = *code == NULL};
   b.code = b.first ? np_declare_new(order) : *code;
   struct np_code limits_only = {.limits = loading_limits}; /* the hook reads its bounds here while the chunk is loaded */
-  struct np_task loading = {.in = in, .mode = NP_LOADING, .co = in->L, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
+  lua_State *co = lua_newthread(in->L); /* its stack is still there when it has failed */
+  struct np_task loading = {.in = in, .mode = NP_LOADING, .co = co, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
   in->env.name = b.code->instance;
   in->code = &limits_only;
   in->building = &b;
   in->running = &loading;
-  lua_pushcfunction(in->L, load_all);
-  int status = lua_pcall(in->L, 0, 0, 0);
+  lua_pushcfunction(co, load_all); /* not yieldable: it calls without a continuation */
+  int results, status = lua_resume(co, in->L, 0, &results);
   in->running = NULL;
   in->building = NULL;
   in->code = b.code;
+  if (!b.first) np_code_ref(b.code);
   if (status == LUA_OK) {
-    if (!b.first) np_code_ref(b.code);
+    lua_settop(in->L, 0);
     *code = b.code;
     in->memory_max = b.code->limits.memory;
     np_task_guard(in->L);
     return in;
   }
-  const char *text = lua_tostring(in->L, -1);
-  char *masked = np_mask_text(text ? text : "raised something that is not a message", text ? strlen(text) : 38);
-  if (status == LUA_ERRMEM)
-    np_fail(err, "%s: used up %zu MiB of memory while it was loaded", order->source.path, loading_limits.memory >> 20);
-  else
-    np_fail(err, "%s", masked);
-  free(masked);
+  tell_failure(order, co, status, err);
   if (unconfigured) *unconfigured = b.unconfigured;
   lua_settop(in->L, 0);
-  if (!b.first) np_code_ref(b.code);
   np_instance_close(in);
   return NULL;
 }

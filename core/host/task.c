@@ -22,6 +22,7 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
   /* whoever catches this error meets it again at his next instruction */
   lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
   if (t->co && t->co != L) lua_sethook(t->co, lua_gethook(L), LUA_MASKCOUNT, 1);
+  luaL_where(L, 0); /* in a hook level 0 is what runs; luaL_error would name its caller */
 }
 
 static void hook(lua_State *L, lua_Debug *ar) {
@@ -32,11 +33,15 @@ static void hook(lua_State *L, lua_Debug *ar) {
   t->instructions += lua_gethookcount(L);
   if (t->instructions > in->code->limits.instructions) {
     over_budget(L, t, "instructions");
-    luaL_error(L, "ran past its budget of %I instructions in one call", (LUAI_UACINT)in->code->limits.instructions);
+    lua_pushfstring(L, "ran past its budget of %I instructions in one call", (LUAI_UACINT)in->code->limits.instructions);
+    lua_concat(L, 2);
+    lua_error(L);
   }
   if (np_mono_us() > t->slice_end) {
     over_budget(L, t, "time");
-    luaL_error(L, "ran for longer than its budget of %f s", in->code->limits.running);
+    lua_pushfstring(L, "ran for longer than its budget of %f s", in->code->limits.running);
+    lua_concat(L, 2);
+    lua_error(L);
   }
 }
 
