@@ -81,8 +81,22 @@ void np_talk_again(struct np_talk *t, int ms) {
 
 /* Commands. */
 
+/* A neap.lua that is not in force has a line of its own, as a plugin has. Returns whether there is one. */
+static bool config_line(struct np_talk *t) {
+  const char *error = np_deploy_config_error(t->host->deploy);
+  if (!error) return false;
+  np_line_begin(&t->out);
+  np_line_text(&t->out, "instance", "neap.lua");
+  np_line_text(&t->out, "state", "last good");
+  np_line_text(&t->out, "file", t->host->config->path);
+  np_line_text(&t->out, "error", error);
+  np_line_end(&t->out);
+  return true;
+}
+
 static void plugins(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
+  config_line(t);
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     np_line_status(&t->out, &s, t->host->reader);
@@ -94,7 +108,7 @@ static void plugins(struct np_talk *t) {
 static void reload(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
   struct np_deploy_change change = np_deploy_reload(d);
-  change.failed = 0; /* all whose present text is not in force: the watch may have seen some of them before */
+  change.failed = config_line(t); /* all whose present text is not in force: the watch may have seen some of them before */
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     if (!s.error) continue;

@@ -30,6 +30,7 @@ struct unit {
   char *file;                 /* owned: as shown */
   bool last_good;             /* in force is an older generation than the file */
   bool unconfigured;
+  bool clashed;               /* it failed for a route that another has: whatever changes there may free it */
   int64_t since, gone_since;
   int last_number;            /* newest generation in the store */
   struct np_built built;      /* of this deploy, until it is in force */
@@ -158,11 +159,23 @@ static struct wants find_wants(struct np_deploy *d) {
   return w;
 }
 
-/* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all. */
+/* The names that a rule may send to: one that failed for want of a destination is built again when there is another. */
+static void add_destinations(struct np_buf *text, const struct np_deploy *d) {
+  for (size_t i = 0; i < d->config->entry_count; i++)
+    if (d->config->entries[i].kind == NP_DESTINATION) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
+  for (size_t i = 0; i < d->sources.count; i++)
+    if (!d->sources.files[i].library) np_buf_addf(text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
+}
+
+/* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
+ * and all destinations. */
 static char *fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
   char hash[65];
   struct np_buf text = {0};
-  if (!code) np_buf_adds(&text, d->sources.library_hash);
+  if (!code) {
+    np_buf_adds(&text, d->sources.library_hash);
+    add_destinations(&text, d);
+  }
   for (size_t i = 0; code && i < code->library_count; i++) {
     const struct np_file *f = np_sources_find(&d->sources, true, code->libraries[i]);
     if (f) np_bundle_add(&text, &f->source);
@@ -189,7 +202,7 @@ static void build_last_good(void *arg, const struct np_generation *g) {
   struct np_build_context context = {.sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes};
   l->number = g->number;
   l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
-  if (!l->ok) np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
+  if (!l->ok && !l->u->unconfigured) np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
 }
 
 /* At start, what comes up broken runs on its last good generation. */
@@ -218,7 +231,7 @@ static void same_sources(void *arg, const struct np_generation *g) {
 /* A restart with the same sources goes on with the same generation. */
 static void number_it(struct np_deploy *d, struct unit *u) {
   struct recall r = {.hash = u->built.code->hash};
-  if (d->host && !u->code) np_reader_generation(d->host->reader, u->instance, "good", same_sources, &r, NULL);
+  if (d->host && (!u->code || u->last_good)) np_reader_generation(d->host->reader, u->instance, "good", same_sources, &r, NULL);
   u->stored = r.number != 0;
   u->built.code->number = r.number ? r.number : u->last_number + 1;
 }
@@ -233,12 +246,12 @@ static void build_unit(struct np_deploy *d, struct unit *u, const struct np_want
     return;
   }
   u->unconfigured = u->built.unconfigured;
-  if (u->unconfigured) { /* it waits for a person's settings: no fault */
+  if (u->unconfigured && !u->code) { /* it waits for a person's settings: no fault */
     set(&u->error, err.text);
-    return;
+  } else {
+    change->failed++;
+    fail_unit(d, u, err.text);
   }
-  change->failed++;
-  fail_unit(d, u, err.text);
   if (!u->code && want->file) fall_back(d, u, want);
 }
 
@@ -258,10 +271,12 @@ static void look_at(struct np_deploy *d, const struct np_want *want, struct np_d
     if (u->error) np_log(NP_INFO, "the file is again what is in force", "plugin", u->instance, NULL);
     set(&u->error, NULL);
     set(&u->bad, NULL);
+    u->clashed = false;
     change->kept++;
-  } else if (same(u->tried, u->bad)) {
+  } else if (same(u->tried, u->bad) && !u->clashed) {
     change->kept++;
   } else {
+    u->clashed = false;
     build_unit(d, u, want, change);
     set(&u->bad, u->built.code && !u->last_good ? NULL : u->tried);
     if (!want->file && u->code) u->wanted = false; /* its file is gone for good: retired, and held where it is listed */
@@ -318,6 +333,7 @@ static struct np_routes *make_routes(struct np_deploy *d, struct np_deploy_chang
     }
     if (!refused) return routes;
     np_routes_free(routes);
+    refused->clashed = true;
     fail_unit(d, refused, err.text);
     change->failed++;
     np_built_discard(&refused->built, d->lanes);
@@ -576,8 +592,11 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err) {
   if (!d->watch) return -1;
   np_watch_add(d->watch, d->plugins);
   if (d->config->path) np_watch_add(d->watch, d->config->path);
+  look_again(d, 0); /* for what changed between the first look and the watch */
   return 0;
 }
+
+const char *np_deploy_config_error(const struct np_deploy *d) { return d->config_error; }
 
 size_t np_deploy_count(const struct np_deploy *d) { return d->unit_count; }
 

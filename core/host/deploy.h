@@ -28,6 +28,8 @@ struct np_epoch *np_deploy_first(struct np_deploy *d);
 int np_deploy_watch(struct np_deploy *d, struct np_error *err); /* from now on changes are deployed */
 /* Looks at everything now. */
 struct np_deploy_change np_deploy_reload(struct np_deploy *d);
+/* Why neap.lua as it stands is not in force; NULL where it is. Borrowed until the next deploy. */
+const char *np_deploy_config_error(const struct np_deploy *d);
 size_t np_deploy_count(const struct np_deploy *d);
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
 void np_deploy_free(struct np_deploy *d);
