@@ -70,6 +70,7 @@ function plugin:config(schema)
 end
 
 --- An HTTP endpoint: { "POST /path/{id}", about =, query =, path =, body =, body_max =, keep =, handler = function(req) … end }.
+--- The handler returns status, body, headers, or nil, why, kind, field: then nothing that it did counts, and plugin:refuse words it.
 function plugin:serve(t)
   registering "serve"
   if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end

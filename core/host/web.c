@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "host/answer.h"
 #include "host/lane.h"
 #include "host/host.h"
@@ -36,10 +37,12 @@ struct web {
   const char *outcome;          /* "done" "refused" "failed" */
   char *error;                  /* owned: why not done */
   int tries;
+  bool declined;                /* the handler returned nil and why */
 };
 
 static void start_handler(struct web *w);
 static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason);
+static void word_refusal(struct web *w);
 
 static void drop_answer(struct web *w) {
   if (w->answer.stream_ref) luaL_unref(w->in->L, LUA_REGISTRYINDEX, w->answer.stream_ref);
@@ -181,15 +184,54 @@ static int push_refusal(lua_State *L, struct np_task *t) {
   return 1;
 }
 
-static void take_answer(lua_State *L, struct np_task *t, int n) {
-  struct web *w = t->owner;
-  np_answer_take(L, &w->answer, n);
+static void note_refusal(struct web *w) {
+  struct np_buf why = {0};
+  np_buf_addf(&why, "%s%s%s: %s", w->refusal.where, w->refusal.field[0] ? " " : "", w->refusal.field, w->refusal.reason);
+  w->outcome = "refused";
+  free(w->error);
+  w->error = why.data;
 }
 
-/* Words a refusal as the plugin does, or in neap's own way, and commits what w->ws holds, if anything. */
+/* One of the schema's kinds of problem, or what time.parse says; anything else is just refused. */
+static const char *known_kind(const char *kind) {
+  static const char *const kinds[] = {"missing", "type", "range", "length", "values", "pattern", "unknown", "time"};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(kinds[i], kind) == 0) return kinds[i];
+  return "refused";
+}
+
+/* A handler's nil, why [, kind [, field]]. */
+static void take_handlers_refusal(lua_State *L, struct web *w, int first, int n) {
+  size_t len;
+  const char *why = lua_tolstring(L, first + 1, &len);
+  const char *kind = n > 2 && lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2) : "";
+  const char *field = n > 3 && lua_type(L, first + 3) == LUA_TSTRING ? lua_tostring(L, first + 3) : "";
+  w->refusal = (struct np_refusal){.status = 400, .kind = known_kind(kind), .where = "body"};
+  char *masked = np_mask_text(why, len); /* the schema masks what it quotes itself */
+  size_t fits = np_utf8_check(masked, strnlen(masked, sizeof w->refusal.reason - 1));
+  snprintf(w->refusal.reason, sizeof w->refusal.reason, "%.*s", (int)fits, masked);
+  free(masked);
+  snprintf(w->refusal.field, sizeof w->refusal.field, "%s", field);
+  w->declined = true;
+}
+
+static void take_answer(lua_State *L, struct np_task *t, int n) {
+  struct web *w = t->owner;
+  int first = lua_gettop(L) - n + 1;
+  bool declines = t->mode == NP_SERVING && n > 1 && lua_isnil(L, first) && lua_type(L, first + 1) == LUA_TSTRING;
+  if (declines) take_handlers_refusal(L, w, first, n);
+  else np_answer_take(L, &w->answer, n);
+}
+
 static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason) {
   w->refusal = (struct np_refusal){.status = status, .kind = kind, .where = where};
   snprintf(w->refusal.reason, sizeof w->refusal.reason, "%s", reason);
+  word_refusal(w);
+}
+
+/* Words a refusal as the plugin does, or in neap's own way, and commits what w->ws holds, if anything. */
+static void word_refusal(struct web *w) {
+  int status = w->refusal.status;
   drop_answer(w);
   if (!w->in->code->refuse) {
     np_answer_problem(&w->answer, &w->refusal);
@@ -221,6 +263,12 @@ static void after_handler(struct np_task *t) {
     refuse(w, 500, "failed", "handler", "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
     return;
   }
+  if (w->declined) {
+    note_refusal(w);
+    begin_set(w); /* without what the handler did before */
+    word_refusal(w);
+    return;
+  }
   if (!w->outcome) w->outcome = w->answer.status >= 400 ? "refused" : "done";
   commit(w);
 }
@@ -229,12 +277,7 @@ static void after_handler(struct np_task *t) {
 static int push_request(lua_State *L, struct np_task *t) {
   struct web *w = t->owner;
   if (np_webreq_push(L, t, w->route, &w->match, w->req, &w->refusal) == 0) return 1;
-  w->outcome = "refused";
-  free(w->error);
-  w->error = NULL;
-  struct np_buf why = {0};
-  np_buf_addf(&why, "%s%s%s: %s", w->refusal.where, w->refusal.field[0] ? " " : "", w->refusal.field, w->refusal.reason);
-  w->error = why.data;
+  note_refusal(w);
   lua_settop(L, 0);
   if (!w->in->code->refuse) {
     np_answer_problem(&w->answer, &w->refusal);
@@ -253,6 +296,7 @@ static void start_handler(struct web *w) {
   begin_set(w);
   drop_answer(w);
   w->outcome = NULL;
+  w->declined = false;
   w->task = (struct np_task){.in = w->in, .mode = NP_SERVING, .ws = w->ws, .overlay = &w->overlay, .received = w->req->received,
                              .handler = w->route->handler, .push = push_request, .take = take_answer, .ended = after_handler, .owner = w};
   np_task_start(&w->task);

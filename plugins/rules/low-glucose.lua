@@ -8,10 +8,17 @@ local config = plugin:config {
   silence = { "duration", optional = true, about = "also tell when a device has sent nothing for so long" },
 }
 
-plugin:on({ metric = "glucose", unit = "mmol/L", below = config.limit, quality = "valid" }, function(r)
-  if plugin:throttle(r.device, config.again) then return end
-  plugin:send(config.to, { title = "Low glucose", device = r.device, value = r.value, unit = r.unit, limit = config.limit, at = r.at, reading = r.id })
-end)
+-- A reading keeps its vendor's unit.
+local function watch(unit, limit)
+  plugin:on({ metric = "glucose", unit = unit, below = limit, quality = "valid" }, function(r)
+    if plugin:throttle(r.device, config.again) then return end
+    plugin:send(config.to, {
+      title = "Low glucose", device = r.device, value = r.value, unit = r.unit, limit = limit, at = r.at, reading = r.id,
+    })
+  end)
+end
+watch("mmol/L", config.limit)
+watch("mg/dL", config.limit * 18.01559)
 
 if config.silence then
   plugin:on({ metric = "glucose" }, function(r) plugin:arm("silence", r.device, config.silence) end)
