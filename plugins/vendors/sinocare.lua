@@ -12,8 +12,8 @@ assert(time.zone(config.zone))
 
 -- The document defines 0 alone. All else makes the cloud push again, so that a code only has to tell a person what was wrong.
 local CODES = {
-  missing = 1001, json = 1002, encoding = 1002, type = 1003, range = 1004, length = 1004, values = 1005, pattern = 1006, time = 1006,
-  failed = 1500, store = 1503,
+  missing = 1001, json = 1002, encoding = 1002, type = 1003, range = 1004, length = 1004, values = 1005, pattern = 1006,
+  time = 1006, failed = 1500, store = 1503,
 }
 local STATUS = { ["0"] = "bound", ["1"] = "warming", ["2"] = "active", ["4"] = "ended" }
 local LAST = 253402300799999 -- the end of the year 9999, UTC
