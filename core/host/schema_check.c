@@ -110,9 +110,12 @@ static int check_pattern(struct np_checking *c, const struct np_field *f, const 
   }
 }
 
+/* Past 2^53 a float stands for many numbers: as text they would be one, and two identifiers with them. */
+static bool has_one_text(lua_State *L) { return lua_isinteger(L, -1) || fabs(lua_tonumber(L, -1)) < 0x1p53; }
+
 static int check_string(struct np_checking *c, const struct np_field *f, const struct np_at *at) {
   int changed = 0;
-  if (lua_type(c->L, -1) == LUA_TNUMBER && f->lenient && isfinite(lua_tonumber(c->L, -1))) {
+  if (lua_type(c->L, -1) == LUA_TNUMBER && f->lenient && has_one_text(c->L)) {
     char text[40];
     lua_pushlstring(c->L, text, np_value_number(c->L, -1, text));
     lua_replace(c->L, -2);

@@ -142,6 +142,9 @@ static void check_types(lua_State *L) {
       {"{a={'string', lenient=true}}", "{a=-0.1}", JSON, "ok {a=\"-0.1\"}"},
       {"{a={'string', lenient=true}}", "{a=1/3}", JSON, "ok {a=\"0.3333333333333333\"}"},
       {"{a={'string', lenient=true}}", "{a=9007199254740993}", JSON, "ok {a=\"9007199254740993\"}"},
+      {"{a={'string', lenient=true}}", "{a=math.maxinteger}", JSON, "ok {a=\"9223372036854775807\"}"},
+      {"{a={'string', lenient=true}}", "{a=9223372036854775808}", JSON, "a: type: expected a string, got a number"},
+      {"{a={'string', lenient=true}}", "{a=-2.0^53}", JSON, "a: type: expected a string, got a number"},
       {"{a={'string', lenient=true}}", "{a=0/0}", JSON, "a: type: expected a string, got a number"},
       {"{a={'string', lenient=true}}", "{a=true}", JSON, "a: type: expected a string, got a boolean"},
 

@@ -186,6 +186,16 @@ describe("sinocare", function()
         assert.equal("23434335345" .. (name == "testId" and "1" or "2"),
           stored { [name] = 23434335345 * 10 + (name == "testId" and 1 or 2) }[column])
       end)
+      it("is refused as a number that JSON's readers round, for then two would be one", function()
+        for _, digits in ipairs { "9223372036854775808", "12345678901234567890", "1e300" } do
+          local before = readings()
+          local text = json.encode(bed.push { testId = fresh "t", deviceSn = fresh "SN" })
+          local _, answer = push((text:gsub(('"%s":"[^"]*"'):format(name), ('"%s":%s'):format(name, digits))))
+          assert.are_not.equal(0, answer.code)
+          assert.truthy(answer.msg:find("data." .. name, 1, true))
+          assert.equal(before, readings())
+        end
+      end)
       it("is refused where it is absent, null, empty, of another type or past 128 characters", function()
         refused("data." .. name, without(name))
         for _, value in ipairs { json.null, "", true, json.decode "[]", {}, long(129) } do refused("data." .. name,
