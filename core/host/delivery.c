@@ -78,14 +78,14 @@ static int raw_field(lua_State *L, int idx, const char *name) {
 /* RFC 9110 10.2.3: seconds, or a date. */
 static int64_t retry_after(const char *text) {
   char *end;
-  double seconds = strtod(text, &end);
+  double ms = strtod(text, &end) * 1000;
   if (end == text || *end) {
     time_t at = curl_getdate(text, NULL);
     if (at < 0) return 0;
-    seconds = (double)at - (double)np_now_ms() / 1000;
+    ms = (double)at * 1000 - (double)np_now_ms();
   }
-  if (!(seconds > 0)) return 0;
-  return seconds > RETRY_AFTER_MOST / 1000 ? RETRY_AFTER_MOST : (int64_t)(seconds * 1000);
+  if (!(ms > 0)) return 0;
+  return ms > RETRY_AFTER_MOST ? RETRY_AFTER_MOST : (int64_t)ms;
 }
 
 static enum np_verdict judge(int status) {
