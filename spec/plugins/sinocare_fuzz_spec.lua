@@ -136,6 +136,7 @@ local function expected(text)
   assert(at, "answered 0 with a time that does not exist: " .. text)
   local status = d.status ~= nil and d.status ~= json.null and as_text(d.status) or "0"
   assert(status == "0" or status == "1", text)
+  assert(as_text(d.testResult):match "^ *%d+%.?%d* *$", "answered 0 to a value that is no decimal number: " .. text)
   return {
     key = assert(as_text(d.testId)), device = assert(as_text(d.deviceSn)), value = assert(tonumber(as_text(d.testResult))),
     at = year >= 1992 and at or nil, serial = d.serialNo ~= json.null and tonumber(d.serialNo) or nil, valid = status == "0",
