@@ -23,9 +23,10 @@ TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
 # What Debian 12 has to have: to build and run, to test, to compare with in `make bench`.
 DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
 DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps
+DEPS_LINT  := lua-check clang-format clang-tidy
 DEPS_BENCH := nginx libnginx-mod-http-lua lua-cjson nodejs npm linux-perf
 
-.PHONY: all run test bench lint install clean deps deps-run deps-test deps-bench
+.PHONY: all run test bench lint install clean deps deps-run deps-test deps-bench deps-lint
 all: $B/neap
 
 $B/neap: $B/core/main.o $B/libneap.a
@@ -69,6 +70,8 @@ deps-test:
 	$(call install_missing,$(DEPS_TEST))
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
+deps-lint:
+	$(call install_missing,$(DEPS_LINT))
 
 run: deps-run
 	@$(MAKE) --no-print-directory all
@@ -89,7 +92,7 @@ bench: deps deps-bench
 	@$(MAKE) --no-print-directory all test-programs
 	@B=$B sh spec/bench/run
 
-lint:
+lint: deps-run deps-lint
 	luacheck -q core plugins examples spec
 	clang-format --dry-run -Werror $(wildcard core/*.c core/*/*.[ch] spec/core/*.[ch] spec/tools/*.c)
 	clang-tidy --quiet $(SRC) core/main.c -- $(ALL_CFLAGS)
