@@ -87,6 +87,7 @@ void np_answer_take(lua_State *L, struct np_answer *a, int n) {
     return;
   }
   int status = base + 1, body = base + 2, headers = base + 3;
+  if (lua_isnil(L, status)) luaL_error(L, "answer: the handler returned nil: return a status, a body, or nothing for 204");
   if (lua_type(L, status) != LUA_TNUMBER) { /* body [, headers] */
     lua_pushinteger(L, 200);
     lua_insert(L, status);

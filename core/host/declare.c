@@ -44,6 +44,7 @@ void np_code_unref(struct np_code *c) {
   np_schema_free(c->options);
   free_strings(c->hosts, c->host_count);
   free_strings(c->libraries, c->library_count);
+  free_strings(c->keys, c->key_count);
   free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);
   free(c);
 }
@@ -265,12 +266,31 @@ static void refuse_stray_settings(lua_State *L, struct np_build *b) {
   b->in->settings = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+void np_declare_push_keys(lua_State *L, const struct np_code *code) {
+  lua_createtable(L, (int)code->key_count, 0);
+  for (size_t i = 0; i < code->key_count; i++) {
+    lua_pushstring(L, code->keys[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_setfield(L, -2, "keys");
+}
+
+static void read_keys(lua_State *L, int at, struct np_code *c) {
+  lua_getfield(L, at, "keys");
+  for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TSTRING; i++, lua_pop(L, 1)) {
+    c->keys = np_realloc(c->keys, (c->key_count + 1) * sizeof *c->keys);
+    c->keys[c->key_count++] = np_strdup(lua_tostring(L, -1));
+  }
+  lua_pop(L, 2);
+}
+
 void np_declare_read(lua_State *L, struct np_build *b) {
   int at = lua_gettop(L);
   struct np_code *c = b->code;
   if (b->first) {
     c->kind = read_kind(L, at);
     if (!b->order->limits_set) c->limits = np_limits_default(c->kind);
+    read_keys(L, at, c);
     read_list(L, at, b, "routes", read_route);
     read_list(L, at, b, "ons", read_on);
     read_list(L, at, b, "jobs", read_job);

@@ -165,6 +165,62 @@ setmetatable(plugin, {
   end,
 })
 
+-- A value as text that is the same whenever the value is.
+local function canonical(v)
+  if type(v) ~= "table" then return type(v) .. ":" .. tostring(v) end
+  local parts = {}
+  for k, inner in pairs(v) do parts[#parts + 1] = canonical(k) .. "=" .. canonical(inner) end
+  table.sort(parts)
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- Every lane has a copy of its own, and a chunk that registers in a pairs() loop does so in another order each time. So the first copy's
+-- order counts, and the others' are brought into it: keys is what the first has registered, one text for each.
+local function bring_into_order(list, keys, key_of, n)
+  local own = {}
+  for _, item in ipairs(list) do
+    local key = key_of(item)
+    own[key] = own[key] or {}
+    table.insert(own[key], item)
+  end
+  for i = 1, #list do
+    local same = keys[n + i] and own[keys[n + i]]
+    list[i] = same and table.remove(same, 1)
+    if not list[i] then
+      error(core.file .. ": registers something else each time it is loaded: what is registered must not depend on chance or time", 0)
+    end
+  end
+end
+
+local key_of = {
+  routes = function(r) return "route " .. r.method .. " " .. r.pattern end,
+  ons = function(o) return "on " .. canonical(o.filter) end,
+  jobs = function(j) return "job " .. j.name .. " " .. j.period end,
+  timers = function(t) return "timer " .. t.name end,
+}
+
+local function order()
+  local keys, n = {}, 0
+  for _, kind in ipairs { "routes", "ons", "jobs", "timers" } do
+    if core.keys then bring_into_order(declared[kind], core.keys, key_of[kind], n) end
+    for i, item in ipairs(declared[kind]) do keys[n + i] = key_of[kind](item) end
+    n = n + #declared[kind]
+  end
+  declared.keys = keys
+  local handlers = {}
+  local function number(item, field)
+    if not item then return end
+    handlers[#handlers + 1] = declared.handlers[item[field]]
+    item[field] = #handlers
+  end
+  for _, kind in ipairs { "routes", "ons", "jobs", "timers" } do
+    for _, item in ipairs(declared[kind]) do number(item, "handler") end
+  end
+  number(declared.deliver, "handler")
+  if declared.refuse then number(declared, "refuse") end
+  declared.handlers = handlers
+end
+
 -- Called once the chunk has returned.
 local function finish()
   loading = false
@@ -176,6 +232,7 @@ local function finish()
     error("registers nothing: no plugin:serve, every, on, timer or deliver was called while the file was loaded", 0)
   end
   if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
+  order()
   declared.kind = delivers > 0 and "destination" or rules > 0 and "rule" or "vendor"
   return declared
 end

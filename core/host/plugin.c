@@ -122,6 +122,9 @@ static int load_all(lua_State *L) {
   lua_setfield(L, -2, "name");
   lua_pushstring(L, order->settings_at ? order->settings_at : order->instance);
   lua_setfield(L, -2, "settings_at");
+  lua_pushstring(L, order->source.path);
+  lua_setfield(L, -2, "file");
+  if (!b->first) np_declare_push_keys(L, b->code);
   lua_call(L, 1, 2);
   int handle = lua_gettop(L) - 1, finish = handle + 1;
   lua_pushfstring(L, "@%s", order->source.path);

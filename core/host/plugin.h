@@ -101,6 +101,8 @@ struct np_code {
   struct np_schema *options; /* owned; of a destination */
   char **hosts;   /* owned: "host:port" it may reach */
   size_t host_count;
+  char **keys;    /* owned: what the first copy registered, in its order: the prelude brings the others' into it */
+  size_t key_count;
   char **libraries; /* owned: names it required */
   size_t library_count;
 };
