@@ -128,8 +128,8 @@ static struct answer *find(const struct node *n, const char *method) {
 }
 
 int np_routes_add(struct np_routes *r, const char *method, const char *pattern, void *value, void **clash, struct np_error *err) {
-  const char *names[NP_ROUTE_PARAMS];
-  size_t lens[NP_ROUTE_PARAMS];
+  const char *names[NP_ROUTE_PARAMS] = {0};
+  size_t lens[NP_ROUTE_PARAMS] = {0};
   if (clash) *clash = NULL;
   int count = check(method, pattern, names, lens, err);
   if (count < 0) return -1;

@@ -34,7 +34,7 @@ static int split(const char *address, char *host, size_t size, const char **port
   if (!colon || !end || (size_t)(end - start) >= size) goto malformed;
   *port = colon + 1;
   size_t digits = strspn(*port, "0123456789");
-  if (!digits || (*port)[digits] || digits > 5 || atoi(*port) > 65535) goto malformed;
+  if (!digits || (*port)[digits] || digits > 5 || strtol(*port, NULL, 10) > 65535) goto malformed;
   memcpy(host, start, (size_t)(end - start));
   host[end - start] = 0;
   return 0;
@@ -56,10 +56,10 @@ static int listen_at(const struct addrinfo *ai, const char *address, struct np_e
 }
 
 static int open_listener(const char *address, struct np_error *err) {
-  char host[256];
+  char host[256] = "";
   const char *port = NULL;
   if (split(address, host, sizeof host, &port, err) < 0) return -1;
-  struct addrinfo *ai, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+  struct addrinfo *ai = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
   int rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &ai);
   if (rc) return np_fail(err, "cannot listen on %s: %s", address, gai_strerror(rc));
   int fd = listen_at(ai, address, err);
@@ -67,18 +67,24 @@ static int open_listener(const char *address, struct np_error *err) {
   return fd;
 }
 
+union where {
+  struct sockaddr any;
+  struct sockaddr_in four;
+  struct sockaddr_in6 six;
+};
+
 static int port_of(int fd) {
-  struct sockaddr_storage at;
+  union where at = {0};
   socklen_t len = sizeof at;
-  if (getsockname(fd, (struct sockaddr *)&at, &len) < 0) return 0;
-  return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+  if (getsockname(fd, &at.any, &len) < 0) return 0;
+  return ntohs(at.any.sa_family == AF_INET6 ? at.six.sin6_port : at.four.sin_port);
 }
 
-static char *remote_of(const struct sockaddr_storage *from) {
+static char *remote_of(const union where *from) {
   char text[INET6_ADDRSTRLEN] = "";
-  const struct in6_addr *six = &((const struct sockaddr_in6 *)from)->sin6_addr;
-  if (from->ss_family == AF_INET)
-    inet_ntop(AF_INET, &((const struct sockaddr_in *)from)->sin_addr, text, sizeof text);
+  const struct in6_addr *six = &from->six.sin6_addr;
+  if (from->any.sa_family == AF_INET)
+    inet_ntop(AF_INET, &from->four.sin_addr, text, sizeof text);
   else if (IN6_IS_ADDR_V4MAPPED(six))
     inet_ntop(AF_INET, six->s6_addr + 12, text, sizeof text);
   else
@@ -108,9 +114,9 @@ static void starve(struct np_server *s) {
 }
 
 static bool accept_one(struct np_server *s) {
-  struct sockaddr_storage from;
+  union where from = {0};
   socklen_t len = sizeof from;
-  int fd = accept4(s->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  int fd = accept4(s->fd, &from.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) {
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) starve(s);
     return errno == ECONNABORTED || errno == EINTR;

@@ -760,6 +760,18 @@ static void test_addresses(void) {
     struct np_server_options o = {.address = bad[i]};
     CHECK(!np_server_new(loop, &o, &handler, NULL, &err) && strstr(err.text, bad[i]), "%s: %s", bad[i], err.text);
   }
+  int six = socket(AF_INET6, SOCK_STREAM, 0);
+  struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  if (six >= 0 && bind(six, (struct sockaddr *)&loopback, sizeof loopback) == 0) { /* not every machine has IPv6 */
+    start((struct np_server_options){.address = "[::]:0"});
+    struct client c = call();
+    tell(&c, "GET / HTTP/1.1\r\n" H "\r\n");
+    check_answer(&c, 200, "ok", false);
+    CHECK(strcmp(seen.last_remote, "127.0.0.1") == 0, "an IPv4 client is shown as one: %s", seen.last_remote);
+    hang_up(&c, false);
+    stop();
+  }
+  if (six >= 0) close(six);
   start((struct np_server_options){.address = "localhost:0"});
   CHECK(np_server_port(server) > 0);
   stop();
