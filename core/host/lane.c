@@ -203,6 +203,7 @@ static int open_server(struct np_lane *lane, struct np_error *err) {
   if (lane->host->port) snprintf(address, sizeof address, "%.*s:%d", host_len, c->listen, lane->host->port);
   else snprintf(address, sizeof address, "%s", c->listen);
   struct np_server_options options = {.address = address,
+                                      .alone = !lane->host->port,
                                       .certificate = c->certificate,
                                       .key = c->key,
                                       .body_max = c->body_max,

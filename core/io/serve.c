@@ -42,7 +42,18 @@ malformed:
   return np_fail(err, "cannot listen on \"%s\": write it as 127.0.0.1:8080 or [::1]:8080", address);
 }
 
-static int listen_at(const struct addrinfo *ai, const char *address, struct np_error *err) {
+/* Of two programs that share a port, each gets a part of the requests: without SO_REUSEPORT the kernel says whether there is one. */
+static bool is_taken(const struct addrinfo *ai) {
+  int one = 1, fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false; /* the listener's own socket will say why */
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  bool taken = bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 && errno == EADDRINUSE;
+  close(fd);
+  return taken;
+}
+
+static int listen_at(const struct addrinfo *ai, const char *address, bool alone, struct np_error *err) {
+  if (alone && is_taken(ai)) return np_fail(err, "cannot listen on %s: %s", address, strerror(EADDRINUSE));
   int one = 1, fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return np_fail(err, "cannot listen on %s: %s", address, strerror(errno));
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -55,14 +66,14 @@ static int listen_at(const struct addrinfo *ai, const char *address, struct np_e
   return -1;
 }
 
-static int open_listener(const char *address, struct np_error *err) {
+static int open_listener(const char *address, bool alone, struct np_error *err) {
   char host[256] = "";
   const char *port = NULL;
   if (split(address, host, sizeof host, &port, err) < 0) return -1;
   struct addrinfo *ai = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
   int rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &ai);
   if (rc) return np_fail(err, "cannot listen on %s: %s", address, gai_strerror(rc));
-  int fd = listen_at(ai, address, err);
+  int fd = listen_at(ai, address, alone, err);
   freeaddrinfo(ai);
   return fd;
 }
@@ -200,7 +211,7 @@ struct np_server *np_server_new(struct event_base *base, const struct np_server_
   TAILQ_INIT(&s->all);
   TAILQ_INIT(&s->ready);
   if (options->certificate && !(s->tls = np_tls_new(options->certificate, options->key, err))) goto fail;
-  if ((s->fd = open_listener(options->address, err)) < 0) goto fail;
+  if ((s->fd = open_listener(options->address, options->alone, err)) < 0) goto fail;
   s->port = port_of(s->fd);
   event_assign(&s->acceptable, base, s->fd, EV_READ | EV_PERSIST, on_acceptable, s);
   event_assign(&s->retry, base, -1, 0, on_retry, s);

@@ -62,6 +62,7 @@ struct np_server_handler {
 
 struct np_server_options {
   const char *address;     /* "127.0.0.1:8080", "[::1]:0"; port 0 picks one */
+  bool alone;              /* fails where anybody listens there already; else it shares the port with others of this user */
   const char *certificate; /* PEM chain; NULL is plain HTTP */
   const char *key;         /* PEM */
   size_t head_max;         /* bytes of request line and headers; 0 is 16 KiB */

@@ -752,6 +752,29 @@ static void test_no_descriptors(void) {
 
 /* ---- addresses and TLS ---- */
 
+/* The kernel shares a port among programs of one user: two hosts by mistake would each have got a part of the readings. */
+static void test_alone(void) {
+  char address[32];
+  struct np_error err = {0};
+  start((struct np_server_options){0});
+  snprintf(address, sizeof address, "127.0.0.1:%d", np_server_port(server));
+  struct np_server_options o = {.address = address, .alone = true};
+  CHECK(!np_server_new(loop, &o, &handler, NULL, &err) && strstr(err.text, "in use"), "%s", err.text);
+  o.alone = false;
+  struct np_server *shares = np_server_new(loop, &o, &handler, NULL, &err);
+  CHECK(shares, "%s", err.text);
+  np_server_free(shares);
+  struct client left = call();
+  tell(&left, "GET / HTTP/1.1\r\n" H "\r\n");
+  check_answer(&left, 200, "ok", false);
+  np_server_free(server); /* its end of the connection goes on for a while in the kernel */
+  o.alone = true;
+  server = np_server_new(loop, &o, &handler, NULL, &err);
+  CHECK(server, "%s", err.text);
+  hang_up(&left, false);
+  stop();
+}
+
 static void test_addresses(void) {
   static const char *const bad[] = {"",       "8080",  "127.0.0.1", "127.0.0.1:", "127.0.0.1:x",  "127.0.0.1:65536",
                                     "::1:80", "[::1]", "[::1:80",   "[::1]x:80",  "127.0.0.1:-1", "203.0.113.7:0"};
@@ -987,6 +1010,7 @@ int main(void) {
   test_free_with_requests();
   test_connections_max();
   test_no_descriptors();
+  test_alone();
   test_addresses();
   make_certificate();
   test_tls();
