@@ -51,6 +51,7 @@ struct partition {
   struct held_item *held_now;
   struct np_timer *timer;      /* due, to be run: owned with its strings */
   struct np_writeset *ws;      /* under way */
+  uint64_t made_in;            /* the epoch it was made in */
   bool busy;
   int conflicts;
   struct event *again;         /* after the store could not */
@@ -244,6 +245,7 @@ static void put_back(struct partition *p) {
 }
 
 static void note_timers(struct np_router *r, const struct np_writeset *ws);
+static void find_held(struct np_router *r, struct np_instance *in);
 static void arm_event(struct np_router *r, int64_t at);
 
 /* After a conflict: either what the rule read has changed, or the entry has been dealt with already; that shows when it recurs. */
@@ -257,6 +259,15 @@ static void held_again(struct partition *p) {
   } else {
     free_held(h);
     p->conflicts = 0;
+  }
+}
+
+/* A reading that the generation before held while the next one looked for held entries: that look came too early for it. */
+static void find_late_held(struct np_router *r, const struct np_writeset *ws) {
+  for (const struct np_op *op = ws->first; op; op = op->next) {
+    if (op->kind != NP_OP_HOLD) continue;
+    const struct np_slot *slot = np_epoch_slot(r->lane->epoch, op->as.hold.instance.ptr);
+    if (slot && slot->code && slot->kind == NP_RULE) find_held(r, np_lane_instance(r->lane, slot));
   }
 }
 
@@ -275,6 +286,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
     note_timers(r, p->ws);
     settle(p);
+    if (p->made_in != r->lane->epoch->number) find_late_held(r, p->ws);
   } else {
     put_back(p);
     p->done = p->committed;
@@ -315,6 +327,7 @@ static void commit(struct partition *p, struct np_writeset *ws, bool cursor_alon
     return;
   }
   add_cursor(p, ws);
+  p->made_in = r->lane->epoch->number;
   p->busy = true;
   p->ws = ws;
   p->waiter.answered = answered;
@@ -664,13 +677,13 @@ static void queue_one(struct np_router *r, struct held_item *item) {
   free_held(item);
 }
 
-static void find_held(struct np_router *r, const char *instance) {
+/* Those of a rule that it has not found before. */
+static void find_held(struct np_router *r, struct np_instance *in) {
   struct np_error err;
-  int64_t after = 0;
   for (;;) {
-    struct held_list list = {.newest = after};
+    struct held_list list = {.newest = in->held_seen};
     list.last = &list.first;
-    if (np_reader_held(r->lane->reader, instance, after, 1000, list_held, &list, &err) < 0) {
+    if (np_reader_held(r->lane->reader, in->code->instance, in->held_seen, 1000, list_held, &list, &err) < 0) {
       np_log(NP_ERROR, "cannot read held entries", "error", err.text, NULL);
       return;
     }
@@ -678,8 +691,8 @@ static void find_held(struct np_router *r, const char *instance) {
       next = item->next;
       queue_one(r, item);
     }
+    in->held_seen = list.newest;
     if (list.n < 1000) return;
-    after = list.newest;
   }
 }
 
@@ -706,7 +719,7 @@ void np_router_adopt(struct np_router *r) {
     struct np_instance *in = np_lane_instance(r->lane, &e->slots[i]);
     if (e->slots[i].kind != NP_RULE || !in || !in->fresh) continue;
     forget_held(r, e->slots[i].instance);
-    find_held(r, e->slots[i].instance);
+    find_held(r, in);
   }
   r->timers_at = INT64_MAX;
   arm_event(r, np_now_ms());
