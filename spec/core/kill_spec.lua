@@ -61,7 +61,8 @@ describe("kill -9 under load", function()
     }
     acked = host.folder .. "/acked"
     pusher = bed.start { bed.tools .. "/pusher", "--url", host.url .. "/sinocare/push", "--connections", "32", "--rate", "1500",
-      "--devices", "40", "--low-every", "7", "--seconds", "600", "--prefix", "k", "--acked", acked, "--reconnect", "--duplicate-every", "13", "--json" }
+      "--devices", "40", "--low-every", "7", "--seconds", "600", "--prefix", "k", "--acked", acked, "--reconnect",
+        "--duplicate-every", "13", "--json" }
     for _ = 1, KILLS do
       local moment = socket.gettime() + 0.05 + math.random() * 0.6 -- in the middle of whatever it does by then
       while socket.gettime() < moment do
@@ -118,15 +119,19 @@ describe("kill -9 under load", function()
   end)
 
   it("keeps the raw request of each reading with it", function()
-    assert.equal(0, one "select count(*) n from readings r left join inbox i on i.id = r.request where i.id is null or i.outcome <> 'done'")
-    assert.equal(0, one "select count(*) n from readings r join inbox i on i.id = r.request where instr(i.body, '\"' || r.key || '\"') = 0")
+    assert.equal(0,
+      one "select count(*) n from readings r left join inbox i on i.id = r.request where i.id is null or i.outcome <> 'done'")
+    assert.equal(0,
+      one "select count(*) n from readings r join inbox i on i.id = r.request where instr(i.body, '\"' || r.key || '\"') = 0")
   end)
 
   it("ran the rule once on every reading, in order", function()
-    assert.same({}, host:sql [[select d.device, d.n as stored, cast(kv.value as integer) as ruled from (select device, count(*) n from readings group by device) d
+    assert.same({}, host:sql [[select d.device, d.n as stored, cast(kv.value as integer) as ruled from (select device, count(*) n
+      from readings group by device) d
       left join kv on kv.space = 'plugin:count' and kv.key = d.device where kv.value is null or cast(kv.value as integer) <> d.n]])
     -- the n-th reading of a device, by seq, is the one that the rule counted as its n-th
-    assert.same({}, host:sql [[with told as (select json_extract(body, '$.reading') reading, json_extract(body, '$.n') n from delivered),
+    assert.same({}, host:sql [[with told as (select json_extract(body, '$.reading') reading, json_extract(body, '$.n') n
+      from delivered),
       stored as (select seq, row_number() over (partition by device order by seq) n from readings)
       select * from told join stored on stored.seq = told.reading where told.n <> stored.n]])
     assert.equal(0, one "select count(*) n from held")
@@ -143,7 +148,8 @@ describe("kill -9 under load", function()
 
   it("told of each low reading at least once, with one id, in order for a device", function()
     local missing, doubled = {}, {}
-    for _, row in ipairs(host:sql "select r.seq, d.id from readings r left join delivered d on d.reading = r.seq where r.value < 3.9") do
+    for _,
+      row in ipairs(host:sql "select r.seq, d.id from readings r left join delivered d on d.reading = r.seq where r.value < 3.9") do
       local s = seen[row.seq]
       if not s or not s.ids[row.id] then missing[#missing + 1] = row.seq end
       if s and s.count > 1 then doubled[#doubled + 1] = row.seq end

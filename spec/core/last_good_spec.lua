@@ -1,4 +1,5 @@
--- What comes up broken runs on its last good generation; what has none holds its work, and does it once, in order, when it is mended.
+-- What comes up broken runs on its last good generation; what has none holds its work, and does it once, in order, when it is
+-- mended.
 local bed = require "bed"
 
 local function vendor(answer)
@@ -11,7 +12,8 @@ end
 -- Readings of as many values as are asked for, device D unless another is named.
 local FEED = [[
 local plugin = ...
-plugin:serve { "POST /feed", body = { values = { "array", items = { "number" } }, device = { "string", default = "D" }, from = { "integer" } },
+plugin:serve { "POST /feed", body = { values = { "array", items = { "number" } }, device = { "string", default = "D" }, from = {
+  "integer" } },
   handler = function(req)
     for i, v in ipairs(req.body.values) do
       plugin:emit { device = req.body.device, metric = "m", value = v, at = 1700000000000 + (req.body.from + i) * 1000 }
@@ -49,7 +51,8 @@ describe("the last good generation", function()
     assert.equal(204, (host:request("POST", "/feed", { values = values, from = from, device = device })))
   end
   local function met(device)
-    local rows = host:sql(("select json_extract(value, '$') n from kv where space = 'plugin:note' and key = '%s'"):format(device or "D"))
+    local rows = host:sql(("select json_extract(value, '$') n from kv where space = 'plugin:note' and key = '%s'"):format(device
+      or "D"))
     return rows[1] and rows[1].n or ""
   end
   local function count_to(n, first)
@@ -59,8 +62,11 @@ describe("the last good generation", function()
   end
   local function text_of(values) return #values > 0 and table.concat(values, " ") .. " " or "" end
 
-  for what, broken in pairs { ["does not parse"] = "local plugin = ...\nlocal x = = 1", ["raises"] = "local plugin = ...\nerror 'oh'",
-    ["is empty"] = "", ["waits for a setting"] = "local plugin = ...\nplugin:config { url = { 'string' } }\nplugin:serve { 'GET /v', handler = print }" } do
+  for what, broken in pairs { ["does not parse"] = "local plugin = ...\nlocal x = = 1",
+    ["raises"] = "local plugin = ...\nerror 'oh'",
+    ["is empty"] = "",
+      ["waits for a setting"] = "local plugin = ...\nplugin:config { url = { 'string' } }\n" ..
+        "plugin:serve { 'GET /v', handler = print }" } do
     it("serves where the file " .. what .. " at the start", function()
       host = bed.host { plugins = { ["vendors/v.lua"] = vendor "one" } }
       bed.replace(file "vendors/v.lua", vendor "two")
@@ -103,7 +109,8 @@ describe("the last good generation", function()
 
   it("has its libraries with it", function()
     host = bed.host { plugins = { ["lib/text.lua"] = "return 'from the library'", ["vendors/v.lua"] =
-      "local plugin = ...\nlocal text = require 'text'\nplugin:serve { 'GET /v', handler = function() return 200, { version = text } end }" } }
+      "local plugin = ...\nlocal text = require 'text'\n" ..
+      "plugin:serve { 'GET /v', handler = function() return 200, { version = text } end }" } }
     assert.equal("from the library", version())
     host:stop()
     os.remove(file "lib/text.lua")
@@ -138,7 +145,9 @@ describe("the last good generation", function()
       local first, path = host.folder .. "/first", file "vendors/v.lua"
       bed.write(first, vendor("before " .. i))
       -- goes on while the host comes up
-      os.execute(([[(for k in 1 2 3 4 5 6 7 8 9 10 11 12; do sed "s/before/step $k/" '%s' > '%s.new~'; mv '%s.new~' '%s'; sleep 0.002; done; touch '%s/done') &]]):format(
+      os.execute(([[(for k in 1 2 3 4 5 6 7 8 9 10 11 12; do
+          sed "s/before/step $k/" '%s' > '%s.new~'; mv '%s.new~' '%s'; sleep 0.002
+        done; touch '%s/done') &]]):format(
         first, path, path, path, host.folder))
       host:begin()
       bed.wait("the last edit", function() return os.remove(host.folder .. "/done") end)
@@ -147,7 +156,8 @@ describe("the last good generation", function()
   end)
 
   it("of a rule that never had one: its readings are held, and then ruled on once, in order", function()
-    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "local plugin = ...\nlocal x = = 1" }, config = [[lanes = 2, rules = { { "note" } }]] }
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "local plugin = ...\nlocal x = = 1" },
+      config = [[lanes = 2, rules = { { "note" } }]] }
     local p = host:plugin "note"
     assert.equal("held", p.state)
     assert.truthy(p.error:find("plugins/rules/note.lua:2:", 1, true), p.error)
@@ -172,7 +182,8 @@ describe("the last good generation", function()
   end)
 
   it("of a rule whose readings come while it is mended: once, in order", function()
-    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "= broken" }, config = [[lanes = 2, rules = { { "note" } }]] }
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "= broken" }, config = [[lanes = 2, rules = {
+      { "note" } }]] }
     local sent = 0
     local function more(n)
       for _ = 1, n do
@@ -184,7 +195,8 @@ describe("the last good generation", function()
       more(40)
       bed.replace(file "rules/note.lua", NOTE:format("-- " .. turn))
       more(40) -- the switch is somewhere among these
-      bed.wait("all to be ruled on", function() return one "select count(*) n from held" == 0 and #met() >= #text_of(count_to(sent)) end, 10)
+      bed.wait("all to be ruled on", function() return one "select count(*) n from held" == 0
+        and #met() >= #text_of(count_to(sent)) end, 10)
       assert.equal(text_of(count_to(sent)), met())
       if turn < 8 then
         os.remove(file "rules/note.lua")
@@ -194,7 +206,8 @@ describe("the last good generation", function()
   end)
 
   it("of a rule that raises on some: those are held, the others go on; the mended one runs them", function()
-    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = NOTE:format "if r.value % 3 == 0 then error 'three' end" },
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED,
+      ["rules/note.lua"] = NOTE:format "if r.value % 3 == 0 then error 'three' end" },
       config = [[lanes = 2, rules = { { "note" } }]] }
     feed(0, count_to(10))
     bed.wait("the others", function() return met() == "1 2 4 5 7 8 10 " end)
@@ -206,7 +219,8 @@ describe("the last good generation", function()
       assert.equal(3 * i, h.value)
       assert.truthy(h.error:find("plugins/rules/note.lua:3: three", 1, true), h.error)
     end
-    assert.truthy(host:read():find '"event":"a rule failed; the reading is held for it","plugin":"note","generation":"1"', host.output)
+    assert.truthy(host:read():find '"event":"a rule failed; the reading is held for it","plugin":"note","generation":"1"',
+      host.output)
     bed.replace(file "rules/note.lua", NOTE:format "if r.value == 6 then error 'still' end") -- mended in part
     bed.wait("those that work now", function() return met() == "1 2 4 5 7 8 10 3 9 " end)
     assert.equal(1, one "select count(*) n from held")
@@ -216,7 +230,8 @@ describe("the last good generation", function()
   end)
 
   it("of a rule that raises under load: none is forgotten when it is mended", function()
-    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = NOTE:format "error 'oh'" }, config = [[lanes = 2, rules = { { "note" } }]] }
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = NOTE:format "error 'oh'" },
+      config = [[lanes = 2, rules = { { "note" } }]] }
     local sent, want = 0, { {}, {}, {}, {} }
     for turn = 1, 20 do
       for _ = 1, 3 do

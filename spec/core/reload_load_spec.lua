@@ -2,7 +2,6 @@
 -- 10 s of it; NEAP_LONG=1 makes it 60 s.
 local bed = require "bed"
 local json = require "neap.json"
-local process = require "process"
 local socket = require "socket"
 
 local SECONDS = os.getenv "NEAP_LONG" and 60 or 10
@@ -121,7 +120,8 @@ describe("reloading under load", function()
       left join kv on kv.space = 'plugin:count' and kv.key = d.device where kv.value is null or cast(kv.value as integer) <> d.n]])
     assert.equal(readings, one "select count(*) n from delivered")
     assert.equal(readings, one "select count(distinct reading) n from delivered")
-    assert.same({}, host:sql [[with told as (select json_extract(body, '$.reading') reading, json_extract(body, '$.n') n from delivered),
+    assert.same({}, host:sql [[with told as (select json_extract(body, '$.reading') reading, json_extract(body, '$.n') n
+      from delivered),
       stored as (select seq, row_number() over (partition by device order by seq) n from readings)
       select * from told join stored on stored.seq = told.reading where told.n <> stored.n]])
     assert.equal(0, one "select count(*) n from held")
@@ -144,8 +144,10 @@ describe("reloading under load", function()
   end)
 
   it("comes back to where it was", function()
-    local function line(s) return ("%d states, %d tasks, %d timers, %d descriptors, %.1f MiB"):format(s.states, s.tasks, s.timers, s.descriptors, s.resident / 2^20) end
-    if os.getenv "NEAP_LONG" then print("before: " .. line(before), "after: " .. line(after), rewrites .. " rewrites", generations .. " generations", pusher.output) end
+    local function line(s) return ("%d states, %d tasks, %d timers, %d descriptors, %.1f MiB"):format(s.states, s.tasks,
+      s.timers, s.descriptors, s.resident / 2^20) end
+    if os.getenv "NEAP_LONG" then print("before: " .. line(before), "after: " .. line(after), rewrites .. " rewrites",
+      generations .. " generations", pusher.output) end
     assert.equal(before.states, after.states)
     assert.equal(before.tasks, after.tasks)
     assert.equal(before.timers, after.timers)

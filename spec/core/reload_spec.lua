@@ -1,4 +1,5 @@
--- What a change of a plugin's file, of the folder it is in, or of neap.lua does to a running host: all of it, or nothing, within a second.
+-- What a change of a plugin's file, of the folder it is in, or of neap.lua does to a running host: all of it, or nothing, within
+-- a second.
 local bed = require "bed"
 local process = require "process"
 local socket = require "socket"
@@ -10,6 +11,11 @@ local plugin = ...
 plugin:serve { "GET %s", handler = function() return 200, { version = %q } end }
 ]]):format(path or "/v", answer)
 end
+
+local SINK = [[
+local plugin = ...
+plugin:deliver { options = {}, handler = function() return true end }
+]]
 
 describe("reload", function()
   local host
@@ -54,15 +60,18 @@ local plugin = ...
 plugin:on({ metric = "glucose", below = %s }, function(r) plugin:send("desk", { value = r.value, rule = %q }) end)
 ]]
       host = bed.host { plugins = { ["vendors/sinocare.lua"] = bed.read(bed.plugins .. "/vendors/sinocare.lua"),
-        ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua"), ["rules/low.lua"] = rule:format("3.9", "first") },
+        ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua"),
+          ["rules/low.lua"] = rule:format("3.9", "first") },
         config = ([[rules = { { "low" } }, destinations = { desk = { "webhook", url = "%s" } }]]):format(receiver.url) }
       host:json("POST", "/sinocare/push", bed.push { testId = "a", testResult = "3.5" })
       receiver:wait(1)
       assert.equal("first", receiver.requests[1].json.rule)
       bed.replace(file "rules/low.lua", rule:format("3.0", "second"))
       settled("low", function(p) return p.generation == 2 end)
-      host:json("POST", "/sinocare/push", bed.push { testId = "b", testResult = "3.5", serialNo = 2, testTime = "2021-11-02 12:36:33" })
-      host:json("POST", "/sinocare/push", bed.push { testId = "c", testResult = "2.9", serialNo = 3, testTime = "2021-11-02 12:39:33" })
+      host:json("POST", "/sinocare/push", bed.push { testId = "b", testResult = "3.5", serialNo = 2,
+        testTime = "2021-11-02 12:36:33" })
+      host:json("POST", "/sinocare/push", bed.push { testId = "c", testResult = "2.9", serialNo = 3,
+        testTime = "2021-11-02 12:39:33" })
       receiver:wait(2)
       assert.equal("second", receiver.requests[2].json.rule)
       assert.equal(2.9, receiver.requests[2].json.value)
@@ -106,7 +115,8 @@ plugin:on({ metric = "glucose", below = %s }, function(r) plugin:send("desk", { 
     it("from a git checkout of another branch", function()
       host = bed.host { plugins = { ["vendors/v.lua"] = vendor "main" } }
       local function git(command)
-        assert(os.execute(("cd '%s' && git -c user.name=Test -c user.email=test@example.com %s >/dev/null 2>&1"):format(host.plugins, command)))
+        local who = "-c user.name=Test -c user.email=test@example.com"
+        assert(os.execute(("cd '%s' && git %s %s >/dev/null 2>&1"):format(host.plugins, who, command)))
       end
       git "init -b main ."
       git "add -A"
@@ -167,7 +177,7 @@ plugin:on({ metric = "glucose", below = %s }, function(r) plugin:send("desk", { 
   describe("of a file that is gone", function()
     it("retires the plugin: its route, its destination, its states", function()
       host = bed.host { plugins = { ["vendors/v.lua"] = vendor "v", ["vendors/w.lua"] = vendor("w", "/w"),
-        ["destinations/sink.lua"] = "local plugin = ...\nplugin:deliver { options = {}, handler = function() return true end }" }, config = "lanes = 2" }
+        ["destinations/sink.lua"] = SINK }, config = "lanes = 2" }
       bed.wait("two lanes' states", function() return host:summary().states == 6 end)
       os.remove(file "vendors/v.lua")
       in_force(404)
@@ -227,11 +237,13 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
     local rule = "local plugin = ...\nplugin:on({ metric = 'glucose' }, function(r) plugin.store:put('seen', r.id) end)"
 
     it("takes a changed setting, a new entry, and one that is removed", function()
-      host = bed.host { plugins = { ["vendors/shown.lua"] = shown, ["rules/r.lua"] = rule }, config = [[connections = { { "shown", limit = 3 } }]] }
+      host = bed.host { plugins = { ["vendors/shown.lua"] = shown, ["rules/r.lua"] = rule }, config = [[connections = { {
+        "shown", limit = 3 } }]] }
       assert.equal(3, version "/limit")
       bed.replace(host.folder .. "/neap.lua", config [[connections = { { "shown", limit = 4 } }]])
       in_force(4, "/limit")
-      bed.replace(host.folder .. "/neap.lua", config [[connections = { { "shown", limit = 4 }, { "shown", name = "b", mount = "/b", limit = 5 } }, rules = { { "r", name = "again" } }]])
+      bed.replace(host.folder .. "/neap.lua", config [[connections = { { "shown", limit = 4 }, { "shown", name = "b",
+        mount = "/b", limit = 5 } }, rules = { { "r", name = "again" } }]])
       in_force(5, "/b/limit")
       settled("again", function(p) return p.state == "in force" end)
       assert.equal(4, version "/limit")
@@ -242,7 +254,8 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
       assert.equal(4, version "/limit")
     end)
 
-    for what, text in pairs { ["that does not parse"] = "return {\n  connections = {\n", ["that is empty"] = "", ["that raises"] = "\nerror 'oh'",
+    for what, text in pairs { ["that does not parse"] = "return {\n  connections = {\n", ["that is empty"] = "",
+      ["that raises"] = "\nerror 'oh'",
       ["with an unknown key"] = "return {\n conections = {} }", ["of binary"] = "\27Lua\0\0" } do
       it("that is broken, " .. what .. ", changes nothing and says where", function()
         host = bed.host { plugins = { ["vendors/shown.lua"] = shown }, config = [[connections = { { "shown", limit = 3 } }]] }
@@ -261,9 +274,10 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
     end
 
     it("puts a rule in force once its destination is there", function()
-      host = bed.host { plugins = { ["rules/r.lua"] = "local plugin = ...\nlocal config = plugin:config { to = { 'destination' } }\n" ..
+      host = bed.host { plugins = {
+        ["rules/r.lua"] = "local plugin = ...\nlocal config = plugin:config { to = { 'destination' } }\n" ..
         "plugin:on({ metric = 'glucose' }, function(r) plugin:send(config.to, { id = r.id }) end)",
-        ["destinations/sink.lua"] = "local plugin = ...\nplugin:deliver { options = {}, handler = function() return true end }" },
+        ["destinations/sink.lua"] = SINK },
         config = [[rules = { { "r", to = "desk" } }]] }
       assert.truthy(host:plugin("r").error:find("desk", 1, true))
       assert.equal("held", host:plugin("r").state)
@@ -280,18 +294,23 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
       { "an error that is not a message", "local plugin = ...\nerror({})", "v%.lua" },
       { "a nil that is called", "local plugin = ...\nlocal a\na.b.c()", "v%.lua:3:" },
       { "a declaration that is wrong", "local plugin = ...\nplugin:serve { 'NOWHERE', handler = print }", "v%.lua:2: .*METHOD" },
-      { "a schema that is wrong", "local plugin = ...\nplugin:serve {\n 'GET /v', query = { a = { 'nosuch' } }, handler = print }", "v%.lua" },
+      { "a schema that is wrong",
+        "local plugin = ...\nplugin:serve {\n 'GET /v', query = { a = { 'nosuch' } }, handler = print }", "v%.lua" },
       { "a verb that does not exist", "local plugin = ...\nplugin:serv {}", "v%.lua:2: .*did you mean" },
       { "a module that does not exist", "local plugin = ...\nrequire 'neap.nosuch'", "v%.lua:2:" },
       { "a library that does not exist", "local plugin = ...\nrequire 'nosuch'", "v%.lua:2:" },
       { "nothing registered", "local plugin = ...", "v%.lua: registers nothing" },
       { "an empty file", "", "v%.lua: registers nothing" },
       { "two kinds in one", vendor "x" .. "plugin:on({ metric = 'm' }, print)", "v%.lua: .*split the file" },
-      { "a required setting that nobody gave", "local plugin = ...\nplugin:config { url = { 'string' } }\n" .. vendor("x"):match "\n(.*)", "v%.lua.* url" },
+      { "a required setting that nobody gave", "local plugin = ...\nplugin:config { url = { 'string' } }\n"
+        .. vendor("x"):match "\n(.*)", "v%.lua.* url" },
       { "an endless loop", "local plugin = ...\n\nwhile true do end", "v%.lua:3:" },
-      { "an endless loop in a coroutine", "local plugin = ...\nlocal f = coroutine.wrap(function()\nwhile true do end\nend)\nwhile true do pcall(f) end", "v%.lua:%d:" },
+      { "an endless loop in a coroutine",
+        "local plugin = ...\nlocal f = coroutine.wrap(function()\nwhile true do end\nend)\nwhile true do pcall(f) end",
+          "v%.lua:%d:" },
       { "endless recursion", "local plugin = ...\nlocal function f() return 1 + f() end\nf()", "v%.lua:2:" },
-      { "all memory eaten", "local plugin = ...\nlocal t = {}\nfor i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", "v%.lua:3: .*memory" },
+      { "all memory eaten", "local plugin = ...\nlocal t = {}\nfor i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end",
+        "v%.lua:3: .*memory" },
       { "one huge string", "local plugin = ...\nlocal s = ('x'):rep(1 << 30)", "v%.lua:2: .*" },
       { "a binary chunk", string.dump(function() end), "v%.lua.*binary" },
       { "not Lua at all", ("\0\1\2\3"):rep(1000), "v%.lua:1:" },
@@ -301,7 +320,8 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
       { "a name that the sandbox does not have", "local plugin = ...\nio.open 'x'", "v%.lua:2:" },
     }
     it("each of them, and the old text clears the error", function()
-      host = bed.host { plugins = { ["vendors/v.lua"] = vendor "good", ["vendors/other.lua"] = vendor("other", "/other") }, config = "lanes = 2" }
+      host = bed.host { plugins = { ["vendors/v.lua"] = vendor "good", ["vendors/other.lua"] = vendor("other", "/other") },
+        config = "lanes = 2" }
       local before = bed.wait("states", function() local s = host:summary() return s.states == 4 and s end)
       for _, w in ipairs(wrong) do
         local mark = #host:read()
@@ -314,7 +334,8 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
         assert.is_nil(p.error:find "[%z\1-\8]", w[1])
         assert.equal("good", version(), w[1])
         assert.equal("other", version "/other", w[1])
-        bed.wait("the log to tell of " .. w[1], function() return host:read():find("not put in force; the generation before goes on", mark, true) end)
+        bed.wait("the log to tell of " .. w[1],
+          function() return host:read():find("not put in force; the generation before goes on", mark, true) end)
         assert.truthy(host.output:sub(mark):find('"plugin":"v"', 1, true))
         bed.replace(file "vendors/v.lua", vendor "good")
         settled("v", function(now) return not now.error end)
@@ -357,7 +378,8 @@ plugin:serve { "GET /v", handler = function() return 200, { version = config.url
 ]]
       host = bed.host { plugins = { ["vendors/v.lua"] = text }, config = [[connections = { { "v", url = "good" } }]] }
       local original = bed.read(host.folder .. "/neap.lua")
-      for _, w in ipairs { { [[{ "v", url = "x", limt = 2 }]], "neap%.lua.*limt.*limit" }, { [[{ "v" }]], "neap%.lua.*url" }, { [[{ "v", url = "x", limit = "a" }]], "neap%.lua.*limit" } } do
+      for _, w in ipairs { { [[{ "v", url = "x", limt = 2 }]], "neap%.lua.*limt.*limit" }, { [[{ "v" }]], "neap%.lua.*url" }, {
+        [[{ "v", url = "x", limit = "a" }]], "neap%.lua.*limit" } } do
         bed.replace(host.folder .. "/neap.lua", (original:gsub("{ \"v\", url = \"good\" }", function() return w[1] end)))
         local p = settled("v", function(p) return p.error end)
         assert.truthy(p.error:find(w[2]), p.error)
@@ -386,7 +408,8 @@ local lib = require "shared.text"
 plugin:serve { "GET /%s", handler = function() return 200, { version = lib.text } end }
 ]]
     it("reloads those that require it; a broken one leaves them as they are", function()
-      host = bed.host { plugins = { ["lib/shared/text.lua"] = "return { text = 'one' }", ["vendors/a.lua"] = user:format "a", ["vendors/b.lua"] = user:format "b",
+      host = bed.host { plugins = { ["lib/shared/text.lua"] = "return { text = 'one' }", ["vendors/a.lua"] = user:format "a",
+        ["vendors/b.lua"] = user:format "b",
         ["vendors/c.lua"] = vendor("c", "/c") } }
       assert.equal("one", version "/a")
       bed.replace(file "lib/shared/text.lua", "return { text = 'two' }")
@@ -439,7 +462,8 @@ plugin:serve { "GET /slow", handler = function()
   return 200, { version = "%s", heard = answer.body }
 end }
 ]]
-      host = bed.host { plugins = { ["vendors/v.lua"] = text:format("old", "old") }, config = ([[lanes = 2, connections = { { "v", url = "%s/" } }]]):format(receiver.url) }
+      host = bed.host { plugins = { ["vendors/v.lua"] = text:format("old", "old") }, config = ([[lanes = 2, connections = { {
+        "v", url = "%s/" } }]]):format(receiver.url) }
       local s = assert(socket.connect("127.0.0.1", host.port))
       s:settimeout(30)
       assert(s:send "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -465,7 +489,9 @@ end }
     end)
 
     it("so that nobody sees the old one after somebody has seen the new", function()
-      host = bed.host { plugins = { ["vendors/v.lua"] = vendor "0" }, config = "lanes = 2" }
+      -- a call that keeps its lane busy: it takes the new epoch later than the other
+      local busy = "plugin:serve { 'GET /busy', handler = function() for _ = 1, 2000000 do end return 204 end }"
+      host = bed.host { plugins = { ["vendors/v.lua"] = vendor "0" .. busy }, config = "lanes = 2" }
       -- connections on both lanes, each asked in turn: one answer is had before the next is asked for
       local socks = {}
       for i = 1, 16 do
@@ -484,21 +510,32 @@ end }
         assert.is_true(seen >= newest, ("%d after %d"):format(seen, newest))
         if seen > newest then newest, turns = seen, turns + 1 end
       end
+      local burner = assert(socket.connect("127.0.0.1", host.port))
+      burner:settimeout(30)
       for i = 1, 30 do
-        bed.replace(file "vendors/v.lua", vendor(tostring(i)))
+        bed.replace(file "vendors/v.lua", vendor(tostring(i)) .. busy)
         bed.wait("version " .. i, function()
+          assert(burner:send "GET /busy HTTP/1.1\r\nhost: x\r\n\r\n")
           for _ = 1, 50 do ask() end
+          assert.equal(204, (bed.receive(burner)))
           return newest == i
         end)
         for _ = 1, 50 do ask() end
       end
+      burner:close()
       assert.equal(30, turns)
       for _, s in ipairs(socks) do s:close() end
     end)
 
     it("two plugins that change together change together", function()
-      host = bed.host { plugins = { ["lib/n.lua"] = "return 0", ["vendors/a.lua"] = "local plugin = ...\nlocal n = require 'n'\nplugin:serve { 'GET /a', handler = function() return 200, { version = n } end }",
-        ["vendors/b.lua"] = "local plugin = ...\nlocal n = require 'n'\nplugin:serve { 'GET /b', handler = function() return 200, { version = n } end }" }, config = "lanes = 2" }
+      local text = [[
+local plugin = ...
+local n = require "n"
+plugin:serve { "GET /%s", handler = function() return 200, { version = n } end }
+]]
+      host = bed.host { plugins = { ["lib/n.lua"] = "return 0",
+        ["vendors/a.lua"] = text:format "a",
+        ["vendors/b.lua"] = text:format "b" }, config = "lanes = 2" }
       for i = 1, 10 do
         bed.replace(file "lib/n.lua", "return " .. i)
         bed.wait("version " .. i, function()
@@ -512,7 +549,8 @@ end }
   end)
 
   it("never retires for want of descriptors", function()
-    host = bed.host { plugins = { ["vendors/v.lua"] = vendor "v" }, config = [[connections = { { "v", name = "listed" } }, lanes = 1]] }
+    host = bed.host { plugins = { ["vendors/v.lua"] = vendor "v" }, config = [[connections = { { "v", name = "listed" } },
+      lanes = 1]] }
     -- as if descriptors were used up by clients: no further one can be opened
     local open = host:summary().descriptors
     assert(os.execute(("prlimit --pid %d --nofile=%d:"):format(host.pid, open)))
