@@ -2,7 +2,8 @@
  *
  * inotify, with a watch on every folder below the paths and on the folder each path stands in, makes it prompt. What it says
  * of a name that counts is a change, whatever a later look at the file would show: two writes within one tick of the file
- * system's clock leave the same times behind.
+ * system's clock leave the same times behind. In the folder that a path only stands in, what counts is that a writer has closed
+ * a file: neap.lua often has the store beside it, and each page that is written there would wake this thread.
  *
  * A walk every half second makes it sure: it sums a hash over path, inode, size and times of every file, symbolic links
  * followed, and so sees what inotify does not: targets of links outside the tree, links in the middle of a path, network file
@@ -114,7 +115,7 @@ static bool left_out(const char *name) {
 
 static void note(struct walk *k, const char *path, bool inside, int *wd_out) {
   if (!k->found || k->inotify < 0) return;
-  int wd = inotify_add_watch(k->inotify, path, WATCHED | IN_ONLYDIR);
+  int wd = inotify_add_watch(k->inotify, path, (inside ? WATCHED : WATCHED & ~IN_MODIFY) | IN_ONLYDIR | IN_MASK_ADD);
   if (wd_out) *wd_out = wd;
   if (wd < 0) return;
   struct folders *l = k->found;
