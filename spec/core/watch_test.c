@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,11 +22,11 @@
 /* In front of the kernel's inotify: can be missing, can be a pipe that the test writes to, counts watches. */
 
 static enum { REAL, MISSING, FAKE } kind;
-static int fake_end, highest_wd, fake_wds;
+static int fake_end, highest_wd, fake_wds, real_fd;
 
 int inotify_init1(int flags) {
   int ends[2];
-  if (kind == REAL) return (int)syscall(SYS_inotify_init1, flags);
+  if (kind == REAL) return real_fd = (int)syscall(SYS_inotify_init1, flags);
   if (kind == MISSING || pipe2(ends, O_NONBLOCK | O_CLOEXEC)) return errno = EMFILE, -1;
   fake_end = ends[1];
   return ends[0];
@@ -438,6 +439,24 @@ static void free_it(void *arg) {
   np_watch_free(freed_within);
 }
 
+/* Each write of a store beside neap.lua woke the main thread: a third of all the CPU that a push took. */
+static void store_beside_does_not_wake(void) {
+  mkdir(top, 0755);
+  put(in("neap.lua"), "1");
+  struct np_watch *w = watch(20, in("neap.lua"));
+  int store = open(in("neap.db-wal"), O_WRONLY | O_CREAT, 0600), config = open(in("neap.lua"), O_WRONLY), waiting = -1;
+  event_base_loop(base, EVLOOP_NONBLOCK);
+  for (int i = 0; i < 100; i++) CHECK(write(store, "page", 4) == 4);
+  CHECK(ioctl(real_fd, FIONREAD, &waiting) == 0 && waiting == 0, "%d bytes of events wait", waiting);
+  calls = 0;
+  CHECK(write(config, "22", 2) == 2);
+  run_until_told("a file that its writer keeps open");
+  close(config);
+  close(store);
+  np_watch_free(w);
+  clear();
+}
+
 static void freeing(void) {
   set_up();
   struct np_error err;
@@ -467,6 +486,7 @@ int main(void) {
   what_does_not_count();
   swapped_links();
   single_file();
+  store_beside_does_not_wake();
   coalescing();
   events();
   thousands();
