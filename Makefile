@@ -24,7 +24,7 @@ TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
 DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
 DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps
 DEPS_LINT  := lua-check clang-format clang-tidy
-DEPS_BENCH := nginx libnginx-mod-http-lua lua-cjson nodejs npm linux-perf
+DEPS_BENCH  = nginx libnginx-mod-http-lua lua-cjson $(if $(shell sh -c 'command -v npm'),,nodejs npm)
 
 .PHONY: all run test bench lint install clean deps deps-run deps-test deps-bench deps-lint
 all: $B/neap
@@ -68,8 +68,10 @@ deps-run:
 	$(call install_missing,$(DEPS_RUN))
 deps-test:
 	$(call install_missing,$(DEPS_TEST))
+# Debian's nginx starts as a service when it is installed. Where it was not there before (all lines are expanded before the first one runs), it is stopped again.
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
+	$(if $(wildcard /usr/sbin/nginx),,@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; for does in "invoke-rc.d nginx stop" "update-rc.d nginx disable"; do $$sudo $$does; done >/dev/null 2>&1; true)
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 

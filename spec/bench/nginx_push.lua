@@ -1,5 +1,7 @@
--- nginx's side of the comparison, for LuaJIT inside nginx: what plugins/vendors/sinocare.lua and plugins/rules/low-glucose.lua do with a push,
--- written as one would by hand for this server. Nothing is stored, so a duplicate is not known as one, and a kill loses all.
+-- nginx's side of the comparison, for LuaJIT inside nginx: what plugins/vendors/sinocare.lua and plugins/rules/low-glucose.lua do
+-- with a push, written as one would by hand for this server. Nothing is stored: a duplicate is not known as one, a kill loses all.
+-- luacheck: std luajit
+-- luacheck: globals ngx
 local cjson = require "cjson.safe"
 local find = ngx.re.find
 local byte = string.byte
@@ -48,7 +50,8 @@ local function time(s)
   local y, m, day = a * 1000 + b * 100 + c * 10 + d - 53328, m1 * 10 + m2 - 528, d1 * 10 + d2 - 528
   if m < 1 or m > 12 or day < 1 or day > 31 then return end
   if m <= 2 then y, m = y - 1, m + 12 end
-  local days = 365 * y + math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400) + math.floor((153 * m - 457) / 5) + day - 719469
+  local leaps = math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400)
+  local days = 365 * y + leaps + math.floor((153 * m - 457) / 5) + day - 719469
   return (days * 86400 + (h1 * 10 + h2 - 528 - 8) * 3600 + (n1 * 10 + n2 - 528) * 60 + s1 * 10 + s2 - 528) * 1000
 end
 
@@ -80,7 +83,8 @@ local function parse()
   local at = time(d.testTime)
   if not at then return nil, 1006, "data.testTime" end
   return { device = device, metric = "glucose", value = tonumber(result), unit = "mmol/L", at = at, key = id, serial = serial,
-    interval = minutes and minutes * 60, quality = (status or "0") == "0" and "valid" or "warmup", low = low, high = high, day = day, cgm = cgm }
+    interval = minutes and minutes * 60, quality = (status or "0") == "0" and "valid" or "warmup", low = low, high = high,
+    day = day, cgm = cgm }
 end
 
 function push.push()

@@ -1,6 +1,6 @@
 -- The servers that are compared: each starts on a free loopback port and says what CPU and memory all its processes have used.
 local bed = require "bed"
-local process = require "process"
+local json = require "neap.json"
 local socket = require "socket"
 
 local servers = {}
@@ -31,7 +31,7 @@ local function processes(group)
     local f = pid:match "^%d+$" and io.open("/proc/" .. pid .. "/stat")
     local stat = f and f:read "a"
     if f then f:close() end
-    -- after the name in brackets: state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime
+    -- after the name in brackets: state, ppid, pgrp, …, and as 12th and 13th utime and stime
     local rest = stat and stat:match ".*%) (.*)"
     if rest then
       local field = {}
@@ -70,14 +70,26 @@ function Server:memory()
   return rss / 1024, pss / 1024
 end
 
-function Server:stop() self.program:stop(15) end
+-- The groups that run are in a file, for spec/bench/run to end them where this program is stopped midway.
+local groups = {}
+local function note_groups()
+  local lines = {}
+  for pid in pairs(groups) do lines[#lines + 1] = pid .. "\n" end
+  bed.write(servers.work .. "/pids", table.concat(lines))
+end
+
+function Server:stop()
+  self.program:stop(15)
+  groups[self.pid] = nil
+  note_groups()
+end
 
 local function server(name, program, port, more)
-  local s = setmetatable({ name = name, program = program, pid = program.pid, port = port, url = "http://127.0.0.1:" .. port }, Server)
+  local s = setmetatable({ name = name, program = program, pid = program.pid, port = port }, Server)
+  s.url = "http://127.0.0.1:" .. port
   for k, v in pairs(more or {}) do s[k] = v end
-  local f = assert(io.open(servers.work .. "/pids", "a"))
-  f:write(s.pid, "\n")
-  f:close()
+  groups[s.pid] = true
+  note_groups()
   return s
 end
 
@@ -114,7 +126,9 @@ function servers.nginx(folder)
   if not modules then return nil, "its Lua module is not installed" end
   local port = free_port()
   bed.write(folder .. "/nginx.conf", fill(bed.read "spec/bench/nginx.conf", {
-    MODULES = modules, LANES = servers.lanes, PORT = port, HERE = bed.root .. "/spec/bench", USER = servers.user == "root" and "user root;" or "" }))
+    MODULES = modules, LANES = servers.lanes, PORT = port, HERE = bed.root .. "/spec/bench",
+    USER = servers.user == "root" and "user root;" or "",
+  }))
   return is_up(server("nginx", bed.start { "nginx", "-p", folder .. "/", "-c", "nginx.conf", "-e", "stderr" }, port))
 end
 
@@ -123,7 +137,7 @@ function servers.node_red(folder, home)
   local script = home .. "/node_modules/node-red/red.js"
   if not exists(script) then return nil, "it is not installed" end
   local port = free_port()
-  local source = bed.read("spec/bench/flow_function.js"):gsub("\\", "\\\\"):gsub("\"", "\\\""):gsub("\n", "\\n")
+  local source = json.encode(bed.read "spec/bench/flow_function.js"):sub(2, -2)
   bed.write(folder .. "/flow.json", fill(bed.read "spec/bench/flow.json", { FUNCTION = source, FILE = folder .. "/pushes.log" }))
   local program = bed.start({ "node", script, "--settings", bed.root .. "/spec/bench/settings.js", folder .. "/flow.json" },
     { "BENCH_PORT=" .. port, "BENCH_FOLDER=" .. folder, "NODE_ENV=production" })
