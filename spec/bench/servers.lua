@@ -72,24 +72,23 @@ end
 
 -- The groups that run are in a file, for spec/bench/run to end them where this program is stopped midway.
 local groups = {}
-local function note_groups()
+function servers.runs(pid, does)
+  groups[pid] = does or nil
   local lines = {}
-  for pid in pairs(groups) do lines[#lines + 1] = pid .. "\n" end
+  for group in pairs(groups) do lines[#lines + 1] = group .. "\n" end
   bed.write(servers.work .. "/pids", table.concat(lines))
 end
 
 function Server:stop()
   self.program:stop(15)
-  groups[self.pid] = nil
-  note_groups()
+  servers.runs(self.pid, false)
 end
 
 local function server(name, program, port, more)
   local s = setmetatable({ name = name, program = program, pid = program.pid, port = port }, Server)
   s.url = "http://127.0.0.1:" .. port
   for k, v in pairs(more or {}) do s[k] = v end
-  groups[s.pid] = true
-  note_groups()
+  servers.runs(s.pid, true)
   return s
 end
 
