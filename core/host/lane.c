@@ -139,6 +139,13 @@ static void drain(struct np_lane *lane) {
   np_router_drain(lane->router);
 }
 
+/* By the tick as well: the keeper may say so just after the letters, which were too many, have been taken. */
+static void look_behind(struct np_lane *lane) {
+  if (!atomic_exchange(&lane->behind, false)) return;
+  np_router_rescan(lane->router);
+  np_courier_rescan(lane->courier);
+}
+
 static void on_letters(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_lane *lane = arg;
@@ -152,10 +159,7 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
     else if (letter->kind == NP_LETTER_STOP) stop = true;
     free(letter);
   }
-  if (atomic_exchange(&lane->behind, false)) {
-    np_router_rescan(lane->router);
-    np_courier_rescan(lane->courier);
-  }
+  look_behind(lane);
   np_router_run(lane->router);
   if (stop) event_base_loopbreak(lane->base);
 }
@@ -171,6 +175,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
   struct np_lane *lane = arg;
   np_lane_sync(lane);
   close_retired(lane);
+  look_behind(lane);
   np_router_run(lane->router);
   if (lane->draining) look_whether_quiet(lane);
 }
@@ -223,6 +228,9 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   lane->host = host;
   lane->woken_tail = &lane->woken;
   struct event_config *config = event_config_new();
+  /* what makes itself active again would otherwise be called again before any socket is looked at */
+  static const struct timeval stretch = {0, 10000};
+  event_config_set_max_dispatch_interval(config, &stretch, 64, 0);
   event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME);
   lane->base = event_base_new_with_config(config);
   event_config_free(config);

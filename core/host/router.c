@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/map.h"
 #include "host/host.h"
 #include "host/ledger.h"
 #include "host/task.h"
@@ -21,6 +22,8 @@
 #define WAITING_MAX 20000 /* readings of one lane in memory */
 #define SCAN 1000
 #define TIMER_GRACE_MS 100
+#define DUE_MOST 1000000  /* due timers looked at: those that no rule in force knows stay, and must not hide the others */
+#define SLICE_US 20000    /* of rules at a stretch, then the lane's other work has its turn */
 #define LAZY_MS 1000      /* a cursor that moved without work is written within so long */
 
 struct item {
@@ -53,7 +56,6 @@ struct partition {
   struct np_writeset *ws;      /* under way */
   uint64_t made_in;            /* the epoch it was made in */
   bool busy;
-  int conflicts;
   struct event *again;         /* after the store could not */
 };
 
@@ -67,9 +69,12 @@ struct np_router {
   struct event *timers; /* fires when the next armed timer is due */
   int64_t timers_at;   /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
+  struct np_map late;  /* instances with entries that were held after their rule's new generation had looked for them */
+  int turn;            /* the partition that comes first */
 };
 
 static void run_partition(struct partition *p);
+static void find_late(struct np_router *r);
 
 static bool mine(const struct np_router *r, int partition) { return np_lane_has(r->lane, partition, r->lane->host->lane_count); }
 
@@ -224,7 +229,6 @@ static void settle(struct partition *p) {
   p->held_now = NULL;
   free(p->timer);
   p->timer = NULL;
-  p->conflicts = 0;
 }
 
 static void submit_again(evutil_socket_t fd, short what, void *arg) {
@@ -248,17 +252,37 @@ static void note_timers(struct np_router *r, const struct np_writeset *ws);
 static void find_held(struct np_router *r, struct np_instance *in);
 static void arm_event(struct np_router *r, int64_t at);
 
-/* After a conflict: either what the rule read has changed, or the entry has been dealt with already; that shows when it recurs. */
+static bool note_held(void *arg, const struct np_held *found) {
+  int64_t *id = arg;
+  *id = found->id;
+  return false;
+}
+
+/* After a conflict: either what the rule read has changed, or the entry has been dealt with already. */
 static void held_again(struct partition *p) {
   struct held_item *h = p->held_now;
+  struct np_error err;
+  int64_t id = 0;
   p->held_now = NULL;
-  if (h && ++p->conflicts <= 3) {
-    h->next = p->held;
-    if (!p->held) p->held_last = &h->next;
-    p->held = h;
-  } else {
+  if (!h) return;
+  if (np_reader_held(p->router->lane->reader, h->instance, h->id - 1, 1, note_held, &id, &err) == 0 && id != h->id) {
     free_held(h);
-    p->conflicts = 0;
+    return;
+  }
+  h->next = p->held;
+  if (!p->held) p->held_last = &h->next;
+  p->held = h;
+}
+
+/* A rule of another generation is in force than the one that could not deal with it: when that one was adopted, the entry was on its
+ * way into the store and could not be found. */
+static void note_late(struct np_router *r, const struct np_writeset *ws) {
+  for (const struct np_op *op = ws->first; op; op = op->next) {
+    if (op->kind != NP_OP_HOLD) continue;
+    const struct np_slot *slot = np_epoch_slot(r->lane->epoch, op->as.hold.instance.ptr);
+    if (!slot || !slot->code || slot->code->number == op->as.hold.generation) continue;
+    if (!np_map_get(&r->late, slot->instance, strlen(slot->instance))) np_map_put(&r->late, slot->instance, strlen(slot->instance), r);
+    event_active(r->lane->tick, EV_TIMEOUT, 0);
   }
 }
 
@@ -285,6 +309,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
     for (const struct np_op *op = p->ws->first; op; op = op->next)
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
     note_timers(r, p->ws);
+    note_late(r, p->ws);
     settle(p);
     if (p->made_in != r->lane->epoch->number) find_late_held(r, p->ws);
   } else {
@@ -379,6 +404,7 @@ static void run_batch(struct partition *p) {
   struct np_router *r = p->router;
   struct np_writeset *ws = np_writeset_new();
   struct item **end = &p->batch;
+  int64_t stop = np_mono_us() + SLICE_US;
   for (int n = 0; p->first && n < BATCH; n++) {
     struct item *item = p->first;
     p->first = item->next;
@@ -388,7 +414,7 @@ static void run_batch(struct partition *p) {
     end = &item->next;
     run_rules(r, item->reading, ws);
     p->done = item->reading->seq;
-    if (ws->arena.total > (1u << 20)) break;
+    if (ws->arena.total > (1u << 20) || np_mono_us() > stop) break;
   }
   commit(p, ws, false);
 }
@@ -495,14 +521,15 @@ static void find_timers(struct np_router *r) {
   int64_t now = np_now_ms() - TIMER_GRACE_MS;
   r->timers_at = INT64_MAX;
   if (r->draining) return;
-  if (!r->behind && np_reader_timers_due(r->lane->reader, now, 10000, take_timer, &due, &err) < 0) {
+  if (!r->behind && np_reader_timers_due(r->lane->reader, now, DUE_MOST, take_timer, &due, &err) < 0) {
     np_log(NP_ERROR, "cannot read timers", "error", err.text, NULL);
     due.more = true;
   }
   for (int i = 0; i < NP_PARTITIONS; i++)
     if (r->parts[i].timer) run_partition(&r->parts[i]);
   int64_t next = due.more || r->behind ? now + 10 : np_reader_timer_next(r->lane->reader, now);
-  arm_event(r, next < 0 ? now + 1000 : next);
+  /* looked again within a second in any case: another lane may arm one whose key is of a partition of this lane, and the clock may be set */
+  arm_event(r, next < 0 || next > now + 1000 ? now + 1000 : next);
 }
 
 static void on_timers(evutil_socket_t fd, short what, void *arg) {
@@ -598,9 +625,18 @@ static void flush_cursors(struct np_router *r) {
 
 void np_router_run(struct np_router *r) {
   if (r->draining) return;
+  find_late(r);
   if (r->behind) scan(r);
-  for (int i = 0; i < NP_PARTITIONS; i++)
-    if (mine(r, i)) run_partition(&r->parts[i]);
+  int64_t stop = np_mono_us() + SLICE_US;
+  for (int n = 0, first = r->turn; n < NP_PARTITIONS; n++) {
+    int i = (first + n) % NP_PARTITIONS;
+    if (!mine(r, i)) continue;
+    run_partition(&r->parts[i]);
+    if (np_mono_us() <= stop) continue;
+    r->turn = i + 1;
+    event_active(r->lane->tick, EV_TIMEOUT, 0);
+    break;
+  }
   if (r->lazy_since && np_now_ms() - r->lazy_since >= LAZY_MS) flush_cursors(r);
 }
 
@@ -713,6 +749,17 @@ static void forget_held(struct np_router *r, const char *instance) {
   }
 }
 
+static void find_late(struct np_router *r) {
+  struct np_map_entry *e;
+  for (size_t i = 0; (e = np_map_next(&r->late, &i));) {
+    char *instance = np_strndup(e->key, e->len);
+    forget_held(r, instance);
+    find_held(r, instance);
+    free(instance);
+  }
+  np_map_free(&r->late, NULL);
+}
+
 void np_router_adopt(struct np_router *r) {
   const struct np_epoch *e = r->lane->epoch;
   for (size_t i = 0; i < e->slot_count; i++) {
@@ -768,6 +815,7 @@ void np_router_free(struct np_router *r) {
     event_free(p->again);
   }
   event_free(r->timers);
+  np_map_free(&r->late, NULL);
   np_overlay_free(&r->overlay);
   free(r);
 }
