@@ -12,6 +12,7 @@
 #include "lib/json.h"
 
 #define HEADERS_MAX 64
+#define SLICE_US 20000 /* of a stream at a stretch, then the lane's other work has its turn */
 
 void np_refusal_push(lua_State *L, const struct np_refusal *r) {
   lua_createtable(L, 0, 6);
@@ -184,7 +185,7 @@ static int pumped(lua_State *L, int status, lua_KContext context) {
 /* (function); the stream is the task's owner. Each piece has the whole budget. */
 static int pump(lua_State *L) {
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
-  for (;;) {
+  for (int64_t stop = np_mono_us() + SLICE_US;;) {
     lua_settop(L, 1);
     t->instructions = 0;
     t->slice_end = np_mono_us() + (int64_t)(t->in->code->limits.running * 1e6);
@@ -192,6 +193,10 @@ static int pump(lua_State *L) {
     lua_call(L, 0, 1);
     int result = pumped(L, LUA_OK, (lua_KContext)t->owner);
     if (result >= 0) return result;
+    if (np_mono_us() < stop) continue;
+    np_env(L)->ticket(np_env(L));
+    np_task_wake(t);
+    return lua_yieldk(L, 0, (lua_KContext)t->owner, pump_on);
   }
 }
 
@@ -228,6 +233,12 @@ void np_answer_stream(struct np_answer *a, struct np_request *req, struct np_ins
   s->ref = a->stream_ref;
   a->stream_ref = 0;
   np_request_start(req, a->status, headers, n, room_again, s);
+  if (strcmp(req->method, "HEAD") == 0) { /* no body, so nothing is asked for */
+    luaL_unref(in->L, LUA_REGISTRYINDEX, s->ref);
+    np_request_finish(req);
+    free(s);
+    return;
+  }
   s->task = (struct np_task){.in = in, .mode = NP_STREAMING, .push = push_stream, .ended = stream_ended, .owner = s};
   np_task_start(&s->task);
 }
