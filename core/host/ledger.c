@@ -291,6 +291,7 @@ struct spot { /* space 0 key, as the overlay's maps know it */
 
 static void find_spot(lua_State *L, struct spot *s, const char *kind, const char *key, size_t len) {
   int n = snprintf(s->bytes, sizeof s->bytes, "%s:%s", kind, np_env(L)->name);
+  if (n < 0 || (size_t)n + 514 > sizeof s->bytes) luaL_error(L, "plugin.store: the plugin's name is too long");
   if (len > 512) luaL_error(L, "plugin.store: the key is longer than 512 bytes");
   if (memchr(key, 0, len)) luaL_error(L, "plugin.store: the key holds a zero byte");
   s->space = (size_t)n;

@@ -123,6 +123,7 @@ struct np_instance {
   struct np_task *running; /* the call that runs now, NULL between calls */
   int handlers;           /* ref: the table of handlers */
   int settings;           /* ref: the checked settings (a destination's options) */
+  uint64_t calls;         /* begun so far */
   int live;               /* calls begun and not ended, and requests whose body is still coming */
   int64_t held_seen;      /* of a rule: the newest held entry that its lane's router has found for it */
   bool fresh;             /* adopted by the epoch that is being adopted now */

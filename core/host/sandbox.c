@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "host/task.h"
 #include "lib/env.h"
 #include "lib/modules.h"
 
@@ -39,6 +40,23 @@ static int setmetatable_without_gc(lua_State *L) {
   lua_insert(L, 1);
   lua_call(L, 2, 1);
   return 1;
+}
+
+/* coroutine.create and wrap: short-lived coroutines would otherwise never come to the end of a count. */
+static int new_coroutine(lua_State *L) {
+  np_task_check_time(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  return 1;
+}
+
+static void guard_coroutines(lua_State *L, const char *name) {
+  lua_getglobal(L, LUA_COLIBNAME);
+  lua_getfield(L, -1, name);
+  lua_pushcclosure(L, new_coroutine, 1);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
 }
 
 static int memory_in_use(lua_State *L) {
@@ -96,6 +114,8 @@ void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
   lua_getglobal(L, "load");
   lua_pushcclosure(L, load_text, 1);
   lua_setglobal(L, "load");
+  guard_coroutines(L, "create");
+  guard_coroutines(L, "wrap");
   lua_getglobal(L, "setmetatable");
   lua_pushcclosure(L, setmetatable_without_gc, 1);
   lua_setglobal(L, "setmetatable");

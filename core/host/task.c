@@ -45,6 +45,14 @@ static void hook(lua_State *L, lua_Debug *ar) {
   }
 }
 
+void np_task_check_time(lua_State *L) {
+  struct np_instance *in = (struct np_instance *)np_env(L);
+  struct np_task *t = in->running;
+  if (!t || np_mono_us() <= t->slice_end) return;
+  over_budget(L, t, "time");
+  luaL_error(L, "ran for longer than its budget of %f s", in->code->limits.running);
+}
+
 void np_task_guard(lua_State *L) { lua_sethook(L, hook, LUA_MASKCOUNT, HOOK_EVERY); }
 
 /* Where the failing coroutine stood; without allocating, for memory may be what failed. */
@@ -180,6 +188,7 @@ static void resume(struct np_task *t, int nargs) {
 void np_task_start(struct np_task *t) {
   struct np_lane *lane = t->in->lane;
   np_lane_pin(lane, t->in);
+  t->serial = ++t->in->calls;
   atomic_fetch_add_explicit(&lane->live_tasks, 1, memory_order_relaxed);
   t->total_end = np_mono_us() + (int64_t)(t->in->code->limits.total * 1e6);
   if (!take_coroutine(t)) {

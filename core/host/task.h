@@ -42,6 +42,7 @@ struct np_task {
   int co_ref;
   int64_t instructions;        /* used so far */
   int64_t slice_end, total_end; /* us on the monotonic clock */
+  uint64_t serial;             /* of all calls of its instance: tells it from another that stands at the same address later */
   bool waiting;                /* a ticket is out */
   bool woken;
   struct np_task *next_woken;
@@ -59,6 +60,8 @@ void np_task_kill(struct np_task *t, const char *why);
 
 /* For plugin.c: arms the count hook of a new state; what np_env lends. */
 void np_task_guard(lua_State *L);
+/* Raises where the call that runs now has used up its time: for what makes coroutines, each of which has a count of its own. */
+void np_task_check_time(lua_State *L);
 const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb);
 double np_task_time_left(struct np_env *env);
 void *np_task_ticket(struct np_env *env);

@@ -161,7 +161,7 @@ static void push_headers(lua_State *L, const struct np_request *req) {
   }
 }
 
-/* req.headers and req.raw: made when asked for. The box is emptied when the request ends. */
+/* req.headers and req.raw: made when asked for, while the call lasts that they were given to. */
 static int lazy_index(lua_State *L) {
   const char *name = lua_tostring(L, 2);
   struct np_instance *in = (struct np_instance *)np_env(L);
@@ -170,7 +170,7 @@ static int lazy_index(lua_State *L) {
   lua_getfield(L, -1, "request");
   const struct np_request *req = lua_touserdata(L, -1);
   lua_getfield(L, -2, "task");
-  if (lua_touserdata(L, -1) != in->running) return 0; /* kept beyond its own call */
+  if ((uint64_t)lua_tointeger(L, -1) != in->running->serial) return 0; /* kept beyond its own call */
   if (strcmp(name, "headers") == 0) push_headers(L, req);
   else if (strcmp(name, "raw") == 0) lua_pushlstring(L, req->body ? req->body : "", req->body_len);
   else return 0;
@@ -185,7 +185,7 @@ static void set_lazy(lua_State *L, struct np_task *t, const struct np_request *r
   lua_setfield(L, -2, "__index");
   lua_pushlightuserdata(L, (void *)req);
   lua_setfield(L, -2, "request");
-  lua_pushlightuserdata(L, t);
+  lua_pushinteger(L, (lua_Integer)t->serial);
   lua_setfield(L, -2, "task");
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
