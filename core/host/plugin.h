@@ -126,6 +126,7 @@ struct np_instance {
   uint64_t calls;         /* begun so far */
   int live;               /* calls begun and not ended, and requests whose body is still coming */
   int64_t held_seen;      /* of a rule: the newest held entry that its lane's router has found for it */
+  bool held_more;         /* and there are more after it */
   bool fresh;             /* adopted by the epoch that is being adopted now */
   bool retired;           /* no longer in force: closed when live is 0 */
   struct np_instance *next_retired;

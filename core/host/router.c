@@ -21,6 +21,7 @@
 #define BATCH 64
 #define WAITING_MAX 20000 /* readings of one lane in memory */
 #define SCAN 1000
+#define HELD_PAGE 1000    /* held entries of one rule in memory */
 #define TIMER_GRACE_MS 100
 #define DUE_MOST 1000000  /* due timers looked at: those that no rule in force knows stay, and must not hide the others */
 #define SLICE_US 20000    /* of rules at a stretch, then the lane's other work has its turn */
@@ -65,6 +66,7 @@ struct np_router {
   size_t waiting;      /* items */
   bool behind;         /* scan the store, notices are passed over */
   bool draining;
+  bool held_more;      /* held entries wait in the store for those in memory; readings wait for both */
   int64_t lazy_since;  /* ms: when a cursor first moved without a commit; 0 */
   struct event *timers; /* fires when the next armed timer is due */
   int64_t timers_at;   /* ms, INT64_MAX where nothing is armed */
@@ -456,14 +458,30 @@ static void run_timer(struct partition *p) {
   commit(p, ws, false);
 }
 
+/* The next ones, once all that were found have been run. */
+static void find_more_held(struct np_router *r) {
+  const struct np_epoch *e = r->lane->epoch;
+  for (int i = 0; i < NP_PARTITIONS; i++)
+    if (r->parts[i].held || r->parts[i].held_now) return;
+  r->held_more = false;
+  for (size_t i = 0; i < e->slot_count; i++) {
+    struct np_instance *in = np_lane_instance(r->lane, &e->slots[i]);
+    if (e->slots[i].kind == NP_RULE && in && in->held_more) find_held(r, in);
+  }
+  event_active(r->lane->tick, EV_TIMEOUT, 0);
+}
+
 static void run_partition(struct partition *p) {
+  struct np_router *r = p->router;
   /* a batch that committed nothing leaves p free for the next; the loop's other events get their turn between batches */
   if (p->busy) return;
+  if (r->held_more && !p->held) find_more_held(r);
   if (p->held) run_held(p);
+  else if (r->held_more) return;
   else if (p->first) run_batch(p);
   else if (p->timer) run_timer(p);
   else return;
-  if (!p->busy && (p->held || p->first || p->timer)) event_active(p->router->lane->tick, EV_TIMEOUT, 0);
+  if (!p->busy && (p->held || p->first || p->timer || r->held_more)) event_active(p->router->lane->tick, EV_TIMEOUT, 0);
 }
 
 /* Timers. */
@@ -713,23 +731,20 @@ static void queue_one(struct np_router *r, struct held_item *item) {
   free_held(item);
 }
 
-/* Those of a rule that it has not found before. */
+/* Those of a rule that it has not found before, oldest first; not all at once where there are many. */
 static void find_held(struct np_router *r, struct np_instance *in) {
   struct np_error err;
-  for (;;) {
-    struct held_list list = {.newest = in->held_seen};
-    list.last = &list.first;
-    if (np_reader_held(r->lane->reader, in->code->instance, in->held_seen, 1000, list_held, &list, &err) < 0) {
-      np_log(NP_ERROR, "cannot read held entries", "error", err.text, NULL);
-      return;
-    }
-    for (struct held_item *item = list.first, *next; item; item = next) {
-      next = item->next;
-      queue_one(r, item);
-    }
-    in->held_seen = list.newest;
-    if (list.n < 1000) return;
+  struct held_list list = {.newest = in->held_seen};
+  list.last = &list.first;
+  if (np_reader_held(r->lane->reader, in->code->instance, in->held_seen, HELD_PAGE, list_held, &list, &err) < 0)
+    np_log(NP_ERROR, "cannot read held entries", "error", err.text, NULL);
+  for (struct held_item *item = list.first, *next; item; item = next) {
+    next = item->next;
+    queue_one(r, item);
   }
+  in->held_seen = list.newest;
+  in->held_more = list.n == HELD_PAGE;
+  if (in->held_more) r->held_more = true;
 }
 
 /* Those of an instance, or of all where it is NULL. */

@@ -181,6 +181,24 @@ describe("the last good generation", function()
     bed.wait("the next", function() return met() == text_of(count_to(42)) end)
   end)
 
+  it("of a rule that has held more than is looked at at once: in order, and what comes meanwhile after it", function()
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "= broken",
+      ["rules/other.lua"] = "local plugin = ...\n" ..
+        "plugin:on({ metric = 'm', above = 2500 }, function(r) plugin.store:put(r.device, r.value) end)" },
+      config = [[lanes = 2, rules = { { "note" } }]] }
+    for d = 1, 4 do feed(0, count_to(2500), "D" .. d) end
+    bed.wait("all to be held", function() return one "select count(*) n from held" == 10000 end)
+    bed.replace(file "rules/note.lua", NOTE:format "")
+    bed.wait("the first of them", function() return one "select count(*) n from held" < 10000 end)
+    for d = 1, 4 do feed(2500, { 2501 }, "D" .. d) end
+    bed.wait("nothing to be held", function() return one "select count(*) n from held" == 0 end)
+    for d = 1, 4 do
+      bed.wait("the last", function() return #met("D" .. d) >= #text_of(count_to(2501)) end)
+      assert.equal(text_of(count_to(2501)), met("D" .. d))
+    end
+    assert.equal(4, one "select count(*) n from kv where space = 'plugin:other'")
+  end)
+
   it("of a rule whose readings come while it is mended: once, in order", function()
     host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = "= broken" }, config = [[lanes = 2, rules = {
       { "note" } }]] }
