@@ -13,7 +13,6 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/map.h"
 #include "host/host.h"
 #include "host/ledger.h"
 #include "host/task.h"
@@ -71,12 +70,10 @@ struct np_router {
   struct event *timers; /* fires when the next armed timer is due */
   int64_t timers_at;   /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
-  struct np_map late;  /* instances with entries that were held after their rule's new generation had looked for them */
   int turn;            /* the partition that comes first */
 };
 
 static void run_partition(struct partition *p);
-static void find_late(struct np_router *r);
 
 static bool mine(const struct np_router *r, int partition) { return np_lane_has(r->lane, partition, r->lane->host->lane_count); }
 
@@ -276,18 +273,6 @@ static void held_again(struct partition *p) {
   p->held = h;
 }
 
-/* A rule of another generation is in force than the one that could not deal with it: when that one was adopted, the entry was on its
- * way into the store and could not be found. */
-static void note_late(struct np_router *r, const struct np_writeset *ws) {
-  for (const struct np_op *op = ws->first; op; op = op->next) {
-    if (op->kind != NP_OP_HOLD) continue;
-    const struct np_slot *slot = np_epoch_slot(r->lane->epoch, op->as.hold.instance.ptr);
-    if (!slot || !slot->code || slot->code->number == op->as.hold.generation) continue;
-    if (!np_map_get(&r->late, slot->instance, strlen(slot->instance))) np_map_put(&r->late, slot->instance, strlen(slot->instance), r);
-    event_active(r->lane->tick, EV_TIMEOUT, 0);
-  }
-}
-
 /* A reading that the generation before held while the next one looked for held entries: that look came too early for it. */
 static void find_late_held(struct np_router *r, const struct np_writeset *ws) {
   for (const struct np_op *op = ws->first; op; op = op->next) {
@@ -311,7 +296,6 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
     for (const struct np_op *op = p->ws->first; op; op = op->next)
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
     note_timers(r, p->ws);
-    note_late(r, p->ws);
     settle(p);
     if (p->made_in != r->lane->epoch->number) find_late_held(r, p->ws);
   } else {
@@ -643,7 +627,6 @@ static void flush_cursors(struct np_router *r) {
 
 void np_router_run(struct np_router *r) {
   if (r->draining) return;
-  find_late(r);
   if (r->behind) scan(r);
   int64_t stop = np_mono_us() + SLICE_US;
   for (int n = 0, first = r->turn; n < NP_PARTITIONS; n++) {
@@ -764,17 +747,6 @@ static void forget_held(struct np_router *r, const char *instance) {
   }
 }
 
-static void find_late(struct np_router *r) {
-  struct np_map_entry *e;
-  for (size_t i = 0; (e = np_map_next(&r->late, &i));) {
-    char *instance = np_strndup(e->key, e->len);
-    forget_held(r, instance);
-    find_held(r, instance);
-    free(instance);
-  }
-  np_map_free(&r->late, NULL);
-}
-
 void np_router_adopt(struct np_router *r) {
   const struct np_epoch *e = r->lane->epoch;
   for (size_t i = 0; i < e->slot_count; i++) {
@@ -830,7 +802,6 @@ void np_router_free(struct np_router *r) {
     event_free(p->again);
   }
   event_free(r->timers);
-  np_map_free(&r->late, NULL);
   np_overlay_free(&r->overlay);
   free(r);
 }
