@@ -439,7 +439,7 @@ static void free_it(void *arg) {
   np_watch_free(freed_within);
 }
 
-/* Each write of a store beside neap.lua woke the main thread: a third of all the CPU that a push took. */
+/* Each write of a store beside neap.lua woke the main thread: an eighth of all the CPU that a push took. */
 static void store_beside_does_not_wake(void) {
   mkdir(top, 0755);
   put(in("neap.lua"), "1");
