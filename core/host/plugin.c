@@ -202,7 +202,10 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
   in->building = &b;
   in->running = &loading;
   lua_pushcfunction(co, load_all); /* not yieldable: it calls without a continuation */
+  lua_State *outer = np_task_enter(co);
   int results, status = lua_resume(co, in->L, 0, &results);
+  np_task_enter(outer);
+  free(loading.over);
   in->running = NULL;
   in->building = NULL;
   in->code = b.code;

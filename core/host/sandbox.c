@@ -7,7 +7,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
-#include "host/task.h"
+#include "host/sandbox_parts.h"
 #include "lib/env.h"
 #include "lib/modules.h"
 
@@ -30,33 +30,18 @@ static int load_text(lua_State *L) {
 }
 
 static int setmetatable_without_gc(lua_State *L) {
-  if (lua_istable(L, 2)) {
+  int type = lua_type(L, 2);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
+  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL) return luaL_error(L, "cannot change a protected metatable");
+  if (type == LUA_TTABLE) {
     lua_pushliteral(L, "__gc");
-    if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "setmetatable: __gc is not to be had in a plugin");
-    lua_pop(L, 1);
+    if (lua_rawget(L, 2) != LUA_TNIL)
+      return luaL_error(L, "setmetatable: a plugin has no __gc, for it would run outside of every budget; use <close> variables");
   }
   lua_settop(L, 2);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, 2, 1);
+  lua_setmetatable(L, 1);
   return 1;
-}
-
-/* coroutine.create and wrap: short-lived coroutines would otherwise never come to the end of a count. */
-static int new_coroutine(lua_State *L) {
-  np_task_check_time(L);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, 1);
-  return 1;
-}
-
-static void guard_coroutines(lua_State *L, const char *name) {
-  lua_getglobal(L, LUA_COLIBNAME);
-  lua_getfield(L, -1, name);
-  lua_pushcclosure(L, new_coroutine, 1);
-  lua_setfield(L, -2, name);
-  lua_pop(L, 1);
 }
 
 static int memory_in_use(lua_State *L) {
@@ -114,13 +99,13 @@ void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
   lua_getglobal(L, "load");
   lua_pushcclosure(L, load_text, 1);
   lua_setglobal(L, "load");
-  guard_coroutines(L, "create");
-  guard_coroutines(L, "wrap");
-  lua_getglobal(L, "setmetatable");
-  lua_pushcclosure(L, setmetatable_without_gc, 1);
+  lua_pushcfunction(L, setmetatable_without_gc);
   lua_setglobal(L, "setmetatable");
   lua_pushcfunction(L, memory_in_use);
   lua_setglobal(L, "collectgarbage");
+  np_sandbox_coroutines(L);
+  np_sandbox_patterns(L);
+  np_sandbox_tables(L);
   remove_global(L, "dofile");
   remove_global(L, "loadfile");
   lua_getglobal(L, "string");

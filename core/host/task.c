@@ -2,58 +2,118 @@
  * Budgets: instructions and running time by a count hook, memory by the instance's allocator, total time by what asks for a ticket. */
 #include "host/task.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 #include <lauxlib.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "host/lane.h"
 
 #define HOOK_EVERY 10000
+#define ALARM_MS 20 /* of the thread's CPU time */
+#define ERROR_MAX 8000 /* bytes of a message that are kept */
 
 const char *const np_mode_names[8] = {"loading the file", "a request's handler", "a refusal",    "a streamed answer",
                                       "a job",            "a rule",              "a rule's timer", "a delivery"};
 
+/* The state that runs now on this thread, for the alarm. */
+static _Thread_local lua_State *volatile running_state;
+
+static void hook(lua_State *L, lua_Debug *ar);
+
+/* An alarm on the thread's CPU time: instructions of the virtual machine say little where each calls something slow. It has the state that
+ * runs look at its budget at its next instruction; lua_sethook is made to be called from a signal. */
+static void on_alarm(int signal) {
+  (void)signal;
+  lua_State *L = running_state;
+  if (L) lua_sethook(L, hook, LUA_MASKCOUNT, 1);
+}
+
+static void watch_thread(void) {
+  struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG};
+  struct itimerspec every = {{0, ALARM_MS * 1000000}, {0, ALARM_MS * 1000000}};
+  timer_t timer; /* as long as the thread */
+  event._sigev_un._tid = gettid();
+  sigaction(SIGURG, &action, NULL);
+  if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0) timer_settime(timer, 0, &every, NULL);
+}
+
+lua_State *np_task_enter(lua_State *L) {
+  static _Thread_local bool watched;
+  lua_State *outer = running_state;
+  if (!watched) watch_thread();
+  watched = true;
+  running_state = L;
+  return outer;
+}
+
+/* Says why, with the line that runs. What was caught by pcall would be met again at each next instruction of each level, and a handler of
+ * xpcall would run within the hook, where no hook sees it. So where the coroutine can be left, it is: the task ends at once. */
 static void over_budget(lua_State *L, struct np_task *t, const char *code) {
-  t->error_code = code;
-  /* whoever catches this error meets it again at his next instruction */
+  if (!t->over) {
+    struct np_buf b = {0};
+    lua_Debug ar;
+    t->error_code = code;
+    if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "Sl", &ar) && ar.currentline >= 0) np_buf_addf(&b, "%s:%d: ", ar.short_src, ar.currentline);
+    if (strcmp(code, "time") == 0) np_buf_addf(&b, "ran for longer than its budget of %g s", t->in->code->limits.running);
+    else np_buf_addf(&b, "ran past its budget of %lld instructions in one call", (long long)t->in->code->limits.instructions);
+    t->over = b.data;
+  }
   lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
   if (t->co && t->co != L) lua_sethook(t->co, lua_gethook(L), LUA_MASKCOUNT, 1);
-  luaL_where(L, 0); /* in a hook level 0 is what runs; luaL_error would name its caller */
+}
+
+static bool check_budget(lua_State *L, struct np_task *t) {
+  if (t->instructions > t->in->code->limits.instructions) over_budget(L, t, "instructions");
+  else if (np_mono_us() > t->slice_end) over_budget(L, t, "time");
+  return t->over == NULL;
 }
 
 static void hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  struct np_instance *in = (struct np_instance *)np_env(L);
-  struct np_task *t = in->running;
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
   if (!t) return;
-  t->instructions += lua_gethookcount(L);
-  if (t->instructions > in->code->limits.instructions) {
-    over_budget(L, t, "instructions");
-    lua_pushfstring(L, "ran past its budget of %I instructions in one call", (LUAI_UACINT)in->code->limits.instructions);
-    lua_concat(L, 2);
+  int count = lua_gethookcount(L);
+  t->instructions += count;
+  if (check_budget(L, t)) {
+    if (count != HOOK_EVERY) np_task_guard(L); /* the alarm had it look at once */
+  } else if (lua_isyieldable(L)) {
+    lua_yield(L, 0);
+  } else {
+    lua_pushstring(L, t->over);
     lua_error(L);
   }
-  if (np_mono_us() > t->slice_end) {
-    over_budget(L, t, "time");
-    lua_pushfstring(L, "ran for longer than its budget of %f s", in->code->limits.running);
-    lua_concat(L, 2);
-    lua_error(L);
-  }
-}
-
-void np_task_check_time(lua_State *L) {
-  struct np_instance *in = (struct np_instance *)np_env(L);
-  struct np_task *t = in->running;
-  if (!t || np_mono_us() <= t->slice_end) return;
-  over_budget(L, t, "time");
-  luaL_error(L, "ran for longer than its budget of %f s", in->code->limits.running);
 }
 
 void np_task_guard(lua_State *L) { lua_sethook(L, hook, LUA_MASKCOUNT, HOOK_EVERY); }
+
+bool np_task_is_over(lua_State *L) {
+  const struct np_task *t = ((struct np_instance *)np_env(L))->running;
+  return t && t->over;
+}
+
+int np_task_leave(lua_State *L) {
+  if (lua_isyieldable(L)) return lua_yield(L, 0);
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
+  over_budget(L, t, t->error_code);
+  lua_pushstring(L, t->over);
+  return lua_error(L);
+}
+
+void np_task_spend(lua_State *L, int64_t instructions) {
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
+  if (!t) return;
+  t->instructions += instructions;
+  if (!check_budget(L, t)) np_task_leave(L);
+}
 
 /* Where the failing coroutine stood; without allocating, for memory may be what failed. */
 static void add_traceback(struct np_buf *b, lua_State *co) {
@@ -67,13 +127,26 @@ static void add_traceback(struct np_buf *b, lua_State *co) {
   }
 }
 
+/* It is kept as text, and read by people: what is no UTF-8 and no end. */
+static void add_message(struct np_buf *b, const char *s, size_t n) {
+  if (n > ERROR_MAX) n = ERROR_MAX;
+  for (size_t i = 0, len; i < n; i += len ? len : 1) {
+    len = s[i] ? np_utf8_len(s + i, n - i) : 0;
+    if (len) np_buf_add(b, s + i, len);
+    else np_buf_addc(b, '?');
+  }
+}
+
 static void describe_failure(struct np_task *t, int status) {
   struct np_buf b = {0};
   size_t len;
+  t->failed = true;
   const char *text = lua_type(t->co, -1) == LUA_TSTRING ? lua_tolstring(t->co, -1, &len) : NULL;
-  if (text) np_buf_add(&b, text, len);
+  if (t->over) np_buf_adds(&b, t->over);
+  else if (status == LUA_YIELD) np_buf_adds(&b, "coroutine.yield outside of a coroutine");
+  else if (text) add_message(&b, text, len);
   else np_buf_addf(&b, "raised a %s instead of a message", luaL_typename(t->co, -1));
-  if (status == LUA_ERRMEM) {
+  if (status == LUA_ERRMEM && !t->over) {
     t->error_code = "memory";
     np_buf_clear(&b);
     np_buf_addf(&b, "used up its budget of %zu MiB of memory", t->in->code->limits.memory >> 20);
@@ -130,7 +203,9 @@ static bool take_coroutine(struct np_task *t) {
 static void give_coroutine_back(struct np_task *t) {
   struct np_instance *in = t->in;
   if (!t->co) return;
+  lua_State *outer = np_task_enter(t->co);
   int status = lua_resetthread(t->co);
+  np_task_enter(outer);
   if (!t->failed && status == LUA_OK && in->idle_count < 8) {
     lua_settop(t->co, 0);
     in->idle[in->idle_count] = t->co;
@@ -150,13 +225,14 @@ static void end(struct np_task *t) {
   if (t->error_code && strcmp(t->error_code, "memory") == 0) lua_gc(in->L, LUA_GCCOLLECT);
   struct np_lane *lane = in->lane;
   struct np_arena arena = t->arena;
-  char *error = t->error;
+  char *error = t->error, *over = t->over;
   atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
   t->ended(t); /* may free t */
   np_mask_people(NULL);
   np_lane_unpin(lane, in);
   np_arena_free(&arena);
   free(error);
+  free(over);
 }
 
 static void resume(struct np_task *t, int nargs) {
@@ -166,19 +242,16 @@ static void resume(struct np_task *t, int nargs) {
   *in->env.now_slot = t->now;
   np_mask_people(t->people);
   t->slice_end = np_mono_us() + (int64_t)(in->code->limits.running * 1e6);
+  lua_State *outer_state = np_task_enter(t->co);
   int n = 0, status = lua_resume(t->co, NULL, nargs, &n);
+  np_task_enter(outer_state);
   in->running = outer;
   if (outer) *in->env.now_slot = outer->now;
-  if (status == LUA_YIELD && t->waiting) {
+  if (status == LUA_YIELD && t->waiting && !t->over) {
     np_mask_people(NULL);
     return;
   }
-  if (status == LUA_YIELD) {
-    t->failed = true;
-    t->error = np_strdup("coroutine.yield outside of a coroutine");
-    t->error_code = "error";
-  } else if (status != LUA_OK) {
-    t->failed = true;
+  if (status != LUA_OK || t->over) {
     np_mask_people(t->people);
     describe_failure(t, status);
   }

@@ -36,6 +36,7 @@ struct np_task {
   /* The task's own. */
   bool failed;
   char *error;                 /* owned: message and traceback, where failed */
+  char *over;                  /* owned: what was said when it went past its budget; it cannot go on then */
   const char *error_code;      /* static: "error", "memory", "instructions", "time" */
   int nargs;
   lua_State *co;
@@ -58,10 +59,16 @@ void np_task_run_woken(struct np_lane *lane);
 /* A waiting task whose lane is being stopped: its coroutine is dropped, `ended` is called with an error. */
 void np_task_kill(struct np_task *t, const char *why);
 
+/* For what runs inside a call and may take long without the virtual machine: counts as so many instructions. Raises past the budget. */
+void np_task_spend(lua_State *L, int64_t instructions);
+/* For what resumes a coroutine inside a call: is the call past its budget? Then what resumed it has to `return np_task_leave(L)`. */
+bool np_task_is_over(lua_State *L);
+int np_task_leave(lua_State *L);
+/* L runs now on this thread, until the state that this returns is entered again. */
+lua_State *np_task_enter(lua_State *L);
+
 /* For plugin.c: arms the count hook of a new state; what np_env lends. */
 void np_task_guard(lua_State *L);
-/* Raises where the call that runs now has used up its time: for what makes coroutines, each of which has a count of its own. */
-void np_task_check_time(lua_State *L);
 const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb);
 double np_task_time_left(struct np_env *env);
 void *np_task_ticket(struct np_env *env);

@@ -27,7 +27,7 @@ local wrongs = {
   { "raising 10 MB", "error(('long '):rep(2 << 20))", "long" },
   { "raising bytes that are not text", "error '\\xff\\0\\xfe'" },
   { "indexing nil", "local x = nil; return x.y", "index a nil" },
-  { "recursion without end", "local function f() return 1 + f() end f()", "overflow" },
+  { "recursion without end", "local function f() return 1 + f() end f()" },
   { "recursion without end in tail calls", "local function f() return f() end f()", "budget" },
   { "recursion through __index", "local t = setmetatable({}, {}) getmetatable(t).__index = function(_, k) return t[k] end return t.x", "overflow" },
   { "recursion through __eq and __concat", "local m = {} m.__concat = function(a, b) return a .. b end local t = setmetatable({}, m) return t .. t", "overflow" },
@@ -43,6 +43,12 @@ local wrongs = {
   { "yielding to nobody", "coroutine.yield(1)", "yield" },
   { "a sort whose order loops", "table.sort({ 3, 2, 1 }, function() while true do end end)", "budget" },
   { "a gsub whose function loops", "return (('x'):gsub('.', function() while true do end end))", "budget" },
+  { "string.rep of nothing, very often", "return 200, (''):rep(1 << 50)", false },
+  { "moving what is not there", "table.move({}, 1, 1 << 50, 2)" },
+  { "inserting before a claimed length", "table.insert(setmetatable({}, { __len = function() return 1 << 50 end }), 1, true)" },
+  { "removing after a claimed length", "table.remove(setmetatable({}, { __len = function() return 1 << 50 end }), 1)" },
+  { "a pattern that backtracks for ever", "return 200, tostring((('a'):rep(40)):find(('a*'):rep(40) .. 'b'))", "budget" },
+  { "a search that takes for ever", "local a = ('a'):rep(1 << 21) return 200, tostring(a:find(('a'):rep(1 << 20) .. 'b', 1, true))", false },
 }
 
 -- The same in a file of its own, where each stands on line 10 * i.
@@ -94,7 +100,7 @@ end
 
 describe("budgets", function()
   local host
-  local limits = [[limits = { memory = "8MiB", instructions = 2000000, running = "20s" }]]
+  local limits = [[limits = { memory = "32MiB", instructions = 2000000, running = "20s" }]]
   setup(function()
     host = bed.host {
       config = ([[lanes = 1,
@@ -115,15 +121,16 @@ local hoard = {}
 plugin:on({ metric = "hoard" }, function() for i = 1, 100000 do hoard[#hoard + 1] = ("%d "):format(#hoard):rep(100) end end)]],
         ["vendors/clumsy.lua"] = [[
 local plugin = ...
+local what
 plugin:refuse(function(problem)
-  if problem.field == "loops" then while true do end end
-  if problem.field == "raises" then error "no words" end
-  if problem.field == "yields" then coroutine.yield() end
-  if problem.field == "odd" then return {}, {}, {} end
-  if problem.field == "streams" then return 400, function() return nil end end
+  if problem.field ~= "" then what = problem.field end -- a second call tells that the first has failed
+  if what == "loops" then while true do end end
+  if what == "raises" then error "no words" end
+  if what == "yields" then coroutine.yield() end
+  if what == "odd" then return 99, {} end
   return problem.status, { said = problem.message }
 end)
-for _, name in ipairs { "loops", "raises", "yields", "odd", "streams", "fine" } do
+for _, name in ipairs { "loops", "raises", "yields", "odd", "fine" } do
   plugin:serve { "POST /clumsy/" .. name, body = { [name] = { "string" } }, handler = function() error "handler" end }
 end]],
         ["vendors/stream.lua"] = [[
@@ -214,7 +221,7 @@ for name, fn in pairs(answers) do plugin:serve { "POST /odd/" .. name, handler =
   end)
 
   describe("plugin:refuse:", function()
-    for _, name in ipairs { "loops", "raises", "yields", "odd", "streams" } do
+    for _, name in ipairs { "loops", "raises", "yields", "odd" } do
       it(name .. ": neap's own words stand", function()
         local status, answer = host:json("POST", "/clumsy/" .. name, {})
         assert.is_true(status == 400 or status == 500, "status " .. tostring(status))
@@ -245,7 +252,6 @@ for name, fn in pairs(answers) do plugin:serve { "POST /odd/" .. name, handler =
           s:close()
           got = got or part
           assert.is_nil(got:find("\r\n0\r\n", 1, true), "ended as if it were whole: " .. tostring(why))
-          if n > 0 then assert.matches("HTTP/1.1 200", got) end
           settled(host)
         end)
       end
@@ -281,7 +287,7 @@ for name, fn in pairs(answers) do plugin:serve { "POST /odd/" .. name, handler =
 
   for _, c in ipairs { { "loops", "while true do end" }, { "loops in pcall", "while true do pcall(function() while true do end end) end" },
     { "eats memory", "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end" }, { "raises", "error 'no'" }, { "raises a table", "error {}" },
-    { "recurses", "local function f() return 1 + f() end f()" } } do
+    { "recurses", "local function f() return 1 + f() end f()" }, { "backtracks", "(('a'):rep(40)):find(('a*'):rep(40) .. 'b')" } } do
     it("a file that " .. c[1] .. " while it is loaded is not let in", function()
       bed.replace(host.plugins .. "/vendors/fresh.lua", "local plugin = ...\n\n" .. c[2])
       local p = bed.wait("the verdict", function() return host:sql("select * from generations where instance = 'fresh' and verdict = 'bad' and reason <> ''")[1] or host:plugin "fresh" end, 60)

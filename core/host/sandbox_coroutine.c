@@ -1,0 +1,178 @@
+/* Coroutines of a plugin's own, and xpcall. As Lua's, apart from this: where a call is past its budget, none of them goes on, whatever catches
+ * errors on the way; and the coroutine that the host runs a handler in is not to be had, for it is the host that resumes it. */
+#include <lauxlib.h>
+
+#include "host/sandbox_parts.h"
+#include "host/task.h"
+
+static lua_State *coroutine_at(lua_State *L, int idx) {
+  lua_State *co = lua_tothread(L, idx);
+  luaL_argexpected(L, co, idx, "coroutine");
+  return co;
+}
+
+static const char *status_of(lua_State *L, lua_State *co) {
+  lua_Debug ar;
+  if (L == co) return "running";
+  if (lua_status(co) == LUA_YIELD) return "suspended";
+  if (lua_status(co) != LUA_OK) return "dead";
+  if (lua_getstack(co, 0, &ar)) return "normal";
+  return lua_gettop(co) == 0 ? "dead" : "suspended";
+}
+
+/* Results, or -1 and the error on top of L. */
+static int resume(lua_State *L, lua_State *co, int nargs) {
+  int n = 0;
+  if (!lua_checkstack(co, nargs)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return -1;
+  }
+  lua_xmove(L, co, nargs);
+  lua_State *outer = np_task_enter(co);
+  int status = lua_resume(co, L, nargs, &n);
+  np_task_enter(outer);
+  if (np_task_is_over(L)) return -2;
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, n + 1)) {
+    lua_pop(co, n);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(co, L, n);
+  return n;
+}
+
+static int co_resume(lua_State *L) {
+  lua_State *co = coroutine_at(L, 1);
+  int n = resume(L, co, lua_gettop(L) - 1);
+  if (n == -2) return np_task_leave(L);
+  lua_pushboolean(L, n >= 0);
+  if (n < 0) n = 1;
+  lua_insert(L, -(n + 1));
+  return n + 1;
+}
+
+static int reset(lua_State *co) {
+  lua_State *outer = np_task_enter(co);
+  int status = lua_resetthread(co);
+  np_task_enter(outer);
+  return status;
+}
+
+static int wrapped(lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+  int n = resume(L, co, lua_gettop(L));
+  if (n == -2) return np_task_leave(L);
+  if (n >= 0) return n;
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) {
+    status = reset(co); /* its variables are closed, which may raise in turn */
+    if (np_task_is_over(L)) return np_task_leave(L);
+    lua_xmove(co, L, 1);
+  }
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int co_create(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  np_task_spend(L, 100); /* it has a count of its own, to whose end it may never come */
+  lua_State *co = lua_newthread(L);
+  np_task_guard(co);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  return 1;
+}
+
+static int co_wrap(lua_State *L) {
+  co_create(L);
+  lua_pushcclosure(L, wrapped, 1);
+  return 1;
+}
+
+static int co_close(lua_State *L) {
+  lua_State *co = coroutine_at(L, 1);
+  const char *state = status_of(L, co);
+  if (*state != 'd' && *state != 's') return luaL_error(L, "cannot close a %s coroutine", state);
+  int status = reset(co);
+  if (np_task_is_over(L)) return np_task_leave(L);
+  lua_pushboolean(L, status == LUA_OK);
+  if (status == LUA_OK) return 1;
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+static int co_status(lua_State *L) {
+  lua_pushstring(L, status_of(L, coroutine_at(L, 1)));
+  return 1;
+}
+
+/* The host's own coroutine looks like the main one. */
+static bool is_hosts(lua_State *L) {
+  const struct np_instance *in = (struct np_instance *)np_env(L);
+  return !in->running || in->running->co == L || in->L == L;
+}
+
+static int co_running(lua_State *L) {
+  bool hosts = is_hosts(L);
+  if (hosts) lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  else lua_pushthread(L);
+  lua_pushboolean(L, hosts);
+  return 2;
+}
+
+static int co_yieldable(lua_State *L) {
+  lua_State *of = lua_isnone(L, 1) ? L : coroutine_at(L, 1);
+  lua_pushboolean(L, !is_hosts(of) && lua_isyieldable(of));
+  return 1;
+}
+
+static int co_yield(lua_State *L) {
+  if (is_hosts(L)) return luaL_error(L, "coroutine.yield outside of a coroutine");
+  return lua_yield(L, lua_gettop(L));
+}
+
+/* xpcall's handler is not run for a call that is over: it would run inside the hook, where no hook sees it. */
+static int handle(lua_State *L) {
+  if (np_task_is_over(L)) return 1;
+  lua_settop(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static int give_all(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+static int guarded_xpcall(lua_State *L) {
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_pushvalue(L, 2);
+  lua_pushcclosure(L, handle, 1);
+  lua_replace(L, 2);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, give_all);
+  return give_all(L, LUA_OK, 0);
+}
+
+void np_sandbox_coroutines(lua_State *L) {
+  static const luaL_Reg verbs[] = {{"create", co_create}, {"resume", co_resume},   {"wrap", co_wrap},   {"close", co_close},
+                                   {"status", co_status}, {"running", co_running}, {"yield", co_yield}, {"isyieldable", co_yieldable},
+                                   {NULL, NULL}};
+  lua_getglobal(L, "coroutine");
+  luaL_setfuncs(L, verbs, 0);
+  lua_pop(L, 1);
+  lua_getglobal(L, "xpcall");
+  lua_pushcclosure(L, guarded_xpcall, 1);
+  lua_setglobal(L, "xpcall");
+}
