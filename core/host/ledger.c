@@ -375,7 +375,10 @@ static int store_get(lua_State *L) {
   struct spot s;
   find_spot(L, &s, "plugin", key, len);
   struct np_buf *b = new_box(L);
-  if (!get(L, t, &s, b)) return 0;
+  if (!get(L, t, &s, b)) {
+    lua_pushnil(L);
+    return 1;
+  }
   struct np_error err;
   if (np_json_decode(L, b->data, b->len, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
   return 1;
