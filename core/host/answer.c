@@ -155,10 +155,11 @@ void np_answer_send(const struct np_answer *a, struct np_request *req) {
 
 /* Streaming: a task whose function is `pump`, which calls the plugin's function and writes what it returns. */
 
-struct stream {
+struct np_stream {
   struct np_task task;
-  struct np_request *req;
+  struct np_request *req; /* NULL once it is over */
   int ref;
+  struct np_stream **here; /* borrowed: where its owner holds it; set to NULL at the end */
 };
 
 static int pump(lua_State *L);
@@ -170,7 +171,7 @@ static int pump_on(lua_State *L, int status, lua_KContext context) {
 
 static int pumped(lua_State *L, int status, lua_KContext context) {
   (void)status;
-  struct stream *s = (struct stream *)context;
+  struct np_stream *s = (struct np_stream *)context;
   size_t len;
   if (lua_isnil(L, -1) || np_request_gone(s->req)) return 0;
   if (lua_type(L, -1) != LUA_TSTRING) return luaL_error(L, "answer: the body's function has to return strings and at the end nil, got a %s", luaL_typename(L, -1));
@@ -201,21 +202,26 @@ static int pump(lua_State *L) {
 }
 
 static int push_stream(lua_State *L, struct np_task *t) {
-  struct stream *s = t->owner;
+  struct np_stream *s = t->owner;
   lua_pushcfunction(L, pump);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref);
   return 1;
 }
 
 static void room_again(void *arg, struct np_request *req) {
-  struct stream *s = arg;
+  struct np_stream *s = arg;
   (void)req;
   np_task_wake(&s->task);
 }
 
 static void stream_ended(struct np_task *t) {
-  struct stream *s = t->owner;
+  struct np_stream *s = t->owner;
   luaL_unref(t->in->L, LUA_REGISTRYINDEX, s->ref);
+  *s->here = NULL;
+  if (!s->req) {
+    free(s);
+    return;
+  }
   if (t->failed) {
     np_log(NP_ERROR, "a streamed answer failed and was cut", "plugin", t->in->code->instance, "error", t->error, NULL);
     np_request_abort(s->req);
@@ -225,17 +231,25 @@ static void stream_ended(struct np_task *t) {
   free(s);
 }
 
-void np_answer_stream(struct np_answer *a, struct np_request *req, struct np_instance *in) {
+void np_answer_stop(struct np_stream *s) {
+  s->req = NULL;
+  np_task_kill(&s->task, "neap has stopped");
+}
+
+void np_answer_stream(struct np_answer *a, struct np_request *req, struct np_instance *in, struct np_stream **here) {
   struct np_header headers[HEADERS_MAX];
   size_t n = list_headers(a, headers);
-  struct stream *s = np_alloc(sizeof *s);
+  struct np_stream *s = np_alloc(sizeof *s);
   s->req = req;
+  s->here = here;
+  *here = s;
   s->ref = a->stream_ref;
   a->stream_ref = 0;
   np_request_start(req, a->status, headers, n, room_again, s);
   if (strcmp(req->method, "HEAD") == 0) { /* no body, so nothing is asked for */
     luaL_unref(in->L, LUA_REGISTRYINDEX, s->ref);
     np_request_finish(req);
+    *here = NULL;
     free(s);
     return;
   }

@@ -31,7 +31,9 @@ void np_answer_take(lua_State *L, struct np_answer *a, int n);
 void np_answer_problem(struct np_answer *a, const struct np_refusal *r); /* neap's own words */
 void np_answer_header(struct np_answer *a, const char *name, const char *value);
 void np_answer_send(const struct np_answer *a, struct np_request *req);
-/* Starts to stream; goes on by itself until the end. The request must stay until its `done`. */
-void np_answer_stream(struct np_answer *a, struct np_request *req, struct np_instance *in);
+/* Starts to stream; goes on by itself until the end. *here is the stream while it goes on, then NULL. */
+struct np_stream;
+void np_answer_stream(struct np_answer *a, struct np_request *req, struct np_instance *in, struct np_stream **here);
+void np_answer_stop(struct np_stream *s); /* the request is over before it: nothing more is written */
 
 #endif

@@ -15,6 +15,7 @@
 #include "io/watch.h"
 
 #define QUIET_MS 30   /* files have to rest so long before they are looked at */
+#define ADOPT_MS 200 /* how long a switch waits for lanes that are in the middle of a call */
 #define GONE_MS 400   /* a file has to be gone so long before its plugin is retired: some editors remove and write anew */
 
 struct unit {
@@ -384,6 +385,12 @@ static struct np_epoch *make_epoch(struct np_deploy *d, struct np_routes *routes
   return e;
 }
 
+static bool all_adopted(const struct np_deploy *d) {
+  for (int i = 0; i < d->lanes; i++)
+    if (atomic_load_explicit(&d->host->lanes[i]->adopted, memory_order_acquire) < d->epoch) return false;
+  return true;
+}
+
 /* All lanes switch between two events, at one epoch: it is staged on each, then the number is raised. */
 static void switch_lanes(struct np_deploy *d, struct np_epoch *e) {
   struct np_host *host = d->host;
@@ -398,8 +405,7 @@ static void switch_lanes(struct np_deploy *d, struct np_epoch *e) {
     np_lane_send(host->lanes[i], letter);
   }
   /* the next may be staged once all have taken this one; a lane in the middle of a long call takes it after that */
-  for (int i = 0; i < d->lanes; i++)
-    while (atomic_load_explicit(&host->lanes[i]->adopted, memory_order_acquire) < e->number) usleep(500);
+  for (int ms = 0; ms < ADOPT_MS && !all_adopted(d); ms++) usleep(1000);
 }
 
 static void log_in_force(const struct unit *u, int before) {
@@ -526,6 +532,10 @@ static void read_config(struct np_deploy *d) {
 struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
   struct np_deploy_change change = {0};
   struct np_error err;
+  if (!all_adopted(d)) { /* a lane is in a long call: it has not taken the last change yet */
+    look_again(d, ADOPT_MS);
+    return change;
+  }
   read_config(d);
   if (read_all(d, &err) < 0) {
     np_log(NP_ERROR, "cannot read the plugins; what is in force goes on", "error", err.text, NULL);

@@ -111,6 +111,7 @@ static void on_answers(evutil_socket_t fd, short what, void *arg) {
 /* Readings and messages of this lane's partitions, in the order of their commit. */
 static void follow_commit(struct np_lane *lane, const struct np_letter *letter) {
   int lanes = lane->host->lane_count;
+  int64_t newest = 0;
   for (size_t i = 0; i < letter->n; i++) {
     struct np_writeset *ws = letter->sets[i];
     for (const struct np_op *op = ws->first; op; op = op->next) {
@@ -118,9 +119,11 @@ static void follow_commit(struct np_lane *lane, const struct np_letter *letter) 
         np_router_reading(lane->router, ws, &op->as.reading);
       else if (op->kind == NP_OP_SEND && np_lane_has(lane, np_partition(op->as.send.device.ptr, op->as.send.device.len), lanes))
         np_courier_message(lane->courier, &op->as.send);
+      if (op->kind == NP_OP_READING && op->as.reading.seq > newest) newest = op->as.reading.seq;
     }
     np_writeset_unref(ws);
   }
+  if (newest) np_router_seen(lane->router, newest);
 }
 
 /* While it drains: is anything under way? */

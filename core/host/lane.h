@@ -64,6 +64,7 @@ struct np_lane {
   struct np_courier *courier;  /* owned */
   struct np_jobs *jobs;        /* owned */
   int requests;                /* under way */
+  size_t request_bytes;        /* of their bodies */
   bool draining;
   atomic_bool quiet;           /* draining, and nothing is under way any more */
   /* For `neap plugins` and specs; written by the lane, read by anyone. */

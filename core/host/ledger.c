@@ -245,7 +245,7 @@ static int send(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const struct np_slot *slot = np_epoch_slot(t->in->lane->epoch, to);
   if (!slot || slot->kind != NP_DESTINATION) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
-  struct np_message m = {.created = t->now ? t->now : np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
+  struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
   lua_settop(L, 2);
   if (lua_getfield(L, 2, "device") != LUA_TNIL) m.device = text_field(L, t->ws, "send", "device");
@@ -261,12 +261,15 @@ static int send(lua_State *L) {
   return 1;
 }
 
-/* plugin:arm(name, key, after): the timer is due once `after` has passed; false disarms it. Armed again, it is moved. */
+/* plugin:arm(name, key, after): the timer is due once `after` has passed; false disarms it. Armed again, it is moved. Where the key is a device, it
+ * fires only after all of that device's readings that were stored by then have met the rule. */
 static int arm(lua_State *L) {
   struct np_task *t = acting(L, "arm", RULE_MODES, "timers are a rule's; a vendor plugin has plugin:every");
   size_t name_len, key_len;
   const char *name = luaL_checklstring(L, 1, &name_len), *key = luaL_checklstring(L, 2, &key_len);
   int64_t due = 0;
+  if (key_len > 512) return luaL_error(L, "plugin:arm: the key is longer than 512 bytes");
+  if (memchr(key, 0, key_len)) return luaL_error(L, "plugin:arm: the key holds a zero byte");
   if (lua_toboolean(L, 3)) due = t->now + duration_at(L, 3, "arm", "the time");
   else if (lua_isnoneornil(L, 3)) return luaL_error(L, "plugin:arm: after what time? Give a duration, or false to disarm");
   struct np_op *op = np_writeset_add(t->ws, NP_OP_ARM);

@@ -53,6 +53,7 @@ struct partition {
   struct held_item *held, **held_last; /* to be run again before anything else */
   struct held_item *held_now;
   struct np_timer *timer;      /* due, to be run: owned with its strings */
+  int64_t wait_for;            /* a timer is due, and is run once readings up to this seq have been; 0: none */
   struct np_writeset *ws;      /* under way */
   uint64_t made_in;            /* the epoch it was made in */
   bool busy;
@@ -287,6 +288,9 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct np_router *r = p->router;
   np_writeset_unref(ws);
   if (p->ws->outcome == NP_FAILED) { /* the same set again: nothing of it has happened */
+    char partition[16];
+    snprintf(partition, sizeof partition, "%d", p->number);
+    np_log(NP_WARN, "what rules did is not committed; again in a second", "partition", partition, "error", p->ws->error, NULL);
     struct timeval second = {1, 0};
     event_add(p->again, &second);
     return;
@@ -462,8 +466,8 @@ static void run_partition(struct partition *p) {
   if (r->held_more && !p->held) find_more_held(r);
   if (p->held) run_held(p);
   else if (r->held_more) return;
-  else if (p->first) run_batch(p);
   else if (p->timer) run_timer(p);
+  else if (p->first) run_batch(p);
   else return;
   if (!p->busy && (p->held || p->first || p->timer || r->held_more)) event_active(p->router->lane->tick, EV_TIMEOUT, 0);
 }
@@ -512,7 +516,11 @@ static bool take_timer(void *arg, const struct np_timer *t) {
   struct partition *p = &due->r->parts[np_partition(t->key.ptr, t->key.len)];
   if (!mine(due->r, p->number) || !find_timer(due->r, t, &slot)) return true;
   due->more = true;
-  if (!p->timer && !p->busy && !p->first) p->timer = copy_timer(t);
+  if (p->timer) return true;
+  if (p->first && !p->wait_for) p->wait_for = p->seen; /* what is stored by now comes first; what comes later does not keep it */
+  if (p->busy || (p->first && p->done < p->wait_for)) return true;
+  p->wait_for = 0;
+  p->timer = copy_timer(t);
   return true;
 }
 
@@ -559,6 +567,19 @@ void np_router_reading(struct np_router *r, struct np_writeset *ws, const struct
   if (r->behind || r->draining) return;
   if (r->waiting < WAITING_MAX) queue(r, ws, reading);
   else r->behind = true; /* the store has it */
+}
+
+/* All of this lane's readings up to seq have been given: partitions that had none of them are past it too. */
+void np_router_seen(struct np_router *r, int64_t seq) {
+  if (r->behind || r->draining) return;
+  for (int i = 0; i < NP_PARTITIONS; i++) {
+    struct partition *p = &r->parts[i];
+    if (!mine(r, i) || p->seen >= seq) continue;
+    p->seen = seq;
+    if (p->first || p->busy) continue;
+    p->done = seq;
+    if (!r->lazy_since) r->lazy_since = np_now_ms();
+  }
 }
 
 struct scan {

@@ -19,6 +19,7 @@
 
 #define TRIES 8             /* of a handler whose reads were overtaken by another's commit */
 #define REQUESTS_MAX 4096   /* under way on one lane */
+#define BYTES_MAX ((size_t)256 << 20) /* of their bodies */
 
 struct web {
   struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
@@ -38,6 +39,9 @@ struct web {
   char *error;                  /* owned: why not done */
   int tries;
   bool declined;                /* the handler returned nil and why */
+  bool over;                    /* the lane stops before it has been answered: its task is dropped */
+  struct np_stream *stream;     /* of its answer, while it goes on */
+  size_t bytes;                 /* counted in lane->request_bytes */
 };
 
 static void start_handler(struct web *w);
@@ -100,6 +104,10 @@ static void on_done(void *arg, struct np_request *req) {
   if (!w) return;
   req->user = NULL;
   lane->requests--;
+  lane->request_bytes -= w->bytes;
+  w->over = true;
+  if (w->task.waiting) np_task_kill(&w->task, "neap has stopped");
+  if (w->stream) np_answer_stop(w->stream);
   drop_answer(w);
   np_overlay_free(&w->overlay);
   if (w->ws) np_writeset_unref(w->ws);
@@ -121,7 +129,7 @@ static void send_answer(struct web *w) {
   struct np_lane *lane = w->lane;
   atomic_long *counter = strcmp(w->outcome, "done") == 0 ? &lane->served : strcmp(w->outcome, "refused") == 0 ? &lane->refused : &lane->failed;
   atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-  if (w->answer.stream_ref) np_answer_stream(&w->answer, w->req, w->in);
+  if (w->answer.stream_ref) np_answer_stream(&w->answer, w->req, w->in, &w->stream);
   else np_answer_send(&w->answer, w->req);
 }
 
@@ -165,6 +173,7 @@ static void commit(struct web *w) {
 
 static void after_refusal(struct np_task *t) {
   struct web *w = t->owner;
+  if (w->over) return;
   if (t->failed) {
     np_log(NP_ERROR, "plugin:refuse raised", "plugin", w->in->code->instance, "error", t->error, NULL);
     np_answer_problem(&w->answer, &w->refusal);
@@ -254,6 +263,7 @@ static void log_failure(const struct web *w, const struct np_task *t) {
 
 static void after_handler(struct np_task *t) {
   struct web *w = t->owner;
+  if (w->over) return;
   if (t->failed) {
     log_failure(w, t);
     w->outcome = "failed";
@@ -303,8 +313,16 @@ static void start_handler(struct web *w) {
 }
 
 static void on_request(void *arg, struct np_request *req) {
-  (void)arg;
-  if (req->user) start_handler(req->user);
+  struct np_lane *lane = arg;
+  struct web *w = req->user;
+  if (!w) return;
+  if (lane->request_bytes + req->body_len > BYTES_MAX) {
+    reply_busy(lane, req);
+    return;
+  }
+  w->bytes = req->body_len;
+  lane->request_bytes += w->bytes;
+  start_handler(w);
 }
 
 static void on_refused(void *arg, struct np_request *req, int status, const char *why) {

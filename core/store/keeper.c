@@ -12,12 +12,16 @@
 
 /* Pruning: a step a second; where there is more to do, one every so often, so that it keeps up and never holds a commit up long. */
 enum { PRUNE_US = 1000000, PRUNE_MORE_US = 50000, PRUNE_STEP = 500 };
+/* Expired keys are kept a week longer: rules that catch up live in the time of their readings. */
+#define EXPIRED_MS (7 * 86400000LL)
+#define BYTES_MAX ((size_t)256 << 20) /* of sets that wait */
 
 struct np_keeper {
   struct np_store *store; /* owned; the keeper's thread's */
   struct np_keeper_options options;
   struct np_mailbox in; /* unbounded itself: what has been taken out but not answered counts too */
   size_t waiting;       /* atomic: handed over and not yet answered */
+  size_t bytes;         /* atomic: of those */
   pthread_t thread;
   struct np_writeset **batch, **done; /* owned; options.batch each */
   int64_t prune_at;                   /* us, monotonic */
@@ -32,6 +36,7 @@ static void note(struct np_keeper *k, const struct np_error *failure) {
 
 static void answer(struct np_keeper *k, struct np_writeset *ws) {
   __atomic_sub_fetch(&k->waiting, 1, __ATOMIC_RELAXED);
+  __atomic_sub_fetch(&k->bytes, ws->arena.total, __ATOMIC_RELAXED);
   if (ws->reply_to)
     np_mailbox_force(ws->reply_to, &ws->node);
   else
@@ -51,7 +56,7 @@ static void commit(struct np_keeper *k, size_t n) {
 static void prune(struct np_keeper *k) {
   struct np_error err;
   int64_t now = np_now_ms(), requests = k->options.keep_requests, delivered = k->options.keep_delivered;
-  int gone = np_store_prune(k->store, requests ? now - requests : INT64_MIN, delivered ? now - delivered : INT64_MIN, now, &err);
+  int gone = np_store_prune(k->store, requests ? now - requests : INT64_MIN, delivered ? now - delivered : INT64_MIN, now - EXPIRED_MS, &err);
   if (gone < 0) note(k, &err);
   k->prune_at = np_mono_us() + (gone >= PRUNE_STEP ? PRUNE_MORE_US : PRUNE_US);
 }
@@ -111,15 +116,19 @@ struct np_keeper *np_keeper_start(struct np_store *store, const struct np_keeper
   return NULL;
 }
 
-static int hand_over(struct np_keeper *k, struct np_writeset *ws, size_t bound) {
-  if (__atomic_fetch_add(&k->waiting, 1, __ATOMIC_RELAXED) < bound && np_mailbox_send(&k->in, &ws->node) == 0) return 0;
+static int hand_over(struct np_keeper *k, struct np_writeset *ws, size_t bound, size_t bytes) {
+  size_t size = ws->arena.total;
+  bool room = __atomic_fetch_add(&k->waiting, 1, __ATOMIC_RELAXED) < bound;
+  room = __atomic_fetch_add(&k->bytes, size, __ATOMIC_RELAXED) < bytes && room;
+  if (room && np_mailbox_send(&k->in, &ws->node) == 0) return 0;
   __atomic_sub_fetch(&k->waiting, 1, __ATOMIC_RELAXED);
+  __atomic_sub_fetch(&k->bytes, size, __ATOMIC_RELAXED);
   return -1;
 }
 
-int np_keeper_submit(struct np_keeper *k, struct np_writeset *ws) { return hand_over(k, ws, k->options.bound); }
+int np_keeper_submit(struct np_keeper *k, struct np_writeset *ws) { return hand_over(k, ws, k->options.bound, BYTES_MAX); }
 
-int np_keeper_force(struct np_keeper *k, struct np_writeset *ws) { return hand_over(k, ws, SIZE_MAX); }
+int np_keeper_force(struct np_keeper *k, struct np_writeset *ws) { return hand_over(k, ws, SIZE_MAX, SIZE_MAX); }
 
 enum np_outcome np_keeper_apply(struct np_keeper *k, struct np_writeset *ws, struct np_error *err) {
   struct np_mailbox box;
@@ -148,7 +157,9 @@ enum np_outcome np_keeper_apply(struct np_keeper *k, struct np_writeset *ws, str
 
 size_t np_keeper_waiting(struct np_keeper *k) { return __atomic_load_n(&k->waiting, __ATOMIC_RELAXED); }
 
-int np_keeper_full(struct np_keeper *k) { return np_keeper_waiting(k) >= k->options.bound; }
+int np_keeper_full(struct np_keeper *k) {
+  return np_keeper_waiting(k) >= k->options.bound || __atomic_load_n(&k->bytes, __ATOMIC_RELAXED) >= BYTES_MAX;
+}
 
 void np_keeper_stop(struct np_keeper *k) {
   if (!k) return;
