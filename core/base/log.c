@@ -1,6 +1,7 @@
-/* The log, and masking by value. A line is built in memory and written with one write(2), so that lines never mix. */
+/* The log, and masking by value. A line is built whole in memory, so that lines never mix. */
 #include "base/log.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,6 +83,88 @@ char *np_mask_text(const char *text, size_t len) {
   return b.data;
 }
 
+/* The writer. */
+
+#define WAITING_MAX (1u << 20)
+
+static pthread_mutex_t writer_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t writer_wake = PTHREAD_COND_INITIALIZER, writer_done = PTHREAD_COND_INITIALIZER;
+static struct np_buf writer_waiting; /* under writer_lock, as the rest */
+static unsigned long writer_dropped;
+static bool writer_runs, writer_ends, writer_busy;
+static pthread_t writer;
+
+static void write_all(const char *bytes, size_t n) {
+  while (n) {
+    ssize_t w = write(STDERR_FILENO, bytes, n);
+    if (w < 0 && errno == EINTR) continue;
+    if (w < 0) return; /* nowhere left to complain */
+    bytes += w, n -= (size_t)w;
+  }
+}
+
+static void add_dropped(struct np_buf *b) {
+  if (!writer_dropped) return;
+  if (as_json) np_buf_addf(b, "{\"level\":\"warn\",\"event\":\"log lines were dropped: nobody reads them\",\"count\":\"%lu\"}\n", writer_dropped);
+  else np_buf_addf(b, "▲ %lu log lines were dropped: nobody reads them\n", writer_dropped);
+  writer_dropped = 0;
+}
+
+static void *write_lines(void *arg) {
+  (void)arg;
+  pthread_mutex_lock(&writer_lock);
+  for (;;) {
+    while (!writer_waiting.len && !writer_ends) pthread_cond_wait(&writer_wake, &writer_lock);
+    if (!writer_waiting.len) break;
+    struct np_buf lines = writer_waiting;
+    writer_waiting = (struct np_buf){0};
+    add_dropped(&lines);
+    writer_busy = true;
+    pthread_mutex_unlock(&writer_lock);
+    write_all(lines.data, lines.len);
+    np_buf_free(&lines);
+    pthread_mutex_lock(&writer_lock);
+    writer_busy = false;
+    pthread_cond_broadcast(&writer_done);
+  }
+  pthread_mutex_unlock(&writer_lock);
+  return NULL;
+}
+
+static void write_line(const char *line, size_t n) {
+  pthread_mutex_lock(&writer_lock);
+  if (!writer_runs) {
+    write_all(line, n);
+  } else if (writer_waiting.len + n > WAITING_MAX) {
+    writer_dropped++;
+  } else {
+    np_buf_add(&writer_waiting, line, n);
+    pthread_cond_signal(&writer_wake);
+  }
+  pthread_mutex_unlock(&writer_lock);
+}
+
+void np_log_start(void) {
+  pthread_mutex_lock(&writer_lock);
+  if (!writer_runs) writer_runs = pthread_create(&writer, NULL, write_lines, NULL) == 0;
+  pthread_mutex_unlock(&writer_lock);
+}
+
+void np_log_stop(void) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec++;
+  pthread_mutex_lock(&writer_lock);
+  int late = 0;
+  while (writer_runs && (writer_waiting.len || writer_busy) && late != ETIMEDOUT) late = pthread_cond_timedwait(&writer_done, &writer_lock, &until);
+  bool join = writer_runs && late != ETIMEDOUT;
+  writer_runs = false;
+  writer_ends = true;
+  pthread_cond_signal(&writer_wake);
+  pthread_mutex_unlock(&writer_lock);
+  if (join) pthread_join(writer, NULL);
+}
+
 static void add_time(struct np_buf *b, bool whole) {
   int64_t now = np_now_ms();
   time_t s = now / 1000;
@@ -140,8 +223,7 @@ void np_log_pairs(enum np_log_level level, const char *event, const char *const 
     add_value(&b, pairs[2 * i + 1], as_json);
   }
   np_buf_adds(&b, as_json ? "}\n" : "\n");
-  ssize_t w = write(STDERR_FILENO, b.data, b.len);
-  (void)w; /* nowhere left to complain */
+  write_line(b.data, b.len);
   np_buf_free(&b);
 }
 

@@ -11,6 +11,11 @@ enum np_log_level { NP_DEBUG, NP_INFO, NP_WARN, NP_ERROR };
 void np_log_setup(enum np_log_level least, bool json); /* at start, before other threads run */
 bool np_log_is_json(void);
 
+/* From now on a thread of its own writes the lines, so that a reader who does not read, of a pipe or a terminal, holds up nobody else: at most 1 MiB
+ * waits, what does not fit is dropped and counted. Before this, and after the stop, lines are written at once. */
+void np_log_start(void);
+void np_log_stop(void); /* writes what waits, for a second at the most */
+
 /* One event: a short constant sentence, then name, value pairs of strings, ended by NULL. A NULL value leaves its pair out. */
 void np_log(enum np_log_level level, const char *event, ...) __attribute__((sentinel));
 /* The same with the pairs in an array of 2 * n strings. */

@@ -197,6 +197,7 @@ static int start(struct running *r, struct np_error *err) {
   if (np_fetch_global_init(err) < 0) return -1;
   host->base = event_base_new();
   watch_signals(r);
+  np_log_start();
   host->lane_count = host->config->lanes; /* the keeper's notices count on it; none comes before the lanes run */
   if (open_store(host, err) < 0) return -1;
   host->deploy = np_deploy_new(host, err);
@@ -231,6 +232,7 @@ int np_host_run(struct np_config *config) {
   struct running r = {.host = {.config = config}};
   struct np_error err;
   if (start(&r, &err) < 0) {
+    np_log_stop();
     /* what was started has done nothing yet: the process ends with it */
     fprintf(stderr, "neap: %s\n", err.text);
     return 1;
@@ -239,5 +241,6 @@ int np_host_run(struct np_config *config) {
   event_base_loop(r.host.base, EVLOOP_NO_EXIT_ON_EMPTY);
   stop(&r);
   np_log(NP_INFO, "stopped", NULL);
+  np_log_stop();
   return 0;
 }
