@@ -142,8 +142,8 @@ function Host:begin()
   local p = bed.start(argv, self.options.env)
   self.pid, self.fd, self.output, self.name, self.ended, self.how, self.code = p.pid, p.fd, "", "neap", false, nil, nil
   running[p.pid] = self
-  local scheme, port = nil, self:wait_for "neap listening on https?://[^%s]*:(%d+)"
-  scheme = self.output:match "neap listening on (https?)"
+  local port = self:wait_for "neap listening on https?://[^%s]*:(%d+)"
+  local scheme = self.output:match "neap listening on (https?)"
   self.port = tonumber(port)
   self.url = scheme .. "://127.0.0.1:" .. port
 end

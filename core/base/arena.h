@@ -13,7 +13,7 @@ struct np_arena {
   size_t total;                  /* bytes given out, for bounds */
 };
 
-void *np_arena_alloc(struct np_arena *a, size_t n); /* aligned to 8, not zeroed */
+void *np_arena_alloc(struct np_arena *a, size_t n);               /* aligned to 8, not zeroed */
 char *np_arena_copy(struct np_arena *a, const char *s, size_t n); /* adds a terminating 0 */
 void np_arena_free(struct np_arena *a);
 

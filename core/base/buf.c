@@ -102,8 +102,10 @@ void np_buf_add_json(struct np_buf *b, const char *s, size_t n) {
       i++;
     } else {
       size_t len = np_utf8_len(s + i, n - i);
-      if (len) np_buf_add(b, s + i, len);
-      else np_buf_adds(b, "\xef\xbf\xbd");
+      if (len)
+        np_buf_add(b, s + i, len);
+      else
+        np_buf_adds(b, "\xef\xbf\xbd");
       i += len ? len : 1;
     }
   }

@@ -105,8 +105,11 @@ static void write_all(const char *bytes, size_t n) {
 
 static void add_dropped(struct np_buf *b) {
   if (!writer_dropped) return;
-  if (as_json) np_buf_addf(b, "{\"level\":\"warn\",\"event\":\"log lines were dropped: nobody reads them\",\"count\":\"%lu\"}\n", writer_dropped);
-  else np_buf_addf(b, "▲ %lu log lines were dropped: nobody reads them\n", writer_dropped);
+  if (as_json)
+    np_buf_addf(b, "{\"level\":\"warn\",\"event\":\"log lines were dropped: nobody reads them\",\"count\":\"%lu\"}\n",
+                writer_dropped);
+  else
+    np_buf_addf(b, "▲ %lu log lines were dropped: nobody reads them\n", writer_dropped);
   writer_dropped = 0;
 }
 
@@ -156,7 +159,8 @@ void np_log_stop(void) {
   until.tv_sec++;
   pthread_mutex_lock(&writer_lock);
   int late = 0;
-  while (writer_runs && (writer_waiting.len || writer_busy) && late != ETIMEDOUT) late = pthread_cond_timedwait(&writer_done, &writer_lock, &until);
+  while (writer_runs && (writer_waiting.len || writer_busy) && late != ETIMEDOUT)
+    late = pthread_cond_timedwait(&writer_done, &writer_lock, &until);
   bool join = writer_runs && late != ETIMEDOUT;
   writer_runs = false;
   writer_ends = true;
@@ -170,8 +174,10 @@ static void add_time(struct np_buf *b, bool whole) {
   time_t s = now / 1000;
   struct tm t;
   char text[40];
-  if (whole) gmtime_r(&s, &t);
-  else localtime_r(&s, &t);
+  if (whole)
+    gmtime_r(&s, &t);
+  else
+    localtime_r(&s, &t);
   strftime(text, sizeof text, whole ? "%Y-%m-%dT%H:%M:%S" : "%H:%M:%S", &t);
   np_buf_addf(b, "%s.%03d%s", text, (int)(now % 1000), whole ? "Z" : "");
 }
@@ -185,9 +191,12 @@ static void add_value(struct np_buf *b, const char *value, bool json) {
     np_buf_add_json(b, np_buf_text(&v), v.len);
   } else {
     for (size_t i = 0; i < v.len; i++) { /* a traceback keeps its lines; other control characters cannot reach a terminal */
-      if (v.data[i] == '\n') np_buf_adds(b, "\n    ");
-      else if ((unsigned char)v.data[i] < 0x20 && v.data[i] != '\t') np_buf_addc(b, '?');
-      else np_buf_addc(b, v.data[i]);
+      if (v.data[i] == '\n')
+        np_buf_adds(b, "\n    ");
+      else if ((unsigned char)v.data[i] < 0x20 && v.data[i] != '\t')
+        np_buf_addc(b, '?');
+      else
+        np_buf_addc(b, v.data[i]);
     }
   }
   np_buf_free(&v);
@@ -208,8 +217,10 @@ void np_log_pairs(enum np_log_level level, const char *event, const char *const 
   struct np_buf e = {0};
   np_buf_adds(&e, event);
   mask(&e);
-  if (as_json) np_buf_add_json(&b, e.data, e.len);
-  else np_buf_add(&b, e.data, e.len);
+  if (as_json)
+    np_buf_add_json(&b, e.data, e.len);
+  else
+    np_buf_add(&b, e.data, e.len);
   np_buf_free(&e);
   for (size_t i = 0; i < n; i++) {
     if (!pairs[2 * i + 1]) continue;

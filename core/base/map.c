@@ -27,8 +27,8 @@ static inline void sip_round(uint64_t v[4]) {
 /* SipHash-1-3, Aumasson and Bernstein. */
 uint64_t np_hash_keyed(const void *bytes, size_t n) {
   pthread_once(&sip_once, sip_init);
-  uint64_t v[4] = {sip_key[0] ^ 0x736f6d6570736575ULL, sip_key[1] ^ 0x646f72616e646f6dULL,
-                   sip_key[0] ^ 0x6c7967656e657261ULL, sip_key[1] ^ 0x7465646279746573ULL};
+  uint64_t v[4] = {sip_key[0] ^ 0x736f6d6570736575ULL, sip_key[1] ^ 0x646f72616e646f6dULL, sip_key[0] ^ 0x6c7967656e657261ULL,
+                   sip_key[1] ^ 0x7465646279746573ULL};
   const unsigned char *p = bytes;
   uint64_t m, tail = (uint64_t)n << 56;
   for (size_t left = n; left >= 8; left -= 8, p += 8) {

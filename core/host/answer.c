@@ -54,7 +54,8 @@ static const char *find_header(const struct np_answer *a, const char *name) {
 }
 
 static void add_value(lua_State *L, struct np_answer *a, const char *name) {
-  if (lua_type(L, -1) != LUA_TSTRING && lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "answer: header %s has to be a string, got a %s", name, luaL_typename(L, -1));
+  if (lua_type(L, -1) != LUA_TSTRING && lua_type(L, -1) != LUA_TNUMBER)
+    luaL_error(L, "answer: header %s has to be a string, got a %s", name, luaL_typename(L, -1));
   lua_pushvalue(L, -1);
   np_answer_header(a, name, lua_tostring(L, -1));
   lua_pop(L, 1);
@@ -174,7 +175,8 @@ static int pumped(lua_State *L, int status, lua_KContext context) {
   struct np_stream *s = (struct np_stream *)context;
   size_t len;
   if (lua_isnil(L, -1) || np_request_gone(s->req)) return 0;
-  if (lua_type(L, -1) != LUA_TSTRING) return luaL_error(L, "answer: the body's function has to return strings and at the end nil, got a %s", luaL_typename(L, -1));
+  if (lua_type(L, -1) != LUA_TSTRING)
+    return luaL_error(L, "answer: the body's function has to return strings and at the end nil, got a %s", luaL_typename(L, -1));
   const char *bytes = lua_tolstring(L, -1, &len);
   bool room = np_request_write(s->req, bytes, len);
   lua_settop(L, 1);

@@ -8,11 +8,11 @@
 #include "host/plugin.h"
 #include "io/serve.h"
 
-struct np_refusal { /* plugin:refuse's `problem` */
-  int status;          /* 400 and up: what HTTP would say */
-  const char *kind;    /* static: np_problem's kinds, "json" "encoding" "failed" "store" */
-  const char *where;   /* static: "body" "query" "path" "handler" "store" */
-  char field[128];     /* "data.testId", or "" */
+struct np_refusal {  /* plugin:refuse's `problem` */
+  int status;        /* 400 and up: what HTTP would say */
+  const char *kind;  /* static: np_problem's kinds, "json" "encoding" "failed" "store" */
+  const char *where; /* static: "body" "query" "path" "handler" "store" */
+  char field[128];   /* "data.testId", or "" */
   char reason[300];
 };
 void np_refusal_push(lua_State *L, const struct np_refusal *r); /* a table, with `message` as "field: reason" */
@@ -22,7 +22,7 @@ struct np_answer {
   struct np_buf headers; /* name 0 value 0 … */
   size_t header_count;
   struct np_buf body;
-  int stream_ref;        /* registry reference of the function that gives the body, or 0 */
+  int stream_ref; /* registry reference of the function that gives the body, or 0 */
 };
 void np_answer_free(struct np_answer *a); /* the function's reference goes with its stream */
 /* What a handler returned: status [, body [, headers]], or body alone. A table is JSON, a string is itself, a function is called for one string after

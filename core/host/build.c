@@ -35,8 +35,8 @@ static bool is_destination(void *arg, const char *name) {
   return f && strncmp(f->folder, "destinations", 12) == 0;
 }
 
-static int build(const struct np_build_context *context, const struct np_want *want, const struct np_source *own, struct libraries *libraries,
-                 struct np_built *b, struct np_error *err) {
+static int build(const struct np_build_context *context, const struct np_want *want, const struct np_source *own,
+                 struct libraries *libraries, struct np_built *b, struct np_error *err) {
   struct np_order order = {.instance = want->instance,
                            .plugin = want->plugin,
                            .mount = want->mount,
@@ -58,7 +58,8 @@ static int build(const struct np_build_context *context, const struct np_want *w
   }
   static const char *const lists[] = {"connections", "rules", "destinations"};
   if (want->configured && b->code->kind != want->kind)
-    return np_fail(err, "%s: %s is a %s, it belongs in %s", want->at, want->plugin, np_kind_names[b->code->kind], lists[b->code->kind]);
+    return np_fail(err, "%s: %s is a %s, it belongs in %s", want->at, want->plugin, np_kind_names[b->code->kind],
+                   lists[b->code->kind]);
   return 0;
 }
 
@@ -87,8 +88,8 @@ void np_built_discard(struct np_built *b, int lanes) {
   *b = (struct np_built){.unconfigured = b->unconfigured};
 }
 
-static int finish(const struct np_build_context *context, const struct np_want *want, const struct np_source *own, struct libraries *libraries,
-                  struct np_built *b, struct np_error *err) {
+static int finish(const struct np_build_context *context, const struct np_want *want, const struct np_source *own,
+                  struct libraries *libraries, struct np_built *b, struct np_error *err) {
   *b = (struct np_built){0};
   if (build(context, want, own, libraries, b, err) < 0) {
     np_built_discard(b, context->lanes);
@@ -106,8 +107,8 @@ int np_build(const struct np_build_context *context, const struct np_want *want,
   return finish(context, want, &want->file->source, &libraries, b, err);
 }
 
-int np_build_stored(const struct np_build_context *context, const struct np_want *want, const char *bundle, size_t len, struct np_built *b,
-                    struct np_error *err) {
+int np_build_stored(const struct np_build_context *context, const struct np_want *want, const char *bundle, size_t len,
+                    struct np_built *b, struct np_error *err) {
   struct np_source list[BUNDLE_MAX];
   *b = (struct np_built){0};
   int n = np_bundle_read(bundle, len, list, BUNDLE_MAX, err);

@@ -11,16 +11,16 @@ struct np_want {
   const char *instance, *plugin, *mount, *settings, *canonical, *at;
   const struct np_limits *limits; /* NULL: the kind's */
   bool configured;
-  enum np_kind kind;              /* as listed; only where configured */
-  const struct np_file *file;     /* NULL where there is none of that name */
+  enum np_kind kind;          /* as listed; only where configured */
+  const struct np_file *file; /* NULL where there is none of that name */
 };
 
 struct np_built {
-  struct np_code *code;            /* a reference; NULL where it failed */
-  struct np_instance **instances;  /* owned array, one a lane */
-  char *bundle;                    /* owned: the sources, for the store */
+  struct np_code *code;           /* a reference; NULL where it failed */
+  struct np_instance **instances; /* owned array, one a lane */
+  char *bundle;                   /* owned: the sources, for the store */
   size_t bundle_len;
-  bool unconfigured;               /* it failed for want of a setting, and nobody listed it */
+  bool unconfigured; /* it failed for want of a setting, and nobody listed it */
 };
 
 struct np_build_context {
@@ -32,8 +32,8 @@ struct np_build_context {
 /* -1 and err with file and line. */
 int np_build(const struct np_build_context *context, const struct np_want *want, struct np_built *built, struct np_error *err);
 /* The same from a bundle of the store. */
-int np_build_stored(const struct np_build_context *context, const struct np_want *want, const char *bundle, size_t len, struct np_built *built,
-                    struct np_error *err);
+int np_build_stored(const struct np_build_context *context, const struct np_want *want, const char *bundle, size_t len,
+                    struct np_built *built, struct np_error *err);
 void np_built_discard(struct np_built *b, int lanes); /* closes the instances, which no lane has seen */
 
 #endif

@@ -12,25 +12,25 @@
 struct np_config_entry { /* a connection, rule or destination */
   enum np_kind kind;
   char *instance, *plugin, *mount; /* owned */
-  char *settings;   /* owned: JSON object */
-  char *canonical;  /* owned: the same with sorted keys, to compare */
-  char *at;         /* owned: "/etc/neap/neap.lua: rules[1]" */
+  char *settings;                  /* owned: JSON object */
+  char *canonical;                 /* owned: the same with sorted keys, to compare */
+  char *at;                        /* owned: "/etc/neap/neap.lua: rules[1]" */
   struct np_limits limits;
   bool limits_set;
 };
 
 struct np_config {
-  char *path;                       /* owned: absolute path of neap.lua, NULL where there is none */
-  char *listen, *store, *plugins;   /* owned; the paths absolute */
-  char *certificate, *key;          /* owned, absolute; NULL: plain HTTP */
-  char *ca_file;                    /* owned; more trusted certificates for outgoing calls; NULL */
+  char *path;                     /* owned: absolute path of neap.lua, NULL where there is none */
+  char *listen, *store, *plugins; /* owned; the paths absolute */
+  char *certificate, *key;        /* owned, absolute; NULL: plain HTTP */
+  char *ca_file;                  /* owned; more trusted certificates for outgoing calls; NULL */
   int lanes;
-  double drain;                     /* seconds that SIGTERM waits for work under way; default 10 */
-  int64_t keep_requests, keep_delivered; /* ms; default 7 days each */
-  size_t queue;                     /* the keeper's bound; default 4096 */
-  size_t body_max;                  /* default 4 MiB */
+  double drain;                                                   /* seconds that SIGTERM waits for work under way; default 10 */
+  int64_t keep_requests, keep_delivered;                          /* ms; default 7 days each */
+  size_t queue;                                                   /* the keeper's bound; default 4096 */
+  size_t body_max;                                                /* default 4 MiB */
   double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
-  struct np_config_entry *entries;  /* owned: connections, then rules, then destinations */
+  struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */
   size_t entry_count;
 };
 

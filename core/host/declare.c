@@ -67,7 +67,8 @@ static void check_settings(lua_State *L, struct np_build *b, int schema_at, stru
   struct np_schema_check how = {.destination = order->destination, .arg = order->arg};
   if (np_schema_check(L, schema, at, &how, &problem) < 0) {
     b->unconfigured = !order->configured && strcmp(problem.kind, "missing") == 0;
-    luaL_error(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field, problem.reason);
+    luaL_error(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field,
+               problem.reason);
   }
   np_hosts_collect(L, at, b->code, b->first);
   lua_pushvalue(L, at);
@@ -150,9 +151,12 @@ static int take_int(lua_State *L, int table, const char *field) {
 
 static void read_body_max(lua_State *L, int at, struct np_route *r) {
   int type = lua_getfield(L, at, "body_max");
-  if (type == LUA_TNUMBER && lua_tonumber(L, -1) >= 0) r->body_max = (size_t)lua_tonumber(L, -1);
-  else if (type == LUA_TSTRING && np_config_bytes(lua_tostring(L, -1), &r->body_max) == 0) r->body_max = r->body_max;
-  else if (type != LUA_TNIL) luaL_error(L, "plugin:serve %s %s: body_max has to be a number of bytes or such as \"4MiB\"", r->method, r->pattern);
+  if (type == LUA_TNUMBER && lua_tonumber(L, -1) >= 0)
+    r->body_max = (size_t)lua_tonumber(L, -1);
+  else if (type == LUA_TSTRING && np_config_bytes(lua_tostring(L, -1), &r->body_max) == 0)
+    r->body_max = r->body_max;
+  else if (type != LUA_TNIL)
+    luaL_error(L, "plugin:serve %s %s: body_max has to be a number of bytes or such as \"4MiB\"", r->method, r->pattern);
   lua_pop(L, 1);
 }
 
@@ -213,7 +217,8 @@ static void read_timer(lua_State *L, int at, struct np_build *b) {
   t->handler = take_int(L, at, "handler");
 }
 
-static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field, void (*read)(lua_State *, int, struct np_build *)) {
+static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field,
+                        void (*read)(lua_State *, int, struct np_build *)) {
   lua_getfield(L, at, field);
   size_t n = lua_rawlen(L, -1);
   for (size_t i = 1; read && i <= n; i++) {
@@ -234,7 +239,8 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
     if (b->in->settings == LUA_NOREF) { /* it may also have taken settings by plugin:config: then these are `to` */
       check_settings(L, b, deliver + 1, *schema);
       const char *unknown = lua_tostring(L, -1);
-      if (unknown) luaL_error(L, "%s: unknown setting \"%s\"", b->order->settings_at ? b->order->settings_at : b->order->source.path, unknown);
+      if (unknown)
+        luaL_error(L, "%s: unknown setting \"%s\"", b->order->settings_at ? b->order->settings_at : b->order->source.path, unknown);
       lua_pop(L, 2);
     }
     if (b->first) {
@@ -304,7 +310,9 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
               read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
               read_list(L, at, b, "timers", NULL) == c->timer_count;
-  if (!same) luaL_error(L, "%s: registers something else each time it is loaded: what is registered must not depend on chance or time", c->file);
+  if (!same)
+    luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time",
+               c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);
 }

@@ -8,15 +8,15 @@
 struct np_build {
   const struct np_order *order; /* borrowed */
   struct np_instance *in;
-  struct np_code *code;         /* being filled where first; else to be compared with */
+  struct np_code *code; /* being filled where first; else to be compared with */
   bool first;
-  bool unconfigured;            /* a setting is missing that only a person can give */
+  bool unconfigured; /* a setting is missing that only a person can give */
 };
 
 struct np_code *np_declare_new(const struct np_order *order);
 void np_declare_library(struct np_build *b, const char *name); /* the chunk has required it */
 int np_declare_config(lua_State *L);                           /* core.config(schema) -> settings [, name of one that is unknown] */
 void np_declare_push_keys(lua_State *L, const struct np_code *code); /* core.keys, for the table at the top */
-void np_declare_read(lua_State *L, struct np_build *b);        /* the declarations are at the top of the stack */
+void np_declare_read(lua_State *L, struct np_build *b);              /* the declarations are at the top of the stack */
 
 #endif

@@ -14,42 +14,42 @@
 #include "host/sources.h"
 #include "io/watch.h"
 
-#define QUIET_MS 30   /* files have to rest so long before they are looked at */
+#define QUIET_MS 30  /* files have to rest so long before they are looked at */
 #define ADOPT_MS 200 /* how long a switch waits for lanes that are in the middle of a call */
-#define GONE_MS 400   /* a file has to be gone so long before its plugin is retired: some editors remove and write anew */
+#define GONE_MS 400  /* a file has to be gone so long before its plugin is retired: some editors remove and write anew */
 
 struct unit {
-  char *instance, *plugin;    /* owned */
-  enum np_kind kind;          /* as listed or as built */
+  char *instance, *plugin; /* owned */
+  enum np_kind kind;       /* as listed or as built */
   bool configured, wanted;
-  struct np_code *code;       /* a reference: in force; NULL where nothing is */
+  struct np_code *code;           /* a reference: in force; NULL where nothing is */
   struct np_instance **instances; /* owned array; the instances are the lanes' */
-  char *good;                 /* owned: fingerprint of what is in force */
-  char *tried;                /* owned: fingerprint, with all libraries, of what was looked at last */
-  char *bad;                  /* owned: the same of what failed last */
-  char *error;                /* owned: why */
-  char *file;                 /* owned: as shown */
-  bool last_good;             /* in force is an older generation than the file */
+  char *good;                     /* owned: fingerprint of what is in force */
+  char *tried;                    /* owned: fingerprint, with all libraries, of what was looked at last */
+  char *bad;                      /* owned: the same of what failed last */
+  char *error;                    /* owned: why */
+  char *file;                     /* owned: as shown */
+  bool last_good;                 /* in force is an older generation than the file */
   bool unconfigured;
-  bool clashed;               /* it failed for a route that another has: whatever changes there may free it */
+  bool clashed; /* it failed for a route that another has: whatever changes there may free it */
   int64_t since, gone_since;
-  int last_number;            /* newest generation in the store */
-  struct np_built built;      /* of this deploy, until it is in force */
-  char *print;                /* owned: fingerprint of what built is */
-  bool stored;                /* its generation is in the store already */
+  int last_number;       /* newest generation in the store */
+  struct np_built built; /* of this deploy, until it is in force */
+  char *print;           /* owned: fingerprint of what built is */
+  bool stored;           /* its generation is in the store already */
 };
 
 struct np_deploy {
-  struct np_host *host;       /* NULL for `neap check` */
-  struct np_config *config;   /* borrowed: the host's, or newest */
-  struct np_config *newest;   /* owned: as neap.lua is now, without the command line's words; NULL before the first look */
-  const char *plugins;        /* borrowed: the folder, as it was at the start */
-  char *config_error;         /* owned: why neap.lua as it stands is not in force */
+  struct np_host *host;     /* NULL for `neap check` */
+  struct np_config *config; /* borrowed: the host's, or newest */
+  struct np_config *newest; /* owned: as neap.lua is now, without the command line's words; NULL before the first look */
+  const char *plugins;      /* borrowed: the folder, as it was at the start */
+  char *config_error;       /* owned: why neap.lua as it stands is not in force */
   struct np_sources sources;
-  struct unit **units;        /* owned, sorted by instance */
+  struct unit **units; /* owned, sorted by instance */
   size_t unit_count;
   struct np_watch *watch;
-  struct event *again;        /* looks once more after a while */
+  struct event *again; /* looks once more after a while */
   int lanes;
   uint64_t epoch;
 };
@@ -74,7 +74,9 @@ static void set(char **at, const char *text) {
 
 /* Units. */
 
-static int compare_units(const void *a, const void *b) { return strcmp((*(struct unit *const *)a)->instance, (*(struct unit *const *)b)->instance); }
+static int compare_units(const void *a, const void *b) {
+  return strcmp((*(struct unit *const *)a)->instance, (*(struct unit *const *)b)->instance);
+}
 
 static struct unit *find_unit(struct np_deploy *d, const char *instance) {
   struct unit key = {.instance = (char *)instance}, *at = &key;
@@ -124,8 +126,12 @@ static void fail_unit(struct np_deploy *d, struct unit *u, const char *error) {
   if (!news || !d->host) return;
   char generation[16];
   snprintf(generation, sizeof generation, "%d", u->code ? u->code->number : 0);
-  if (u->code) np_log(NP_ERROR, "not put in force; the generation before goes on", "plugin", u->instance, "generation", generation, "error", error, NULL);
-  else np_log(NP_ERROR, u->kind == NP_RULE ? "not in force; its readings are held" : "not in force", "plugin", u->instance, "error", error, NULL);
+  if (u->code)
+    np_log(NP_ERROR, "not put in force; the generation before goes on", "plugin", u->instance, "generation", generation, "error",
+           error, NULL);
+  else
+    np_log(NP_ERROR, u->kind == NP_RULE ? "not in force; its readings are held" : "not in force", "plugin", u->instance, "error",
+           error, NULL);
 }
 
 /* What is wanted. */
@@ -146,8 +152,15 @@ static struct wants find_wants(struct np_deploy *d) {
   struct wants w = {np_alloc((c->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
   for (size_t i = 0; i < c->entry_count; i++) {
     const struct np_config_entry *e = &c->entries[i];
-    w.list[w.count++] = (struct np_want){.instance = e->instance, .plugin = e->plugin, .mount = e->mount, .settings = e->settings, .canonical = e->canonical,
-                                         .at = e->at, .limits = e->limits_set ? &e->limits : NULL, .configured = true, .kind = e->kind,
+    w.list[w.count++] = (struct np_want){.instance = e->instance,
+                                         .plugin = e->plugin,
+                                         .mount = e->mount,
+                                         .settings = e->settings,
+                                         .canonical = e->canonical,
+                                         .at = e->at,
+                                         .limits = e->limits_set ? &e->limits : NULL,
+                                         .configured = true,
+                                         .kind = e->kind,
                                          .file = np_sources_find(&d->sources, false, e->plugin)};
   }
   for (size_t i = 0; i < d->sources.count; i++) {
@@ -155,7 +168,8 @@ static struct wants find_wants(struct np_deploy *d) {
     const char *name = f->source.name;
     if (f->library || is_listed(c, name, true) || is_listed(c, name, false)) continue;
     if (w.count && strcmp(w.list[w.count - 1].instance, name) == 0) continue; /* two files of one name: one unit, which says so */
-    w.list[w.count++] = (struct np_want){.instance = name, .plugin = name, .mount = "", .settings = "{}", .canonical = "{}", .at = f->source.path, .file = f};
+    w.list[w.count++] = (struct np_want){
+        .instance = name, .plugin = name, .mount = "", .settings = "{}", .canonical = "{}", .at = f->source.path, .file = f};
   }
   return w;
 }
@@ -185,8 +199,9 @@ static char *fingerprint(const struct np_deploy *d, const struct np_code *code, 
   np_sha256_hex(np_buf_text(&text), text.len, hash);
   np_buf_free(&text);
   const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
-  return print_of("%s %s %s %s %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical, want->configured, l->memory,
-                  (long long)l->instructions, l->running, l->total, want->file && want->file->error ? want->file->error : "");
+  return print_of("%s %s %s %s %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical,
+                  want->configured, l->memory, (long long)l->instructions, l->running, l->total,
+                  want->file && want->file->error ? want->file->error : "");
 }
 
 struct last_good {
@@ -203,7 +218,8 @@ static void build_last_good(void *arg, const struct np_generation *g) {
   struct np_build_context context = {.sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes};
   l->number = g->number;
   l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
-  if (!l->ok && !l->u->unconfigured) np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
+  if (!l->ok && !l->u->unconfigured)
+    np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
 }
 
 /* At start, what comes up broken runs on its last good generation. */
@@ -216,7 +232,8 @@ static void fall_back(struct np_deploy *d, struct unit *u, const struct np_want 
   u->print = np_strdup("");
   char number[16];
   snprintf(number, sizeof number, "%d", l.number);
-  np_log(NP_WARN, "runs on its last good generation, for its file is broken", "plugin", u->instance, "generation", number, "error", u->error, NULL);
+  np_log(NP_WARN, "runs on its last good generation, for its file is broken", "plugin", u->instance, "generation", number, "error",
+         u->error, NULL);
 }
 
 struct recall {
@@ -259,8 +276,10 @@ static void build_unit(struct np_deploy *d, struct unit *u, const struct np_want
 static void look_at(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change) {
   struct unit *u = get_unit(d, want);
   int64_t now = np_mono_us() / 1000;
-  if (want->file) u->gone_since = 0;
-  else if (u->code && !u->gone_since) u->gone_since = now;
+  if (want->file)
+    u->gone_since = 0;
+  else if (u->code && !u->gone_since)
+    u->gone_since = now;
   if (!want->file && u->code && now - u->gone_since < GONE_MS) { /* perhaps only between two writes */
     change->kept++;
     return;
@@ -309,8 +328,8 @@ static int add_routes(struct np_routes *routes, struct np_code *code, struct np_
     if (np_routes_add(routes, code->routes[i].method, code->routes[i].pattern, &code->routes[i], &other, err) == 0) continue;
     *clash = other;
     if (other && *clash)
-      np_fail(err, "%s: %s %s is served by %s already: give one of them a mount", code->file, code->routes[i].method, code->routes[i].pattern,
-              (*clash)->code->instance);
+      np_fail(err, "%s: %s %s is served by %s already: give one of them a mount", code->file, code->routes[i].method,
+              code->routes[i].pattern, (*clash)->code->instance);
     return -1;
   }
   return 0;
@@ -412,7 +431,8 @@ static void log_in_force(const struct unit *u, int before) {
   char generation[16], was[16];
   snprintf(generation, sizeof generation, "%d", u->code->number);
   snprintf(was, sizeof was, "%d", before);
-  np_log(NP_INFO, "in force", "plugin", u->instance, "generation", generation, "before", before ? was : NULL, "file", u->code->file, NULL);
+  np_log(NP_INFO, "in force", "plugin", u->instance, "generation", generation, "before", before ? was : NULL, "file", u->code->file,
+         NULL);
 }
 
 /* What was built is in force: the units take it over. */
@@ -508,7 +528,8 @@ static void warn_of_restart(const struct np_config *was, const struct np_config 
     const char *name, *a, *b;
   } fixed[] = {{"listen", was->listen, now->listen}, {"store", was->store, now->store}, {"plugins", was->plugins, now->plugins}};
   for (size_t i = 0; i < 3; i++)
-    if (!same(fixed[i].a, fixed[i].b)) np_log(NP_WARN, "this setting takes effect at the next start", "setting", fixed[i].name, NULL);
+    if (!same(fixed[i].a, fixed[i].b))
+      np_log(NP_WARN, "this setting takes effect at the next start", "setting", fixed[i].name, NULL);
   if (was->lanes != now->lanes) np_log(NP_WARN, "this setting takes effect at the next start", "setting", "lanes", NULL);
 }
 
@@ -518,7 +539,8 @@ static void read_config(struct np_deploy *d) {
   if (!first->path) return;
   struct np_config *c = np_config_load(first->path, NULL, &err);
   if (!c) {
-    if (!same(d->config_error, err.text)) np_log(NP_ERROR, "the configuration as it stands is not put in force", "error", err.text, NULL);
+    if (!same(d->config_error, err.text))
+      np_log(NP_ERROR, "the configuration as it stands is not put in force", "error", err.text, NULL);
     set(&d->config_error, err.text);
     return;
   }
@@ -612,7 +634,8 @@ size_t np_deploy_count(const struct np_deploy *d) { return d->unit_count; }
 
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
   const struct unit *u = d->units[i];
-  struct np_status s = {.instance = u->instance, .plugin = u->plugin, .file = u->file, .kind = u->kind, .error = u->error, .since = u->since};
+  struct np_status s = {
+      .instance = u->instance, .plugin = u->plugin, .file = u->file, .kind = u->kind, .error = u->error, .since = u->since};
   s.state = u->code ? (u->last_good ? "last good" : "in force") : u->unconfigured ? "unconfigured" : "held";
   if (!u->code) return s;
   s.generation = u->code->number;

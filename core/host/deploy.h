@@ -10,17 +10,20 @@ struct np_deploy;
 struct np_status {
   const char *instance, *plugin, *file;
   enum np_kind kind;
-  int generation;          /* in force; 0: none */
-  const char *state;       /* "in force", "last good" (the file is broken, an older generation serves), "held" (configured, nothing to serve it),
+  int generation; /* in force; 0: none */
+  const char
+      *state; /* "in force", "last good" (the file is broken, an older generation serves), "held" (configured, nothing to serve it),
                               "unconfigured" (it needs a setting) */
-  const char *error;       /* why the file's present text is not in force, with file and line; NULL where it is */
-  int64_t since;           /* ms: when the generation in force was switched to */
-  const char *hash;        /* of its sources; NULL where nothing is in force */
-  size_t memory;           /* bytes on all lanes, about */
-  int64_t memory_max;      /* the limit on each lane */
+  const char *error;  /* why the file's present text is not in force, with file and line; NULL where it is */
+  int64_t since;      /* ms: when the generation in force was switched to */
+  const char *hash;   /* of its sources; NULL where nothing is in force */
+  size_t memory;      /* bytes on all lanes, about */
+  int64_t memory_max; /* the limit on each lane */
 };
 
-struct np_deploy_change { int loaded, kept, failed, removed; };
+struct np_deploy_change {
+  int loaded, kept, failed, removed;
+};
 
 struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err);
 /* The first epoch: what builds, or its last good generation. Not yet staged on lanes. */

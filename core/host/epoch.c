@@ -26,8 +26,10 @@ const struct np_slot *np_epoch_slot(const struct np_epoch *e, const char *instan
     size_t middle = (low + high) / 2;
     int order = strcmp(e->slots[middle].instance, instance);
     if (order == 0) return &e->slots[middle];
-    if (order < 0) low = middle + 1;
-    else high = middle;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return NULL;
 }

@@ -23,8 +23,8 @@
 struct running { /* what np_host_stop and the signals need to know */
   struct np_host host;
   struct event *on_term, *on_int, *look;
-  int64_t told;     /* last_seq that tail has been told of */
-  int64_t stop_by;  /* ms; 0 while it runs */
+  int64_t told;    /* last_seq that tail has been told of */
+  int64_t stop_by; /* ms; 0 while it runs */
 };
 
 /* Of which lanes' concern are this set's readings and messages? A bit for each lane. */
@@ -124,8 +124,11 @@ static int open_store(struct np_host *host, struct np_error *err) {
   const struct np_config *c = host->config;
   struct np_store *store = np_store_open(c->store, err);
   if (!store) return -1;
-  struct np_keeper_options options = {
-      .bound = c->queue, .keep_requests = c->keep_requests, .keep_delivered = c->keep_delivered, .committed = committed, .arg = host};
+  struct np_keeper_options options = {.bound = c->queue,
+                                      .keep_requests = c->keep_requests,
+                                      .keep_delivered = c->keep_delivered,
+                                      .committed = committed,
+                                      .arg = host};
   host->keeper = np_keeper_start(store, &options, err);
   if (!host->keeper) {
     np_store_close(store);
@@ -184,8 +187,10 @@ static void tell_where(const struct np_host *host) {
   snprintf(port, sizeof port, "%d", host->port);
   snprintf(lanes, sizeof lanes, "%d", host->lane_count);
   struct np_buf url = {0};
-  np_buf_addf(&url, "%s://%.*s:%s", host->config->certificate ? "https" : "http", colon ? (int)(colon - listen) : (int)strlen(listen), listen, port);
-  np_log(NP_INFO, "listening", "url", url.data, "lanes", lanes, "store", host->config->store, "plugins", host->config->plugins, NULL);
+  np_buf_addf(&url, "%s://%.*s:%s", host->config->certificate ? "https" : "http",
+              colon ? (int)(colon - listen) : (int)strlen(listen), listen, port);
+  np_log(NP_INFO, "listening", "url", url.data, "lanes", lanes, "store", host->config->store, "plugins", host->config->plugins,
+         NULL);
   printf("neap listening on %s\n", url.data);
   fflush(stdout);
   np_buf_free(&url);

@@ -15,17 +15,17 @@ struct np_deploy;
 struct np_admin;
 
 struct np_host {
-  struct np_config *config;     /* owned: the one that it started with; deploy holds the newest */
-  struct event_base *base;      /* owned: the main thread's loop */
-  struct np_keeper *keeper;     /* owned */
-  struct np_reader *reader;     /* owned: the main thread's */
-  struct np_lane **lanes;       /* owned; as many as config->lanes, set before any runs */
+  struct np_config *config; /* owned: the one that it started with; deploy holds the newest */
+  struct event_base *base;  /* owned: the main thread's loop */
+  struct np_keeper *keeper; /* owned */
+  struct np_reader *reader; /* owned: the main thread's */
+  struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
-  _Atomic uint64_t epoch;       /* number in force: each lane adopts its staged epoch once this reaches its number */
-  struct np_deploy *deploy;     /* owned */
-  struct np_admin *admin;       /* owned */
-  _Atomic int64_t last_seq;     /* of the newest committed reading: the main thread looks at it now and then, for tail */
-  int port;                     /* that it listens on */
+  _Atomic uint64_t epoch;   /* number in force: each lane adopts its staged epoch once this reaches its number */
+  struct np_deploy *deploy; /* owned */
+  struct np_admin *admin;   /* owned */
+  _Atomic int64_t last_seq; /* of the newest committed reading: the main thread looks at it now and then, for tail */
+  int port;                 /* that it listens on */
 };
 
 /* Runs until a signal says stop, then drains. The process's exit code. */

@@ -1,5 +1,5 @@
--- The prelude: what a plugin is given as its handle. The chunk only registers; what it registered is read by the host (plugin_declare.c)
--- once the chunk has returned. Compiled into the program.
+-- The prelude: what a plugin is given as its handle. The chunk only registers; what it registered is read by the host
+-- (declare.c) once the chunk has returned. Compiled into the program.
 local core = ... -- functions in C: config, and the ledger's verbs
 
 local declared = { routes = {}, ons = {}, jobs = {}, timers = {}, handlers = {} }
@@ -11,7 +11,8 @@ local function misuse(...)
 end
 
 local function registering(verb, level)
-  if not loading then error("plugin:" .. verb .. " registers: call it while the file is loaded, not from a handler", (level or 1) + 2) end
+  if loading then return end
+  error("plugin:" .. verb .. " registers: call it while the file is loaded, not from a handler", (level or 1) + 2)
 end
 
 -- A near name for a misspelt one, or "".
@@ -29,7 +30,8 @@ local function near(name, known)
         diagonal, row[j] = row[j], value
       end
     end
-    if row[#k] <= 2 and (not distance or row[#k] < distance or row[#k] == distance and k < best) then best, distance = k, row[#k] end
+    local d = row[#k]
+    if d <= 2 and (not distance or d < distance or d == distance and k < best) then best, distance = k, d end
   end
   return best and (", did you mean %q?"):format(best) or ""
 end
@@ -52,7 +54,10 @@ end
 
 local function duration(verb, what, value)
   local ms = core.duration(value)
-  if not ms then error(("plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s"):format(verb, what, tostring(value)), 4) end
+  if not ms then
+    local wrong = "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s"
+    error(wrong:format(verb, what, tostring(value)), 4)
+  end
   return ms
 end
 
@@ -70,7 +75,8 @@ function plugin:config(schema)
 end
 
 --- An HTTP endpoint: { "POST /path/{id}", about =, query =, path =, body =, body_max =, keep =, handler = function(req) … end }.
---- The handler returns status, body, headers, or nil, why, kind, field: then nothing that it did counts, and plugin:refuse words it.
+--- The handler returns status, body, headers, or nil, why, kind, field: then nothing that it did counts, and plugin:refuse
+--- words it.
 function plugin:serve(t)
   registering "serve"
   if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end
@@ -161,7 +167,8 @@ setmetatable(plugin, {
     error(("plugin:%s: no such verb%s"):format(tostring(name), near(tostring(name), plugin)), 2)
   end,
   __newindex = function(_, name)
-    error(("plugin.%s: the handle cannot be changed; keep your own state in local variables or plugin.store"):format(tostring(name)), 2)
+    local wrong = "plugin.%s: the handle cannot be changed; keep your own state in local variables or plugin.store"
+    error(wrong:format(tostring(name)), 2)
   end,
 })
 
@@ -174,8 +181,8 @@ local function canonical(v)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
--- Every lane has a copy of its own, and a chunk that registers in a pairs() loop does so in another order each time. So the first copy's
--- order counts, and the others' are brought into it: keys is what the first has registered, one text for each.
+-- Every lane has a copy of its own, and a chunk that registers in a pairs() loop does so in another order each time. So the
+-- first copy's order counts, and the others' are brought into it: keys is what the first has registered, one text for each.
 local function bring_into_order(list, keys, key_of, n)
   local own = {}
   for _, item in ipairs(list) do
@@ -187,7 +194,7 @@ local function bring_into_order(list, keys, key_of, n)
     local same = keys[n + i] and own[keys[n + i]]
     list[i] = same and table.remove(same, 1)
     if not list[i] then
-      error(core.file .. ": registers something else each time it is loaded: what is registered must not depend on chance or time", 0)
+      error(core.file .. ": registers something else each time it is loaded: that must not depend on chance or time", 0)
     end
   end
 end

@@ -15,7 +15,8 @@ static char *authority(const char *url) {
   CURLU *u = curl_url();
   char *host = NULL, *port = NULL, *scheme = NULL, *result = NULL;
   if (curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-      (strcasecmp(scheme, "http") == 0 || strcasecmp(scheme, "https") == 0) && curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+      (strcasecmp(scheme, "http") == 0 || strcasecmp(scheme, "https") == 0) &&
+      curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
       curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK) {
     struct np_buf b = {0};
     np_buf_addf(&b, "%s:%s", host, port);
@@ -41,8 +42,10 @@ void np_hosts_collect(lua_State *L, int idx, struct np_code *code, bool add) {
   idx = lua_absindex(L, idx);
   lua_pushnil(L);
   while (lua_next(L, idx)) {
-    if (lua_type(L, -1) == LUA_TSTRING && strncasecmp(lua_tostring(L, -1), "http", 4) == 0) add_host(code, lua_tostring(L, -1));
-    else if (lua_istable(L, -1)) np_hosts_collect(L, -1, code, add);
+    if (lua_type(L, -1) == LUA_TSTRING && strncasecmp(lua_tostring(L, -1), "http", 4) == 0)
+      add_host(code, lua_tostring(L, -1));
+    else if (lua_istable(L, -1))
+      np_hosts_collect(L, -1, code, add);
     lua_pop(L, 1);
   }
 }

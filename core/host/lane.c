@@ -157,9 +157,12 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
   for (struct np_node *node = np_mailbox_take(&lane->letters), *next; node; node = next) {
     next = node->next;
     struct np_letter *letter = (struct np_letter *)node;
-    if (letter->kind == NP_LETTER_COMMIT) follow_commit(lane, letter);
-    else if (letter->kind == NP_LETTER_DRAIN) drain(lane);
-    else if (letter->kind == NP_LETTER_STOP) stop = true;
+    if (letter->kind == NP_LETTER_COMMIT)
+      follow_commit(lane, letter);
+    else if (letter->kind == NP_LETTER_DRAIN)
+      drain(lane);
+    else if (letter->kind == NP_LETTER_STOP)
+      stop = true;
     free(letter);
   }
   look_behind(lane);
@@ -208,8 +211,10 @@ static int open_server(struct np_lane *lane, struct np_error *err) {
   /* the first lane picks the port, the others share it */
   const char *colon = strrchr(c->listen, ':');
   int host_len = colon ? (int)(colon - c->listen) : (int)strlen(c->listen);
-  if (lane->host->port) snprintf(address, sizeof address, "%.*s:%d", host_len, c->listen, lane->host->port);
-  else snprintf(address, sizeof address, "%s", c->listen);
+  if (lane->host->port)
+    snprintf(address, sizeof address, "%.*s:%d", host_len, c->listen, lane->host->port);
+  else
+    snprintf(address, sizeof address, "%s", c->listen);
   struct np_server_options options = {.address = address,
                                       .alone = !lane->host->port,
                                       .certificate = c->certificate,

@@ -20,19 +20,19 @@ struct np_host;
 
 /* One configured instance's place in an epoch. */
 struct np_slot {
-  char *instance;              /* owned */
-  enum np_kind kind;           /* of what is in force, or what the configuration lists it as */
-  struct np_code *code;        /* a reference; NULL: configured but not in force, its work is held */
+  char *instance;               /* owned */
+  enum np_kind kind;            /* of what is in force, or what the configuration lists it as */
+  struct np_code *code;         /* a reference; NULL: configured but not in force, its work is held */
   struct np_instance **on_lane; /* owned array: [lane]; NULL where code is */
-  char *why_not;               /* owned: where code is NULL */
+  char *why_not;                /* owned: where code is NULL */
 };
 
 struct np_epoch {
-  int refs;                    /* atomic */
+  int refs; /* atomic */
   uint64_t number;
-  struct np_slot *slots;       /* owned */
+  struct np_slot *slots; /* owned */
   size_t slot_count;
-  struct np_routes *routes;    /* owned; values are struct np_route */
+  struct np_routes *routes; /* owned; values are struct np_route */
 };
 void np_epoch_ref(struct np_epoch *e);
 void np_epoch_unref(struct np_epoch *e);
@@ -45,17 +45,17 @@ struct np_jobs;
 
 struct np_lane {
   int index;
-  struct np_host *host;        /* borrowed */
+  struct np_host *host; /* borrowed */
   pthread_t thread;
-  struct event_base *base;     /* owned */
-  struct np_server *server;    /* owned */
-  struct np_fetch *fetch;      /* owned */
-  struct np_reader *reader;    /* owned */
-  struct np_epoch *epoch;      /* a reference: what this lane has adopted */
+  struct event_base *base;           /* owned */
+  struct np_server *server;          /* owned */
+  struct np_fetch *fetch;            /* owned */
+  struct np_reader *reader;          /* owned */
+  struct np_epoch *epoch;            /* a reference: what this lane has adopted */
   _Atomic(struct np_epoch *) staged; /* a reference: to be adopted when host->epoch reaches its number */
-  _Atomic uint64_t adopted;    /* number of the epoch adopted: the next may be staged once all lanes are there */
-  struct np_mailbox answers;   /* struct np_writeset that the keeper has dealt with */
-  struct np_mailbox letters;   /* struct np_letter */
+  _Atomic uint64_t adopted;          /* number of the epoch adopted: the next may be staged once all lanes are there */
+  struct np_mailbox answers;         /* struct np_writeset that the keeper has dealt with */
+  struct np_mailbox letters;         /* struct np_letter */
   struct event *on_answers, *on_letters, *on_woken, *tick;
   struct np_task *woken, **woken_tail;
   struct np_instance *retired; /* waiting for live to be 0 */
@@ -66,7 +66,7 @@ struct np_lane {
   int requests;                /* under way */
   size_t request_bytes;        /* of their bodies */
   bool draining;
-  atomic_bool quiet;           /* draining, and nothing is under way any more */
+  atomic_bool quiet; /* draining, and nothing is under way any more */
   /* For `neap plugins` and specs; written by the lane, read by anyone. */
   atomic_int live_tasks, live_states, live_timers;
   atomic_long served, refused, failed;
@@ -90,10 +90,10 @@ struct np_waiter {
 
 /* Makes a lane whose first epoch is staged; it listens, so that its port is known, and answers once begun. */
 struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *first, struct np_error *err);
-int np_lane_begin(struct np_lane *lane, struct np_error *err); /* starts its thread, once host->lanes is complete */
+int np_lane_begin(struct np_lane *lane, struct np_error *err);     /* starts its thread, once host->lanes is complete */
 void np_lane_send(struct np_lane *lane, struct np_letter *letter); /* any thread */
-void np_lane_join(struct np_lane *lane); /* waits for its thread to end, after NP_LETTER_STOP */
-void np_lane_free(struct np_lane *lane); /* after the keeper has stopped, for it answers to the lane */
+void np_lane_join(struct np_lane *lane);                           /* waits for its thread to end, after NP_LETTER_STOP */
+void np_lane_free(struct np_lane *lane);                           /* after the keeper has stopped, for it answers to the lane */
 /* At the start of every event that is somebody's work: adopts the staged epoch if its moment has come. */
 void np_lane_sync(struct np_lane *lane);
 /* Pins and unpins an instance: while pinned it is not closed. */

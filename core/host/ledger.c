@@ -28,7 +28,8 @@ static struct np_task *acting(lua_State *L, const char *verb, unsigned modes, co
   enum np_mode mode = t ? t->mode : NP_LOADING;
   if (!(modes & IN(mode))) luaL_error(L, "plugin:%s does not belong in %s: %s", verb, np_mode_names[mode], instead);
   if (t->ws->count > OPS_MAX || t->ws->arena.total > BYTES_MAX)
-    luaL_error(L, "plugin:%s: too much in one call: at most %d entries and %d MiB commit together", verb, OPS_MAX, (int)(BYTES_MAX >> 20));
+    luaL_error(L, "plugin:%s: too much in one call: at most %d entries and %d MiB commit together", verb, OPS_MAX,
+               (int)(BYTES_MAX >> 20));
   return t;
 }
 
@@ -36,7 +37,8 @@ static struct np_task *acting(lua_State *L, const char *verb, unsigned modes, co
 
 static struct np_text text_field(lua_State *L, struct np_writeset *ws, const char *verb, const char *field) {
   size_t len;
-  if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "plugin:%s: %s has to be a string, got a %s", verb, field, luaL_typename(L, -1));
+  if (lua_type(L, -1) != LUA_TSTRING)
+    luaL_error(L, "plugin:%s: %s has to be a string, got a %s", verb, field, luaL_typename(L, -1));
   const char *s = lua_tolstring(L, -1, &len);
   if (len > 4096) luaL_error(L, "plugin:%s: %s is longer than 4096 bytes", verb, field);
   if (memchr(s, 0, len)) luaL_error(L, "plugin:%s: %s holds a zero byte", verb, field);
@@ -46,7 +48,8 @@ static struct np_text text_field(lua_State *L, struct np_writeset *ws, const cha
 static int64_t time_field(lua_State *L, const char *verb, const char *field) {
   int exact;
   lua_Integer ms = lua_tointegerx(L, -1, &exact);
-  if (!exact || lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "plugin:%s: %s has to be an integer of ms since 1970, got %s", verb, field, luaL_tolstring(L, -1, NULL));
+  if (!exact || lua_type(L, -1) != LUA_TNUMBER)
+    luaL_error(L, "plugin:%s: %s has to be an integer of ms since 1970, got %s", verb, field, luaL_tolstring(L, -1, NULL));
   if (ms < -62135596800000 || ms > 253402300799999) luaL_error(L, "plugin:%s: %s is outside the years 1 to 9999", verb, field);
   return ms;
 }
@@ -54,7 +57,8 @@ static int64_t time_field(lua_State *L, const char *verb, const char *field) {
 static int64_t integer_field(lua_State *L, const char *verb, const char *field) {
   int exact;
   lua_Integer i = lua_tointegerx(L, -1, &exact);
-  if (!exact || lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "plugin:%s: %s has to be an integer, got %s", verb, field, luaL_tolstring(L, -1, NULL));
+  if (!exact || lua_type(L, -1) != LUA_TNUMBER)
+    luaL_error(L, "plugin:%s: %s has to be an integer, got %s", verb, field, luaL_tolstring(L, -1, NULL));
   return i;
 }
 
@@ -70,7 +74,9 @@ static int64_t duration_at(lua_State *L, int idx, const char *verb, const char *
     const char *s = lua_tolstring(L, idx, &len);
     if (np_duration_parse(s, len, &ms) < 0) ms = -1;
   }
-  if (ms < 0) luaL_error(L, "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s", verb, what, luaL_tolstring(L, idx, NULL));
+  if (ms < 0)
+    luaL_error(L, "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s", verb, what,
+               luaL_tolstring(L, idx, NULL));
   return ms;
 }
 
@@ -106,7 +112,9 @@ static struct np_value value_field(lua_State *L, struct np_writeset *ws, const c
     v.type = NP_STRING;
     v.s = text_field(L, ws, verb, "value");
     return v;
-  default: luaL_error(L, "plugin:%s: value has to be a number, a string or a boolean, got a %s", verb, luaL_typename(L, -1)); return v;
+  default:
+    luaL_error(L, "plugin:%s: value has to be a number, a string or a boolean, got a %s", verb, luaL_typename(L, -1));
+    return v;
   }
 }
 
@@ -137,18 +145,30 @@ static int64_t received_now(const struct np_task *t) { return t->received ? t->r
 
 static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading *r, bool *has_at, bool *has_value) {
   const char *name = field_name(L, "emit");
-  if (strcmp(name, "device") == 0) r->device = text_field(L, ws, "emit", name);
-  else if (strcmp(name, "metric") == 0) r->metric = text_field(L, ws, "emit", name);
-  else if (strcmp(name, "value") == 0) r->value = value_field(L, ws, "emit"), *has_value = true;
-  else if (strcmp(name, "unit") == 0) r->unit = text_field(L, ws, "emit", name);
-  else if (strcmp(name, "at") == 0) r->at = time_field(L, "emit", name), *has_at = true;
-  else if (strcmp(name, "key") == 0) r->key = text_field(L, ws, "emit", name);
-  else if (strcmp(name, "serial") == 0) r->serial = integer_field(L, "emit", name);
-  else if (strcmp(name, "interval") == 0) r->interval = duration_at(L, -1, "emit", name);
-  else if (strcmp(name, "trend") == 0) r->trend = name_field(L, "emit", name, np_trend_names, 6);
-  else if (strcmp(name, "quality") == 0) r->quality = name_field(L, "emit", name, np_quality_names, 3);
-  else if (strcmp(name, "extra") == 0) r->extra = json_field(L, ws, "emit", name);
-  else unknown_field(L, "emit");
+  if (strcmp(name, "device") == 0)
+    r->device = text_field(L, ws, "emit", name);
+  else if (strcmp(name, "metric") == 0)
+    r->metric = text_field(L, ws, "emit", name);
+  else if (strcmp(name, "value") == 0)
+    r->value = value_field(L, ws, "emit"), *has_value = true;
+  else if (strcmp(name, "unit") == 0)
+    r->unit = text_field(L, ws, "emit", name);
+  else if (strcmp(name, "at") == 0)
+    r->at = time_field(L, "emit", name), *has_at = true;
+  else if (strcmp(name, "key") == 0)
+    r->key = text_field(L, ws, "emit", name);
+  else if (strcmp(name, "serial") == 0)
+    r->serial = integer_field(L, "emit", name);
+  else if (strcmp(name, "interval") == 0)
+    r->interval = duration_at(L, -1, "emit", name);
+  else if (strcmp(name, "trend") == 0)
+    r->trend = name_field(L, "emit", name, np_trend_names, 6);
+  else if (strcmp(name, "quality") == 0)
+    r->quality = name_field(L, "emit", name, np_quality_names, 3);
+  else if (strcmp(name, "extra") == 0)
+    r->extra = json_field(L, ws, "emit", name);
+  else
+    unknown_field(L, "emit");
 }
 
 /* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} }: a reading. device, metric
@@ -190,12 +210,18 @@ static int device(lua_State *L) {
     const char *name = field_name(L, "device");
     size_t i = 0;
     while (i < 6 && strcmp(texts[i].name, name) != 0) i++;
-    if (i < 6) *texts[i].to = text_field(L, t->ws, "device", name);
-    else if (strcmp(name, "status") == 0) op.as.device.status.ptr = states[name_field(L, "device", name, states, 5)];
-    else if (strcmp(name, "online") == 0) op.as.device.online = lua_toboolean(L, -1);
-    else if (strcmp(name, "at") == 0) op.as.device.at = time_field(L, "device", name);
-    else if (strcmp(name, "extra") == 0) op.as.device.extra = json_field(L, t->ws, "device", name);
-    else unknown_field(L, "device");
+    if (i < 6)
+      *texts[i].to = text_field(L, t->ws, "device", name);
+    else if (strcmp(name, "status") == 0)
+      op.as.device.status.ptr = states[name_field(L, "device", name, states, 5)];
+    else if (strcmp(name, "online") == 0)
+      op.as.device.online = lua_toboolean(L, -1);
+    else if (strcmp(name, "at") == 0)
+      op.as.device.at = time_field(L, "device", name);
+    else if (strcmp(name, "extra") == 0)
+      op.as.device.extra = json_field(L, t->ws, "device", name);
+    else
+      unknown_field(L, "device");
   }
   if (!op.as.device.device.len) return luaL_error(L, "plugin:device: device is missing");
   if (op.as.device.status.ptr) op.as.device.status.len = strlen(op.as.device.status.ptr);
@@ -215,12 +241,18 @@ static int event(lua_State *L) {
   lua_settop(L, 1);
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
     const char *name = field_name(L, "event");
-    if (strcmp(name, "device") == 0) op.as.event.device = text_field(L, t->ws, "event", name);
-    else if (strcmp(name, "type") == 0) op.as.event.type = text_field(L, t->ws, "event", name);
-    else if (strcmp(name, "key") == 0) op.as.event.key = text_field(L, t->ws, "event", name);
-    else if (strcmp(name, "at") == 0) op.as.event.at = time_field(L, "event", name);
-    else if (strcmp(name, "data") == 0) op.as.event.data = json_field(L, t->ws, "event", name);
-    else unknown_field(L, "event");
+    if (strcmp(name, "device") == 0)
+      op.as.event.device = text_field(L, t->ws, "event", name);
+    else if (strcmp(name, "type") == 0)
+      op.as.event.type = text_field(L, t->ws, "event", name);
+    else if (strcmp(name, "key") == 0)
+      op.as.event.key = text_field(L, t->ws, "event", name);
+    else if (strcmp(name, "at") == 0)
+      op.as.event.at = time_field(L, "event", name);
+    else if (strcmp(name, "data") == 0)
+      op.as.event.data = json_field(L, t->ws, "event", name);
+    else
+      unknown_field(L, "event");
   }
   if (!op.as.event.device.len) return luaL_error(L, "plugin:event: device is missing");
   if (!op.as.event.type.len) return luaL_error(L, "plugin:event: type is missing");
@@ -248,9 +280,12 @@ static int send(lua_State *L) {
   struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
   lua_settop(L, 2);
-  if (lua_getfield(L, 2, "device") != LUA_TNIL) m.device = text_field(L, t->ws, "send", "device");
-  else if (t->reading) m.device = np_writeset_text(t->ws, t->reading->device.ptr, t->reading->device.len);
-  else m.device = np_writeset_text(t->ws, "", 0);
+  if (lua_getfield(L, 2, "device") != LUA_TNIL)
+    m.device = text_field(L, t->ws, "send", "device");
+  else if (t->reading)
+    m.device = np_writeset_text(t->ws, t->reading->device.ptr, t->reading->device.len);
+  else
+    m.device = np_writeset_text(t->ws, "", 0);
   lua_pop(L, 1);
   m.body = json_field(L, t->ws, "send", "the message");
   m.source = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
@@ -270,8 +305,10 @@ static int arm(lua_State *L) {
   int64_t due = 0;
   if (key_len > 512) return luaL_error(L, "plugin:arm: the key is longer than 512 bytes");
   if (memchr(key, 0, key_len)) return luaL_error(L, "plugin:arm: the key holds a zero byte");
-  if (lua_toboolean(L, 3)) due = t->now + duration_at(L, 3, "arm", "the time");
-  else if (lua_isnoneornil(L, 3)) return luaL_error(L, "plugin:arm: after what time? Give a duration, or false to disarm");
+  if (lua_toboolean(L, 3))
+    due = t->now + duration_at(L, 3, "arm", "the time");
+  else if (lua_isnoneornil(L, 3))
+    return luaL_error(L, "plugin:arm: after what time? Give a duration, or false to disarm");
   struct np_op *op = np_writeset_add(t->ws, NP_OP_ARM);
   op->as.arm.instance = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
   op->as.arm.name = np_writeset_text(t->ws, name, name_len);
@@ -442,7 +479,8 @@ void np_push_reading(lua_State *L, const struct np_reading *r) {
   const struct {
     const char *name;
     const struct np_text *text;
-  } texts[] = {{"device", &r->device}, {"metric", &r->metric}, {"vendor", &r->vendor}, {"connection", &r->connection}, {"unit", &r->unit}, {"key", &r->key}};
+  } texts[] = {{"device", &r->device},         {"metric", &r->metric}, {"vendor", &r->vendor},
+               {"connection", &r->connection}, {"unit", &r->unit},     {"key", &r->key}};
   for (size_t i = 0; i < 6; i++) {
     if (!texts[i].text->ptr) continue;
     lua_pushlstring(L, texts[i].text->ptr, texts[i].text->len);
@@ -459,7 +497,8 @@ void np_push_reading(lua_State *L, const struct np_reading *r) {
     const char *name;
     int64_t i;
     bool has;
-  } integers[] = {{"at", r->at, true}, {"received", r->received, true}, {"id", r->seq, true}, {"serial", r->serial, r->serial != INT64_MIN}};
+  } integers[] = {
+      {"at", r->at, true}, {"received", r->received, true}, {"id", r->seq, true}, {"serial", r->serial, r->serial != INT64_MIN}};
   for (size_t i = 0; i < 4; i++) {
     if (!integers[i].has) continue;
     lua_pushinteger(L, integers[i].i);
@@ -557,7 +596,7 @@ static int log_line(lua_State *L) {
 }
 
 int np_ledger_open(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"emit", emit},       {"device", device},     {"event", event}, {"send", send}, {"arm", arm},
+  static const luaL_Reg verbs[] = {{"emit", emit},         {"device", device},   {"event", event},  {"send", send}, {"arm", arm},
                                    {"throttle", throttle}, {"history", history}, {"log", log_line}, {NULL, NULL}};
   static const luaL_Reg store[] = {{"get", store_get}, {"put", store_put}, {"delete", store_delete}, {NULL, NULL}};
   luaL_newlib(L, verbs);

@@ -24,7 +24,8 @@ const char *const np_kind_names[3] = {"vendor", "rule", "destination"};
 
 struct np_limits np_limits_default(enum np_kind kind) {
   bool rule = kind == NP_RULE;
-  return (struct np_limits){.memory = 64u << 20, .instructions = rule ? 10000000 : 50000000, .running = rule ? 2 : 5, .total = rule ? 2 : 120};
+  return (struct np_limits){
+      .memory = 64u << 20, .instructions = rule ? 10000000 : 50000000, .running = rule ? 2 : 5, .total = rule ? 2 : 120};
 }
 
 static const struct np_limits loading_limits = {.memory = 64u << 20, .instructions = 200000000, .running = 5, .total = 5};
@@ -46,7 +47,8 @@ static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
 
 static int panicked(lua_State *L) {
   const char *text = lua_tostring(L, -1);
-  np_log(NP_ERROR, "a plugin raised outside of a protected call: this is a bug in neap", "plugin", np_env(L)->name, "error", text, NULL);
+  np_log(NP_ERROR, "a plugin raised outside of a protected call: this is a bug in neap", "plugin", np_env(L)->name, "error", text,
+         NULL);
   return 0; /* Lua aborts */
 }
 
@@ -160,7 +162,8 @@ static struct np_instance *open_state(struct np_error *err) {
 
 /* Names the message a file already? What Lua says of a binary chunk, and an error that is no string, does not. */
 static bool tells_where(const struct np_order *order, const char *message) {
-  return strstr(message, ".lua:") || strstr(message, order->source.path) || (order->settings_at && strstr(message, order->settings_at));
+  return strstr(message, ".lua:") || strstr(message, order->source.path) ||
+         (order->settings_at && strstr(message, order->settings_at));
 }
 
 /* " at plugins/rules/x.lua:12", where it stood when memory ran out: such an error carries no place. Without allocating. */
@@ -189,14 +192,16 @@ static void tell_failure(const struct np_order *order, lua_State *co, int status
   np_buf_free(&b);
 }
 
-struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err) {
+struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured,
+                                      struct np_error *err) {
   struct np_instance *in = open_state(err);
   if (!in) return NULL;
   struct np_build b = {.order = order, .in = in, .first = *code == NULL};
   b.code = b.first ? np_declare_new(order) : *code;
   struct np_code limits_only = {.limits = loading_limits}; /* the hook reads its bounds here while the chunk is loaded */
-  lua_State *co = lua_newthread(in->L); /* its stack is still there when it has failed */
-  struct np_task loading = {.in = in, .mode = NP_LOADING, .co = co, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
+  lua_State *co = lua_newthread(in->L);                    /* its stack is still there when it has failed */
+  struct np_task loading = {
+      .in = in, .mode = NP_LOADING, .co = co, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
   in->env.name = b.code->instance;
   in->code = &limits_only;
   in->building = &b;

@@ -34,14 +34,14 @@ struct np_source {
 
 /* What to build: filled by deploy; copied where kept. */
 struct np_order {
-  const char *instance; /* "ward-3" */
-  const char *plugin;   /* "sinocare" */
-  const char *mount;    /* prefix for routes, "" or "/hospital-b" */
-  const char *settings; /* JSON object, from the configuration */
+  const char *instance;    /* "ward-3" */
+  const char *plugin;      /* "sinocare" */
+  const char *mount;       /* prefix for routes, "" or "/hospital-b" */
+  const char *settings;    /* JSON object, from the configuration */
   const char *settings_at; /* for messages: "neap.lua: connections[1]" */
-  bool configured;      /* false: connected under its own name because every setting has a default */
+  bool configured;         /* false: connected under its own name because every setting has a default */
   struct np_limits limits;
-  bool limits_set;      /* false: the kind's defaults */
+  bool limits_set; /* false: the kind's defaults */
   struct np_source source;
   /* Finds the library `name` (in the bundle of a stored generation, or on disk); 0 and *found (borrowed), or -1 and err. */
   int (*library)(void *arg, const char *name, const struct np_source **found, struct np_error *err);
@@ -50,13 +50,13 @@ struct np_order {
 };
 
 struct np_route {
-  struct np_code *code;       /* borrowed: whose it is */
-  char *method, *pattern;     /* owned; pattern with the mount in front */
-  char *about;                /* owned, may be NULL */
+  struct np_code *code;                  /* borrowed: whose it is */
+  char *method, *pattern;                /* owned; pattern with the mount in front */
+  char *about;                           /* owned, may be NULL */
   struct np_schema *query, *path, *body; /* owned, each may be NULL */
-  bool body_whole;            /* body is a schema of one field "body": the whole of it, such as an array */
+  bool body_whole;                       /* body is a schema of one field "body": the whole of it, such as an array */
   size_t body_max;
-  bool keep;                  /* the raw request goes into the inbox */
+  bool keep; /* the raw request goes into the inbox */
   int handler;
 };
 
@@ -66,7 +66,7 @@ struct np_on {
 };
 
 struct np_job {
-  char *name; /* owned */
+  char *name;     /* owned */
   int64_t period; /* ms */
   int handler;
 };
@@ -78,10 +78,10 @@ struct np_timer_decl {
 
 /* One generation of an instance: what its chunk declared. Immutable after the build; shared by lanes. */
 struct np_code {
-  int refs; /* atomic */
+  int refs;                                          /* atomic */
   char *instance, *plugin, *file, *mount, *settings; /* owned */
-  char *hash;     /* owned: SHA-256 of its sources, hex */
-  int number;     /* the generation; given by deploy */
+  char *hash;                                        /* owned: SHA-256 of its sources, hex */
+  int number;                                        /* the generation; given by deploy */
   enum np_kind kind;
   struct np_limits limits;
   struct np_route *routes;
@@ -93,15 +93,15 @@ struct np_code {
   struct np_timer_decl *timers;
   size_t timer_count;
   size_t handler_count;
-  int refuse;     /* handler, 0 where it gave none */
-  int deliver;    /* handler, 0 where it is no destination */
-  int batch;      /* messages a delivery may take at once */
-  int concurrency; /* deliveries at once on one lane */
-  double retry_for; /* seconds after which an undelivered message is a dead letter */
+  int refuse;                /* handler, 0 where it gave none */
+  int deliver;               /* handler, 0 where it is no destination */
+  int batch;                 /* messages a delivery may take at once */
+  int concurrency;           /* deliveries at once on one lane */
+  double retry_for;          /* seconds after which an undelivered message is a dead letter */
   struct np_schema *options; /* owned; of a destination */
-  char **hosts;   /* owned: "host:port" it may reach */
+  char **hosts;              /* owned: "host:port" it may reach */
   size_t host_count;
-  char **keys;    /* owned: what the first copy registered, in its order: the prelude brings the others' into it */
+  char **keys; /* owned: what the first copy registered, in its order: the prelude brings the others' into it */
   size_t key_count;
   char **libraries; /* owned: names it required */
   size_t library_count;
@@ -114,31 +114,32 @@ struct np_lane;
 
 /* One lua_State of a generation. Built on the main thread, then owned by its lane. */
 struct np_instance {
-  struct np_env env;      /* first: np_env() finds it */
-  struct np_code *code;   /* a reference */
-  lua_State *L;           /* owned */
-  struct np_lane *lane;   /* borrowed; NULL until it is adopted */
-  _Atomic size_t memory;  /* bytes in use; written by its thread, read by anyone */
-  size_t memory_max;      /* allocation fails past it */
+  struct np_env env;       /* first: np_env() finds it */
+  struct np_code *code;    /* a reference */
+  lua_State *L;            /* owned */
+  struct np_lane *lane;    /* borrowed; NULL until it is adopted */
+  _Atomic size_t memory;   /* bytes in use; written by its thread, read by anyone */
+  size_t memory_max;       /* allocation fails past it */
   struct np_task *running; /* the call that runs now, NULL between calls */
-  int handlers;           /* ref: the table of handlers */
-  int settings;           /* ref: the checked settings (a destination's options) */
-  uint64_t calls;         /* begun so far */
-  int live;               /* calls begun and not ended, and requests whose body is still coming */
-  int64_t held_seen;      /* of a rule: the newest held entry that its lane's router has found for it */
-  bool held_more;         /* and there are more after it */
-  bool fresh;             /* adopted by the epoch that is being adopted now */
-  bool retired;           /* no longer in force: closed when live is 0 */
+  int handlers;            /* ref: the table of handlers */
+  int settings;            /* ref: the checked settings (a destination's options) */
+  uint64_t calls;          /* begun so far */
+  int live;                /* calls begun and not ended, and requests whose body is still coming */
+  int64_t held_seen;       /* of a rule: the newest held entry that its lane's router has found for it */
+  bool held_more;          /* and there are more after it */
+  bool fresh;              /* adopted by the epoch that is being adopted now */
+  bool retired;            /* no longer in force: closed when live is 0 */
   struct np_instance *next_retired;
-  lua_State *idle[8];     /* coroutines that can be used again, each with its ref */
+  lua_State *idle[8]; /* coroutines that can be used again, each with its ref */
   int idle_refs[8];
   int idle_count;
-  void *building;         /* while the chunk is loaded: private to plugin.c */
+  void *building; /* while the chunk is loaded: private to plugin.c */
 };
 
 /* Builds one instance. The first of a generation also makes its code (*code NULL before); the others are checked against it. NULL
  * and err, with file and line where there is one; *unconfigured is set where a setting is missing that only a person can give and
  * order->configured is false. Any thread, one at a time for one code. */
-struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured, struct np_error *err);
+struct np_instance *np_instance_build(const struct np_order *order, struct np_code **code, bool *unconfigured,
+                                      struct np_error *err);
 void np_instance_close(struct np_instance *in); /* with nothing running in it */
 #endif

@@ -20,11 +20,11 @@
 #define BATCH 64
 #define WAITING_MAX 20000 /* readings of one lane in memory */
 #define SCAN 1000
-#define HELD_PAGE 1000    /* held entries of one rule in memory */
+#define HELD_PAGE 1000 /* held entries of one rule in memory */
 #define TIMER_GRACE_MS 100
-#define DUE_MOST 1000000  /* due timers looked at: those that no rule in force knows stay, and must not hide the others */
-#define SLICE_US 20000    /* of rules at a stretch, then the lane's other work has its turn */
-#define LAZY_MS 1000      /* a cursor that moved without work is written within so long */
+#define DUE_MOST 1000000 /* due timers looked at: those that no rule in force knows stay, and must not hide the others */
+#define SLICE_US 20000   /* of rules at a stretch, then the lane's other work has its turn */
+#define LAZY_MS 1000     /* a cursor that moved without work is written within so long */
 
 struct item {
   struct item *next;
@@ -45,33 +45,33 @@ struct partition {
   struct np_waiter waiter; /* first */
   struct np_router *router;
   int number;
-  int64_t committed;  /* the cursor in the store */
-  int64_t done;       /* rules have dealt with it, perhaps not yet written */
-  int64_t seen;       /* newest that was queued */
-  struct item *first, **last;  /* waiting */
-  struct item *batch;          /* those of the set under way, kept until it is committed */
+  int64_t committed;                   /* the cursor in the store */
+  int64_t done;                        /* rules have dealt with it, perhaps not yet written */
+  int64_t seen;                        /* newest that was queued */
+  struct item *first, **last;          /* waiting */
+  struct item *batch;                  /* those of the set under way, kept until it is committed */
   struct held_item *held, **held_last; /* to be run again before anything else */
   struct held_item *held_now;
-  struct np_timer *timer;      /* due, to be run: owned with its strings */
-  int64_t wait_for;            /* a timer is due, and is run once readings up to this seq have been; 0: none */
-  struct np_writeset *ws;      /* under way */
-  uint64_t made_in;            /* the epoch it was made in */
+  struct np_timer *timer; /* due, to be run: owned with its strings */
+  int64_t wait_for;       /* a timer is due, and is run once readings up to this seq have been; 0: none */
+  struct np_writeset *ws; /* under way */
+  uint64_t made_in;       /* the epoch it was made in */
   bool busy;
-  struct event *again;         /* after the store could not */
+  struct event *again; /* after the store could not */
 };
 
 struct np_router {
   struct np_lane *lane;
   struct partition parts[NP_PARTITIONS]; /* those of other lanes stay unused */
-  size_t waiting;      /* items */
-  bool behind;         /* scan the store, notices are passed over */
+  size_t waiting;                        /* items */
+  bool behind;                           /* scan the store, notices are passed over */
   bool draining;
-  bool held_more;      /* held entries wait in the store for those in memory; readings wait for both */
-  int64_t lazy_since;  /* ms: when a cursor first moved without a commit; 0 */
-  struct event *timers; /* fires when the next armed timer is due */
-  int64_t timers_at;   /* ms, INT64_MAX where nothing is armed */
+  bool held_more;            /* held entries wait in the store for those in memory; readings wait for both */
+  int64_t lazy_since;        /* ms: when a cursor first moved without a commit; 0 */
+  struct event *timers;      /* fires when the next armed timer is due */
+  int64_t timers_at;         /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
-  int turn;            /* the partition that comes first */
+  int turn;                  /* the partition that comes first */
 };
 
 static void run_partition(struct partition *p);
@@ -104,7 +104,7 @@ struct call {
   const struct np_reading *reading;
   const char *key; /* of a timer */
   bool ok;
-  char *error;     /* owned */
+  char *error; /* owned */
 };
 
 static int push_reading(lua_State *L, struct np_task *t) {
@@ -162,8 +162,8 @@ static bool has_changed(struct np_router *r, const struct np_reading *reading) {
     bool found, same;
   } s = {.now = reading};
   struct np_error err;
-  if (np_reader_history(r->lane->reader, reading->vendor.ptr, reading->device.ptr, reading->metric.ptr, INT64_MIN, reading->at, 1000, note_value, &s,
-                        &err) < 0)
+  if (np_reader_history(r->lane->reader, reading->vendor.ptr, reading->device.ptr, reading->metric.ptr, INT64_MIN, reading->at,
+                        1000, note_value, &s, &err) < 0)
     np_log(NP_ERROR, "cannot look for the reading before", "error", err.text, NULL);
   return !s.found || !s.same;
 }
@@ -213,8 +213,10 @@ static void run_rules(struct np_router *r, const struct np_reading *reading, str
   for (size_t i = 0; i < e->slot_count; i++) {
     const struct np_slot *slot = &e->slots[i];
     if (slot->kind != NP_RULE) continue;
-    if (slot->code) run_rule(r, slot, reading, ws);
-    else hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", 0);
+    if (slot->code)
+      run_rule(r, slot, reading, ws);
+    else
+      hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", 0);
   }
 }
 
@@ -347,7 +349,8 @@ static void commit(struct partition *p, struct np_writeset *ws, bool cursor_alon
   p->ws = ws;
   p->waiter.answered = answered;
   np_writeset_ref(ws);
-  if (np_lane_submit(r->lane, ws, &p->waiter, true) < 0) np_writeset_unref(ws); /* the keeper stops: it is run again at the next start */
+  if (np_lane_submit(r->lane, ws, &p->waiter, true) < 0)
+    np_writeset_unref(ws); /* the keeper stops: it is run again at the next start */
 }
 
 /* Work of a partition, most urgent first: held entries, waiting readings, a due timer. */
@@ -464,11 +467,16 @@ static void run_partition(struct partition *p) {
   /* a batch that committed nothing leaves p free for the next; the loop's other events get their turn between batches */
   if (p->busy) return;
   if (r->held_more && !p->held) find_more_held(r);
-  if (p->held) run_held(p);
-  else if (r->held_more) return;
-  else if (p->timer) run_timer(p);
-  else if (p->first) run_batch(p);
-  else return;
+  if (p->held)
+    run_held(p);
+  else if (r->held_more)
+    return;
+  else if (p->timer)
+    run_timer(p);
+  else if (p->first)
+    run_batch(p);
+  else
+    return;
   if (!p->busy && (p->held || p->first || p->timer || r->held_more)) event_active(p->router->lane->tick, EV_TIMEOUT, 0);
 }
 
@@ -565,8 +573,10 @@ static void queue(struct np_router *r, struct np_writeset *ws, const struct np_r
 
 void np_router_reading(struct np_router *r, struct np_writeset *ws, const struct np_reading *reading) {
   if (r->behind || r->draining) return;
-  if (r->waiting < WAITING_MAX) queue(r, ws, reading);
-  else r->behind = true; /* the store has it */
+  if (r->waiting < WAITING_MAX)
+    queue(r, ws, reading);
+  else
+    r->behind = true; /* the store has it */
 }
 
 /* All of this lane's readings up to seq have been given: partitions that had none of them are past it too. */
@@ -633,8 +643,10 @@ static void scan(struct np_router *r) {
     p->seen = s.last;
     if (!p->first && !p->busy) p->done = s.last;
   }
-  if (s.n < SCAN) r->behind = false;
-  else event_active(r->lane->tick, EV_TIMEOUT, 0);
+  if (s.n < SCAN)
+    r->behind = false;
+  else
+    event_active(r->lane->tick, EV_TIMEOUT, 0);
 }
 
 static void flush_cursors(struct np_router *r) {

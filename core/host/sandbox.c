@@ -89,8 +89,12 @@ static void remove_global(lua_State *L, const char *name) {
 }
 
 void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
-  static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base},          {LUA_COLIBNAME, luaopen_coroutine}, {LUA_TABLIBNAME, luaopen_table},
-                                       {LUA_STRLIBNAME, luaopen_string}, {LUA_MATHLIBNAME, luaopen_math},    {LUA_UTF8LIBNAME, luaopen_utf8},
+  static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base},
+                                       {LUA_COLIBNAME, luaopen_coroutine},
+                                       {LUA_TABLIBNAME, luaopen_table},
+                                       {LUA_STRLIBNAME, luaopen_string},
+                                       {LUA_MATHLIBNAME, luaopen_math},
+                                       {LUA_UTF8LIBNAME, luaopen_utf8},
                                        {NULL, NULL}};
   for (const luaL_Reg *l = libraries; l->name; l++) {
     luaL_requiref(L, l->name, l->func, 1);

@@ -122,8 +122,10 @@ static bool is_hosts(lua_State *L) {
 
 static int co_running(lua_State *L) {
   bool hosts = is_hosts(L);
-  if (hosts) lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  else lua_pushthread(L);
+  if (hosts)
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  else
+    lua_pushthread(L);
   lua_pushboolean(L, hosts);
   return 2;
 }
@@ -134,7 +136,7 @@ static int co_yieldable(lua_State *L) {
   return 1;
 }
 
-static int co_yield(lua_State *L) {
+static int co_yield (lua_State *L) {
   if (is_hosts(L)) return luaL_error(L, "coroutine.yield outside of a coroutine");
   return lua_yield(L, lua_gettop(L));
 }
@@ -166,9 +168,9 @@ static int guarded_xpcall(lua_State *L) {
 }
 
 void np_sandbox_coroutines(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"create", co_create}, {"resume", co_resume},   {"wrap", co_wrap},   {"close", co_close},
-                                   {"status", co_status}, {"running", co_running}, {"yield", co_yield}, {"isyieldable", co_yieldable},
-                                   {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"create", co_create}, {"resume", co_resume},         {"wrap", co_wrap},
+                                   {"close", co_close},   {"status", co_status},         {"running", co_running},
+                                   {"yield", co_yield },  {"isyieldable", co_yieldable}, {NULL, NULL}};
   lua_getglobal(L, "coroutine");
   luaL_setfuncs(L, verbs, 0);
   lua_pop(L, 1);

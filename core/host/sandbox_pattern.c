@@ -9,20 +9,20 @@
 #include "host/task.h"
 
 #define CAPTURES 32
-#define DEPTH 200    /* of recursion */
-#define STEPS 4096   /* between looks at the budget; a step counts as a quarter of an instruction */
+#define DEPTH 200  /* of recursion */
+#define STEPS 4096 /* between looks at the budget; a step counts as a quarter of an instruction */
 #define OPEN (-1)
 #define POSITION (-2)
 
 struct match {
   lua_State *L;
-  const char *s, *end;       /* subject */
+  const char *s, *end; /* subject */
   const char *p, *pattern_end;
   int steps, depth;
-  int level;                 /* captures, finished or not */
+  int level; /* captures, finished or not */
   struct {
     const char *at;
-    ptrdiff_t len;           /* or OPEN, POSITION */
+    ptrdiff_t len; /* or OPEN, POSITION */
   } capture[CAPTURES];
 };
 
@@ -194,16 +194,21 @@ static const char *item(struct match *m, const char *s, const char **p, bool *do
 static const char *special(struct match *m, const char *s, const char **p, bool *done) {
   const char *at = *p, *end;
   switch (at[1]) {
-  case 'b':
-    *p = at + 4;
-    return balanced(m, s, at + 2);
+  case 'b': *p = at + 4; return balanced(m, s, at + 2);
   case 'f':
     if (at + 2 >= m->pattern_end || at[2] != '[') luaL_error(m->L, "missing '[' after '%%f' in pattern");
     *p = end = class_end(m, at + 2);
     return at_frontier(m, s, at + 2, end) ? s : NULL;
-  case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
-    *p = at + 2;
-    return same_again(m, s, (unsigned char)at[1]);
+  case '0':
+  case '1':
+  case '2':
+  case '3':
+  case '4':
+  case '5':
+  case '6':
+  case '7':
+  case '8':
+  case '9': *p = at + 2; return same_again(m, s, (unsigned char)at[1]);
   default: return item(m, s, p, done);
   }
 }
@@ -288,8 +293,10 @@ static int search(lua_State *L, bool find) {
   }
   if (find && (lua_toboolean(L, 4) || is_plain(p, pattern_len))) { /* memmem is linear, whatever it is given */
     const char *at = memmem(s + init, len - init, p, pattern_len);
-    if (at) lua_pushinteger(L, at - s + 1), lua_pushinteger(L, at - s + (lua_Integer)pattern_len);
-    else luaL_pushfail(L);
+    if (at)
+      lua_pushinteger(L, at - s + 1), lua_pushinteger(L, at - s + (lua_Integer)pattern_len);
+    else
+      luaL_pushfail(L);
     return at ? 2 : 1;
   }
   struct match m;
@@ -355,8 +362,10 @@ static void add_text(struct match *m, luaL_Buffer *b, const char *s, const char 
       continue;
     }
     i++; /* within text, for it ends with a 0 */
-    if (text[i] == '%' && i < len) luaL_addchar(b, '%');
-    else if (text[i] == '0') luaL_addlstring(b, s, (size_t)(e - s));
+    if (text[i] == '%' && i < len)
+      luaL_addchar(b, '%');
+    else if (text[i] == '0')
+      luaL_addlstring(b, s, (size_t)(e - s));
     else if (isdigit((unsigned char)text[i])) {
       push_capture(m, text[i] - '1', s, e);
       luaL_tolstring(L, -1, NULL);
@@ -437,7 +446,8 @@ static int str_rep(lua_State *L) {
     lua_pushliteral(L, "");
     return 1;
   }
-  if (len + between_len < len || len + between_len > (size_t)LUA_MAXINTEGER / (size_t)n) return luaL_error(L, "resulting string too large");
+  if (len + between_len < len || len + between_len > (size_t)LUA_MAXINTEGER / (size_t)n)
+    return luaL_error(L, "resulting string too large");
   size_t total = (size_t)n * len + (size_t)(n - 1) * between_len;
   luaL_Buffer b;
   char *to = luaL_buffinitsize(L, &b, total);
@@ -452,7 +462,8 @@ static int str_rep(lua_State *L) {
 }
 
 void np_sandbox_patterns(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"find", str_find}, {"match", str_match}, {"gmatch", str_gmatch}, {"gsub", str_gsub}, {"rep", str_rep}, {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"find", str_find}, {"match", str_match}, {"gmatch", str_gmatch},
+                                   {"gsub", str_gsub}, {"rep", str_rep},     {NULL, NULL}};
   lua_getglobal(L, "string");
   luaL_setfuncs(L, verbs, 0);
   lua_pop(L, 1);

@@ -6,8 +6,10 @@
 
 /* Anything that indexes as a table does will do. */
 static void check_table(lua_State *L, int idx) {
-  if (lua_type(L, idx) != LUA_TTABLE && !lua_getmetatable(L, idx)) luaL_checktype(L, idx, LUA_TTABLE);
-  else if (lua_type(L, idx) != LUA_TTABLE) lua_pop(L, 1);
+  if (lua_type(L, idx) != LUA_TTABLE && !lua_getmetatable(L, idx))
+    luaL_checktype(L, idx, LUA_TTABLE);
+  else if (lua_type(L, idx) != LUA_TTABLE)
+    lua_pop(L, 1);
 }
 
 static lua_Integer distance(lua_Integer from, lua_Integer to) {

@@ -21,9 +21,9 @@
 
 #include <lua.h>
 
+#include "base/arena.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/arena.h"
 
 struct np_schema;
 
@@ -34,14 +34,15 @@ void np_schema_free(struct np_schema *s);
  * person's detail is left out. */
 void np_schema_push(lua_State *L, const struct np_schema *s);
 
-struct np_problem {      /* what is wrong with a value */
-  char field[128];       /* "data.readings[3].value", counted from 1 as Lua does; "" for the value itself */
-  char reason[256];      /* "expected a string, got a number"; names limits and allowed values; never quotes a secret's or a person's value */
-  const char *kind;      /* "missing" "type" "range" "length" "values" "pattern" "unknown" — static */
+struct np_problem { /* what is wrong with a value */
+  char field[128];  /* "data.readings[3].value", counted from 1 as Lua does; "" for the value itself */
+  char reason
+      [256]; /* "expected a string, got a number"; names limits and allowed values; never quotes a secret's or a person's value */
+  const char *kind; /* "missing" "type" "range" "length" "values" "pattern" "unknown" — static */
 };
 
 struct np_schema_check {
-  bool from_text;        /* query, path and form: values are strings; numbers, booleans are read from them */
+  bool from_text; /* query, path and form: values are strings; numbers, booleans are read from them */
   /* Tells whether a destination is configured; NULL takes any name. */
   bool (*destination)(void *arg, const char *name);
   void *arg;
@@ -55,7 +56,8 @@ struct np_schema_check {
  * The problem told is the first by name, an unknown field (where `only`) before all others of its object. After -1 the table may be partly
  * completed and is not to be used; secrets and people's details in it are masked and listed all the same. Completing twice changes nothing.
  * An empty table is an object or an array, as declared. May raise out of memory. */
-int np_schema_check(lua_State *L, const struct np_schema *s, int idx, const struct np_schema_check *how, struct np_problem *problem);
+int np_schema_check(lua_State *L, const struct np_schema *s, int idx, const struct np_schema_check *how,
+                    struct np_problem *problem);
 /* Whether {} passes: no field is required. */
 bool np_schema_all_optional(const struct np_schema *s);
 

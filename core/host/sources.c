@@ -76,7 +76,8 @@ static void add_file(struct np_sources *s, const char *path, const char *relativ
 }
 
 /* -1 where a folder is there but cannot be looked into: its files are not gone for that. */
-static int look_into(struct np_sources *s, const char *folder, const char *relative, const char *shown, int depth, struct np_error *err) {
+static int look_into(struct np_sources *s, const char *folder, const char *relative, const char *shown, int depth,
+                     struct np_error *err) {
   if (depth > DEPTH_MAX) return 0;
   DIR *d = opendir(folder);
   if (!d) return errno == ENOENT || errno == ENOTDIR ? 0 : np_fail(err, "%s: cannot be read: %s", folder, strerror(errno));
@@ -88,8 +89,10 @@ static int look_into(struct np_sources *s, const char *folder, const char *relat
     np_buf_addf(&path, "%s/%s", folder, e->d_name);
     np_buf_addf(&below, "%s%s%s", relative, relative[0] ? "/" : "", e->d_name);
     np_buf_addf(&name, "%s/%s", shown, e->d_name);
-    if (stat(path.data, &st) == 0 && S_ISDIR(st.st_mode)) result = look_into(s, path.data, below.data, name.data, depth + 1, err);
-    else if (ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4 && access(path.data, F_OK) == 0)
+    if (stat(path.data, &st) == 0 && S_ISDIR(st.st_mode))
+      result = look_into(s, path.data, below.data, name.data, depth + 1, err);
+    else if (ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4 &&
+             access(path.data, F_OK) == 0)
       add_file(s, path.data, below.data, name.data);
     np_buf_free(&path), np_buf_free(&below), np_buf_free(&name);
     errno = 0;
@@ -111,7 +114,8 @@ static void find_doubles(struct np_sources *s) {
     struct np_file *a = &s->files[i - 1], *b = &s->files[i];
     if (a->library != b->library || strcmp(a->source.name, b->source.name) != 0) continue;
     struct np_buf why = {0};
-    np_buf_addf(&why, "%s: has the same name as %s: a plugin is known by its file's name, rename one", b->source.path, a->source.path);
+    np_buf_addf(&why, "%s: has the same name as %s: a plugin is known by its file's name, rename one", b->source.path,
+                a->source.path);
     free(a->error), free(b->error);
     a->error = np_strdup(why.data);
     b->error = why.data;
@@ -152,8 +156,10 @@ const struct np_file *np_sources_find(const struct np_sources *s, bool library, 
     const struct np_file *f = &s->files[middle];
     int order = f->library != library ? (f->library ? -1 : 1) : strcmp(f->source.name, name);
     if (order == 0) return f;
-    if (order < 0) low = middle + 1;
-    else high = middle;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return NULL;
 }
@@ -178,7 +184,8 @@ int np_bundle_read(const char *bundle, size_t len, struct np_source *list, int m
       while (n) np_source_free(&list[--n]);
       return np_fail(err, "the stored generation is not readable");
     }
-    list[n++] = (struct np_source){.name = np_strdup(name), .path = np_strdup(path), .text = np_strndup(line + 1, size), .len = size};
+    list[n++] =
+        (struct np_source){.name = np_strdup(name), .path = np_strdup(path), .text = np_strndup(line + 1, size), .len = size};
     at = line + 1 + size + 1;
   }
   return n;

@@ -9,9 +9,10 @@
 #include "host/plugin.h"
 
 struct np_file {
-  struct np_source source; /* name: "low-glucose", or the library's "glucose.units"; path for messages: "plugins/rules/low-glucose.lua" */
-  char *folder;            /* owned: "rules", "" at the top */
-  char *error;             /* owned: why it cannot be used: not readable, or two files have its name; NULL where it can */
+  struct np_source
+      source;   /* name: "low-glucose", or the library's "glucose.units"; path for messages: "plugins/rules/low-glucose.lua" */
+  char *folder; /* owned: "rules", "" at the top */
+  char *error;  /* owned: why it cannot be used: not readable, or two files have its name; NULL where it can */
   bool library;
 };
 

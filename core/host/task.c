@@ -17,11 +17,11 @@
 #include "host/lane.h"
 
 #define HOOK_EVERY 10000
-#define ALARM_MS 20 /* of the thread's CPU time */
+#define ALARM_MS 20    /* of the thread's CPU time */
 #define ERROR_MAX 8000 /* bytes of a message that are kept */
 
-const char *const np_mode_names[8] = {"loading the file", "a request's handler", "a refusal",    "a streamed answer",
-                                      "a job",            "a rule",              "a rule's timer", "a delivery"};
+const char *const np_mode_names[8] = {"loading the file", "a request's handler", "a refusal", "a streamed answer", "a job",
+                                      "a rule",           "a rule's timer",      "a delivery"};
 
 /* The state that runs now on this thread, for the alarm. */
 static _Thread_local lua_State *volatile running_state;
@@ -62,9 +62,12 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
     struct np_buf b = {0};
     lua_Debug ar;
     t->error_code = code;
-    if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "Sl", &ar) && ar.currentline >= 0) np_buf_addf(&b, "%s:%d: ", ar.short_src, ar.currentline);
-    if (strcmp(code, "time") == 0) np_buf_addf(&b, "ran for longer than its budget of %g s", t->in->code->limits.running);
-    else np_buf_addf(&b, "ran past its budget of %lld instructions in one call", (long long)t->in->code->limits.instructions);
+    if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "Sl", &ar) && ar.currentline >= 0)
+      np_buf_addf(&b, "%s:%d: ", ar.short_src, ar.currentline);
+    if (strcmp(code, "time") == 0)
+      np_buf_addf(&b, "ran for longer than its budget of %g s", t->in->code->limits.running);
+    else
+      np_buf_addf(&b, "ran past its budget of %lld instructions in one call", (long long)t->in->code->limits.instructions);
     t->over = b.data;
   }
   lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
@@ -72,8 +75,10 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
 }
 
 static bool check_budget(lua_State *L, struct np_task *t) {
-  if (t->instructions > t->in->code->limits.instructions) over_budget(L, t, "instructions");
-  else if (np_mono_us() > t->slice_end) over_budget(L, t, "time");
+  if (t->instructions > t->in->code->limits.instructions)
+    over_budget(L, t, "instructions");
+  else if (np_mono_us() > t->slice_end)
+    over_budget(L, t, "time");
   return t->over == NULL;
 }
 
@@ -132,8 +137,10 @@ static void add_message(struct np_buf *b, const char *s, size_t n) {
   if (n > ERROR_MAX) n = ERROR_MAX;
   for (size_t i = 0, len; i < n; i += len ? len : 1) {
     len = s[i] ? np_utf8_len(s + i, n - i) : 0;
-    if (len) np_buf_add(b, s + i, len);
-    else np_buf_addc(b, '?');
+    if (len)
+      np_buf_add(b, s + i, len);
+    else
+      np_buf_addc(b, '?');
   }
 }
 
@@ -142,10 +149,14 @@ static void describe_failure(struct np_task *t, int status) {
   size_t len;
   t->failed = true;
   const char *text = lua_type(t->co, -1) == LUA_TSTRING ? lua_tolstring(t->co, -1, &len) : NULL;
-  if (t->over) np_buf_adds(&b, t->over);
-  else if (status == LUA_YIELD) np_buf_adds(&b, "coroutine.yield outside of a coroutine");
-  else if (text) add_message(&b, text, len);
-  else np_buf_addf(&b, "raised a %s instead of a message", luaL_typename(t->co, -1));
+  if (t->over)
+    np_buf_adds(&b, t->over);
+  else if (status == LUA_YIELD)
+    np_buf_adds(&b, "coroutine.yield outside of a coroutine");
+  else if (text)
+    add_message(&b, text, len);
+  else
+    np_buf_addf(&b, "raised a %s instead of a message", luaL_typename(t->co, -1));
   if (status == LUA_ERRMEM && !t->over) {
     t->error_code = "memory";
     np_buf_clear(&b);

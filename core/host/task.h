@@ -19,11 +19,11 @@ struct np_task {
   /* Set by who starts it; the rest zero. */
   struct np_instance *in;
   enum np_mode mode;
-  struct np_writeset *ws;      /* borrowed: where verbs write; NULL where the mode has none */
-  int64_t now;                 /* ms: what time.now() says; 0 the real clock */
-  int64_t received;            /* ms: of what it emits; 0 is the present */
+  struct np_writeset *ws;           /* borrowed: where verbs write; NULL where the mode has none */
+  int64_t now;                      /* ms: what time.now() says; 0 the real clock */
+  int64_t received;                 /* ms: of what it emits; 0 is the present */
   const struct np_reading *reading; /* RULING: the one it is about */
-  int handler;                 /* index among the instance's handlers; 0: `push` pushes the function too */
+  int handler;                      /* index among the instance's handlers; 0: `push` pushes the function too */
   /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
    * the stack are results already, do not call (their number is in task->nargs). */
   int (*push)(lua_State *L, struct np_task *t);
@@ -35,21 +35,21 @@ struct np_task {
 
   /* The task's own. */
   bool failed;
-  char *error;                 /* owned: message and traceback, where failed */
-  char *over;                  /* owned: what was said when it went past its budget; it cannot go on then */
-  const char *error_code;      /* static: "error", "memory", "instructions", "time" */
+  char *error;            /* owned: message and traceback, where failed */
+  char *over;             /* owned: what was said when it went past its budget; it cannot go on then */
+  const char *error_code; /* static: "error", "memory", "instructions", "time" */
   int nargs;
   lua_State *co;
   int co_ref;
-  int64_t instructions;        /* used so far */
+  int64_t instructions;         /* used so far */
   int64_t slice_end, total_end; /* us on the monotonic clock */
-  uint64_t serial;             /* of all calls of its instance: tells it from another that stands at the same address later */
-  bool waiting;                /* a ticket is out */
+  uint64_t serial;              /* of all calls of its instance: tells it from another that stands at the same address later */
+  bool waiting;                 /* a ticket is out */
   bool woken;
   struct np_task *next_woken;
-  struct np_mask *people;      /* details found in its input: masked while it runs. In `arena` */
-  struct np_arena arena;       /* freed when it ends */
-  struct np_overlay *overlay;  /* borrowed: of ws, where it has verbs that read what they wrote (host/ledger.h) */
+  struct np_mask *people;     /* details found in its input: masked while it runs. In `arena` */
+  struct np_arena arena;      /* freed when it ends */
+  struct np_overlay *overlay; /* borrowed: of ws, where it has verbs that read what they wrote (host/ledger.h) */
 };
 
 /* Starts and runs it until it ends or waits. */

@@ -11,14 +11,14 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "host/answer.h"
-#include "host/lane.h"
 #include "host/host.h"
+#include "host/lane.h"
 #include "host/ledger.h"
 #include "host/task.h"
 #include "host/webreq.h"
 
-#define TRIES 8             /* of a handler whose reads were overtaken by another's commit */
-#define REQUESTS_MAX 4096   /* under way on one lane */
+#define TRIES 8                       /* of a handler whose reads were overtaken by another's commit */
+#define REQUESTS_MAX 4096             /* under way on one lane */
 #define BYTES_MAX ((size_t)256 << 20) /* of their bodies */
 
 struct web {
@@ -28,20 +28,20 @@ struct web {
   struct np_epoch *epoch;       /* a reference: keeps the route alive */
   const struct np_route *route; /* borrowed from an instance's code, which `in` pins */
   struct np_route_match match;
-  struct np_instance *in;       /* pinned */
+  struct np_instance *in; /* pinned */
   struct np_task task;
   struct np_overlay overlay;
-  struct np_writeset *ws;       /* owned until submitted */
-  struct np_op *kept;           /* the REQUEST in ws, NULL where it is not kept */
+  struct np_writeset *ws; /* owned until submitted */
+  struct np_op *kept;     /* the REQUEST in ws, NULL where it is not kept */
   struct np_answer answer;
-  struct np_refusal refusal;    /* what is refused, while a refusal is being worded */
-  const char *outcome;          /* "done" "refused" "failed" */
-  char *error;                  /* owned: why not done */
+  struct np_refusal refusal; /* what is refused, while a refusal is being worded */
+  const char *outcome;       /* "done" "refused" "failed" */
+  char *error;               /* owned: why not done */
   int tries;
-  bool declined;                /* the handler returned nil and why */
-  bool over;                    /* the lane stops before it has been answered: its task is dropped */
-  struct np_stream *stream;     /* of its answer, while it goes on */
-  size_t bytes;                 /* counted in lane->request_bytes */
+  bool declined;            /* the handler returned nil and why */
+  bool over;                /* the lane stops before it has been answered: its task is dropped */
+  struct np_stream *stream; /* of its answer, while it goes on */
+  size_t bytes;             /* counted in lane->request_bytes */
 };
 
 static void start_handler(struct web *w);
@@ -78,9 +78,12 @@ static void on_head(void *arg, struct np_request *req) {
   np_routes_match(lane->epoch->routes, req->method, req->path, req->path_len, &m);
   if (!m.value) {
     struct np_header allow = {"Allow", m.allow};
-    if (!m.allow[0]) reply_plain(req, 404, "not found: no plugin serves this path", NULL, 0);
-    else if (strcmp(req->method, "OPTIONS") == 0) np_request_reply(req, 204, &allow, 1, NULL, 0);
-    else reply_plain(req, 405, "this path does not take this method", &allow, 1);
+    if (!m.allow[0])
+      reply_plain(req, 404, "not found: no plugin serves this path", NULL, 0);
+    else if (strcmp(req->method, "OPTIONS") == 0)
+      np_request_reply(req, 204, &allow, 1, NULL, 0);
+    else
+      reply_plain(req, 405, "this path does not take this method", &allow, 1);
     return;
   }
   if (lane->requests >= REQUESTS_MAX || np_keeper_full(lane->host->keeper)) {
@@ -127,10 +130,14 @@ static void begin_set(struct web *w) {
 
 static void send_answer(struct web *w) {
   struct np_lane *lane = w->lane;
-  atomic_long *counter = strcmp(w->outcome, "done") == 0 ? &lane->served : strcmp(w->outcome, "refused") == 0 ? &lane->refused : &lane->failed;
+  atomic_long *counter = strcmp(w->outcome, "done") == 0      ? &lane->served
+                         : strcmp(w->outcome, "refused") == 0 ? &lane->refused
+                                                              : &lane->failed;
   atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-  if (w->answer.stream_ref) np_answer_stream(&w->answer, w->req, w->in, &w->stream);
-  else np_answer_send(&w->answer, w->req);
+  if (w->answer.stream_ref)
+    np_answer_stream(&w->answer, w->req, w->in, &w->stream);
+  else
+    np_answer_send(&w->answer, w->req);
 }
 
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
@@ -183,8 +190,10 @@ static void after_refusal(struct np_task *t) {
     np_answer_problem(&w->answer, &w->refusal);
   }
   if (w->refusal.status == 503) np_answer_header(&w->answer, "Retry-After", "5");
-  if (w->ws) commit(w);
-  else send_answer(w);
+  if (w->ws)
+    commit(w);
+  else
+    send_answer(w);
 }
 
 static int push_refusal(lua_State *L, struct np_task *t) {
@@ -228,8 +237,10 @@ static void take_answer(lua_State *L, struct np_task *t, int n) {
   struct web *w = t->owner;
   int first = lua_gettop(L) - n + 1;
   bool declines = t->mode == NP_SERVING && n > 1 && lua_isnil(L, first) && lua_type(L, first + 1) == LUA_TSTRING;
-  if (declines) take_handlers_refusal(L, w, first, n);
-  else np_answer_take(L, &w->answer, n);
+  if (declines)
+    take_handlers_refusal(L, w, first, n);
+  else
+    np_answer_take(L, &w->answer, n);
 }
 
 static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason) {
@@ -245,20 +256,27 @@ static void word_refusal(struct web *w) {
   if (!w->in->code->refuse) {
     np_answer_problem(&w->answer, &w->refusal);
     if (status == 503) np_answer_header(&w->answer, "Retry-After", "5");
-    if (w->ws) commit(w);
-    else send_answer(w);
+    if (w->ws)
+      commit(w);
+    else
+      send_answer(w);
     return;
   }
-  w->task = (struct np_task){.in = w->in, .mode = NP_REFUSING, .handler = w->in->code->refuse, .push = push_refusal, .take = take_answer,
-                             .ended = after_refusal, .owner = w};
+  w->task = (struct np_task){.in = w->in,
+                             .mode = NP_REFUSING,
+                             .handler = w->in->code->refuse,
+                             .push = push_refusal,
+                             .take = take_answer,
+                             .ended = after_refusal,
+                             .owner = w};
   np_task_start(&w->task);
 }
 
 static void log_failure(const struct web *w, const struct np_task *t) {
   char generation[16];
   snprintf(generation, sizeof generation, "%d", w->in->code->number);
-  np_log(NP_ERROR, "a request's handler failed; the request is kept as failed", "plugin", w->in->code->instance, "generation", generation,
-         "route", w->route->pattern, "error", t->error, NULL);
+  np_log(NP_ERROR, "a request's handler failed; the request is kept as failed", "plugin", w->in->code->instance, "generation",
+         generation, "route", w->route->pattern, "error", t->error, NULL);
 }
 
 static void after_handler(struct np_task *t) {
@@ -270,7 +288,8 @@ static void after_handler(struct np_task *t) {
     free(w->error);
     w->error = np_strdup(t->error);
     begin_set(w); /* without what the handler did */
-    refuse(w, 500, "failed", "handler", "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
+    refuse(w, 500, "failed", "handler",
+           "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
     return;
   }
   if (w->declined) {
@@ -307,8 +326,16 @@ static void start_handler(struct web *w) {
   drop_answer(w);
   w->outcome = NULL;
   w->declined = false;
-  w->task = (struct np_task){.in = w->in, .mode = NP_SERVING, .ws = w->ws, .overlay = &w->overlay, .received = w->req->received,
-                             .handler = w->route->handler, .push = push_request, .take = take_answer, .ended = after_handler, .owner = w};
+  w->task = (struct np_task){.in = w->in,
+                             .mode = NP_SERVING,
+                             .ws = w->ws,
+                             .overlay = &w->overlay,
+                             .received = w->req->received,
+                             .handler = w->route->handler,
+                             .push = push_request,
+                             .take = take_answer,
+                             .ended = after_handler,
+                             .owner = w};
   np_task_start(&w->task);
 }
 

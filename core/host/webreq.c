@@ -96,8 +96,10 @@ static int push_body(lua_State *L, const struct np_route *route, const struct np
   }
   bool json = is_media_type(req, "json");
   if (!req->body_len && (!route->body || np_schema_all_optional(route->body))) {
-    if (route->body) lua_newtable(L);
-    else lua_pushnil(L);
+    if (route->body)
+      lua_newtable(L);
+    else
+      lua_pushnil(L);
     return 0;
   }
   if (!route->body && !json) {
@@ -118,7 +120,8 @@ static int push_body(lua_State *L, const struct np_route *route, const struct np
 }
 
 /* Checks the table on top against the schema. */
-static int check(lua_State *L, struct np_task *t, const struct np_schema *schema, const char *where, bool from_text, struct np_refusal *refusal) {
+static int check(lua_State *L, struct np_task *t, const struct np_schema *schema, const char *where, bool from_text,
+                 struct np_refusal *refusal) {
   if (!schema) return 0;
   struct np_problem problem;
   struct np_schema_check how = {.from_text = from_text, .arena = &t->arena, .people = &t->people};
@@ -137,7 +140,8 @@ static int check_whole(lua_State *L, struct np_task *t, const struct np_schema *
   lua_insert(L, -2);
   lua_setfield(L, -2, "body");
   int result = check(L, t, schema, "body", false, refusal);
-  if (result < 0 && strncmp(refusal->field, "body", 4) == 0) memmove(refusal->field, refusal->field + 4, strlen(refusal->field) - 3);
+  if (result < 0 && strncmp(refusal->field, "body", 4) == 0)
+    memmove(refusal->field, refusal->field + 4, strlen(refusal->field) - 3);
   lua_getfield(L, -1, "body");
   lua_remove(L, -2);
   return result;
@@ -149,7 +153,9 @@ static void push_headers(lua_State *L, const struct np_request *req) {
     char name[128];
     size_t n = strlen(req->headers[i].name);
     if (n >= sizeof name) continue;
-    for (size_t k = 0; k <= n; k++) name[k] = req->headers[i].name[k] >= 'A' && req->headers[i].name[k] <= 'Z' ? (char)(req->headers[i].name[k] | 0x20) : req->headers[i].name[k];
+    for (size_t k = 0; k <= n; k++)
+      name[k] = req->headers[i].name[k] >= 'A' && req->headers[i].name[k] <= 'Z' ? (char)(req->headers[i].name[k] | 0x20)
+                                                                                 : req->headers[i].name[k];
     if (lua_getfield(L, -1, name) == LUA_TSTRING) { /* RFC 9110 5.3 */
       lua_pushfstring(L, "%s, %s", lua_tostring(L, -1), req->headers[i].value);
       lua_setfield(L, -3, name);
@@ -171,9 +177,12 @@ static int lazy_index(lua_State *L) {
   const struct np_request *req = lua_touserdata(L, -1);
   lua_getfield(L, -2, "task");
   if ((uint64_t)lua_tointeger(L, -1) != in->running->serial) return 0; /* kept beyond its own call */
-  if (strcmp(name, "headers") == 0) push_headers(L, req);
-  else if (strcmp(name, "raw") == 0) lua_pushlstring(L, req->body ? req->body : "", req->body_len);
-  else return 0;
+  if (strcmp(name, "headers") == 0)
+    push_headers(L, req);
+  else if (strcmp(name, "raw") == 0)
+    lua_pushlstring(L, req->body ? req->body : "", req->body_len);
+  else
+    return 0;
   lua_pushvalue(L, -1);
   lua_setfield(L, 1, name);
   return 1;
@@ -219,7 +228,8 @@ int np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route
   lua_setfield(L, -2, "query");
   if (push_body(L, route, req, refusal) < 0) return -1;
   bool form = is_form(req);
-  if (route->body_whole ? check_whole(L, t, route->body, refusal) < 0 : check(L, t, route->body, "body", form, refusal) < 0) return -1;
+  if (route->body_whole ? check_whole(L, t, route->body, refusal) < 0 : check(L, t, route->body, "body", form, refusal) < 0)
+    return -1;
   lua_setfield(L, -2, "body");
   set_lazy(L, t, req);
   return 0;

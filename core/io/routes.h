@@ -13,12 +13,12 @@
 struct np_routes;
 
 struct np_route_match {
-  void *value;                       /* borrowed: what was added; NULL where nothing answers this method and path */
-  size_t count;                      /* parameters, in the pattern's order */
+  void *value;                         /* borrowed: what was added; NULL where nothing answers this method and path */
+  size_t count;                        /* parameters, in the pattern's order */
   const char *names[NP_ROUTE_PARAMS];  /* borrowed from the routes */
   const char *values[NP_ROUTE_PARAMS]; /* borrowed from the path given; not terminated */
   size_t lens[NP_ROUTE_PARAMS];
-  char allow[128];                   /* where value is NULL: "GET, HEAD, OPTIONS" if other methods know the path (405), else "" (404) */
+  char allow[128]; /* where value is NULL: "GET, HEAD, OPTIONS" if other methods know the path (405), else "" (404) */
 };
 
 struct np_routes *np_routes_new(void);

@@ -11,9 +11,9 @@
 #include "io/fetch.h"
 
 struct np_env {
-  const char *name;        /* the instance's: "ward-3" */
-  struct np_fetch *fetch;  /* the lane's; NULL while the chunk is being loaded */
-  int64_t *now_slot;       /* of the time module: 0 is the real clock */
+  const char *name;       /* the instance's: "ward-3" */
+  struct np_fetch *fetch; /* the lane's; NULL while the chunk is being loaded */
+  int64_t *now_slot;      /* of the time module: 0 is the real clock */
   /* NULL where the verb may be used in the call that runs now; else a sentence that says why not and what to do instead. */
   const char *(*forbidden)(struct np_env *env, lua_State *L, const char *verb);
   /* Whether this instance may talk to that URL's host and port: those that its settings name. */

@@ -36,7 +36,8 @@ const char *const np_write_texts[W_COUNT] = {
     [W_REQUEST] =
         "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
         " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [W_READING] = "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)",
+    [W_READING] =
+        "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)",
     [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
     [W_SAME_KEY] = "SELECT 1 FROM reading_keys WHERE series = ? AND key = ?",
     [W_ADD_KEY] = "INSERT INTO reading_keys VALUES(?, ?) ON CONFLICT DO NOTHING",

@@ -57,14 +57,15 @@ int np_reader_get(struct np_reader *r, const char *space, const char *key, size_
                   int64_t *version, struct np_error *err);
 /* Keys of a space that start with prefix, in order, those that have not expired. */
 int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, int64_t now, int limit,
-                   bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg, struct np_error *err);
+                   bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg,
+                   struct np_error *err);
 
 struct np_timer {
   struct np_text instance, name, key;
   int64_t due;
 };
 int np_reader_timers_due(struct np_reader *r, int64_t now, int limit, bool (*fn)(void *arg, const struct np_timer *t), void *arg,
-                         struct np_error *err); /* due <= now, soonest first */
+                         struct np_error *err);                   /* due <= now, soonest first */
 int64_t np_reader_timer_next(struct np_reader *r, int64_t after); /* soonest due > after, INT64_MAX where none, -1 on error */
 int64_t np_reader_timer_count(struct np_reader *r);
 
@@ -76,8 +77,8 @@ struct np_held {
   int generation;
 };
 /* Held entries of an instance with id > after, by id. */
-int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit, bool (*fn)(void *arg, const struct np_held *h),
-                   void *arg, struct np_error *err);
+int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit,
+                   bool (*fn)(void *arg, const struct np_held *h), void *arg, struct np_error *err);
 int64_t np_reader_held_count(struct np_reader *r, const char *instance); /* NULL: of all */
 
 /* Pending messages. Devices of a destination that have any, in no order; then the oldest ones of such a pair. */

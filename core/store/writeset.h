@@ -30,7 +30,7 @@ extern const char *const np_quality_names[3]; /* "valid" … */
 extern const char *const np_trend_names[6];   /* NULL for none, "flat" … */
 
 struct np_reading {
-  int64_t seq;          /* given by the store; 0 before, and for a duplicate */
+  int64_t seq;                                             /* given by the store; 0 before, and for a duplicate */
   struct np_text vendor, connection, device, metric, unit; /* unit may be absent */
   struct np_value value;
   int64_t at, received; /* ms UTC */
@@ -43,21 +43,33 @@ struct np_reading {
   int partition;        /* of the device */
 };
 
-struct np_message {     /* what a rule sends to a destination */
-  int64_t seq;          /* given by the store */
-  struct np_text id;    /* stays the same over retries */
+struct np_message {                   /* what a rule sends to a destination */
+  int64_t seq;                        /* given by the store */
+  struct np_text id;                  /* stays the same over retries */
   struct np_text destination, device; /* device "" where it concerns none: order is kept for each pair */
-  struct np_text body;  /* JSON */
-  struct np_text source; /* the rule instance that sent it */
-  int64_t reading;      /* seq of the reading that caused it, or 0 */
-  int64_t created;      /* ms */
-  int attempts;         /* tries that have failed */
-  int64_t due;          /* ms: not before */
+  struct np_text body;                /* JSON */
+  struct np_text source;              /* the rule instance that sent it */
+  int64_t reading;                    /* seq of the reading that caused it, or 0 */
+  int64_t created;                    /* ms */
+  int attempts;                       /* tries that have failed */
+  int64_t due;                        /* ms: not before */
 };
 
 enum np_op_kind {
-  NP_OP_REQUEST, NP_OP_READING, NP_OP_DEVICE, NP_OP_EVENT, NP_OP_SEEN, NP_OP_PUT, NP_OP_ARM, NP_OP_FIRED, NP_OP_SEND,
-  NP_OP_SENT, NP_OP_HOLD, NP_OP_RELEASE, NP_OP_CURSOR, NP_OP_GENERATION,
+  NP_OP_REQUEST,
+  NP_OP_READING,
+  NP_OP_DEVICE,
+  NP_OP_EVENT,
+  NP_OP_SEEN,
+  NP_OP_PUT,
+  NP_OP_ARM,
+  NP_OP_FIRED,
+  NP_OP_SEND,
+  NP_OP_SENT,
+  NP_OP_HOLD,
+  NP_OP_RELEASE,
+  NP_OP_CURSOR,
+  NP_OP_GENERATION,
 };
 
 struct np_op {
@@ -68,23 +80,23 @@ struct np_op {
       struct np_text instance, method, target, headers, body, remote; /* headers "Name: value\n"… */
       int64_t received;
       int generation;
-      int status;               /* what it was answered */
-      struct np_text outcome;   /* "done", "refused", "failed" */
-      struct np_text error;     /* why, where not done */
+      int status;             /* what it was answered */
+      struct np_text outcome; /* "done", "refused", "failed" */
+      struct np_text error;   /* why, where not done */
     } request;
-    struct np_reading reading;  /* NP_OP_READING; belongs to the REQUEST before it in the set, if there is one */
-    struct { /* NP_OP_DEVICE: what is known of a device; absent fields keep what is stored */
+    struct np_reading reading; /* NP_OP_READING; belongs to the REQUEST before it in the set, if there is one */
+    struct {                   /* NP_OP_DEVICE: what is known of a device; absent fields keep what is stored */
       struct np_text vendor, connection, device, serial, model, name, owner, place, status, extra;
-      int online;               /* 0, 1, or -1 where absent */
-      int64_t at;               /* when this was so; older news than what is stored changes nothing */
+      int online; /* 0, 1, or -1 where absent */
+      int64_t at; /* when this was so; older news than what is stored changes nothing */
     } device;
-    struct { /* NP_OP_EVENT: identity is (device, type, at, key) */
+    struct {                                                      /* NP_OP_EVENT: identity is (device, type, at, key) */
       struct np_text vendor, connection, device, type, key, data; /* data is JSON */
       int64_t at, received;
     } event;
     struct { /* NP_OP_SEEN: the handler read this key at this version; the set conflicts where it has changed since */
       struct np_text space, key;
-      int64_t version;          /* 0: it was absent */
+      int64_t version; /* 0: it was absent */
     } seen;
     struct { /* NP_OP_PUT: value absent deletes; expires in ms, 0 never */
       struct np_text space, key, value;
@@ -98,11 +110,11 @@ struct np_op {
       struct np_text instance, name, key;
       int64_t due;
     } fired;
-    struct np_message send;     /* NP_OP_SEND */
-    struct { /* NP_OP_SENT: what became of an attempt. state 'd' delivered, 'r' again at due, 'x' dead letter */
+    struct np_message send; /* NP_OP_SEND */
+    struct {                /* NP_OP_SENT: what became of an attempt. state 'd' delivered, 'r' again at due, 'x' dead letter */
       int64_t seq;
       char state;
-      int attempts, status;     /* status: HTTP status of the last answer, 0 for none */
+      int attempts, status; /* status: HTTP status of the last answer, 0 for none */
       int64_t at, due;
       struct np_text error;
     } sent;
@@ -141,17 +153,17 @@ struct np_writeset {
   /* Filled by the keeper before it answers. */
   enum np_outcome outcome;
   char error[256];
-  int64_t request_id;   /* inbox id of the last NP_OP_REQUEST, or 0 */
-  size_t fresh;         /* readings that were new */
+  int64_t request_id; /* inbox id of the last NP_OP_REQUEST, or 0 */
+  size_t fresh;       /* readings that were new */
   /* Whom to answer: np_mailbox_force(reply_to, &node) when the outcome is known. NULL: nobody. Set by the submitter. */
   struct np_mailbox *reply_to;
-  void *owner;          /* the submitter's own */
+  void *owner; /* the submitter's own */
 };
 
 struct np_writeset *np_writeset_new(void);
 void np_writeset_ref(struct np_writeset *ws);
-void np_writeset_unref(struct np_writeset *ws); /* frees with the last */
-struct np_op *np_writeset_add(struct np_writeset *ws, enum np_op_kind kind); /* zeroed apart from kind; appended */
+void np_writeset_unref(struct np_writeset *ws);                                   /* frees with the last */
+struct np_op *np_writeset_add(struct np_writeset *ws, enum np_op_kind kind);      /* zeroed apart from kind; appended */
 struct np_text np_writeset_text(struct np_writeset *ws, const char *s, size_t n); /* s NULL gives absent */
 /* Marks a place and takes back everything added after it (arena memory is kept until the set is freed). */
 struct np_writeset_mark {

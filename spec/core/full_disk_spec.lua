@@ -1,6 +1,5 @@
 -- A full disk: pushes are refused in the vendor's words, service returns by itself, nothing acknowledged is lost.
 local bed = require "bed"
-local process = require "process"
 
 local is_root = io.popen("id -u"):read "l" == "0"
 

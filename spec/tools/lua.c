@@ -71,9 +71,12 @@ static int process_read(lua_State *L) {
   }
   char bytes[65536];
   ssize_t n = read(fd, bytes, sizeof bytes);
-  if (n > 0) lua_pushlstring(L, bytes, (size_t)n);
-  else if (n < 0 && errno == EAGAIN) lua_pushliteral(L, "");
-  else lua_pushnil(L);
+  if (n > 0)
+    lua_pushlstring(L, bytes, (size_t)n);
+  else if (n < 0 && errno == EAGAIN)
+    lua_pushliteral(L, "");
+  else
+    lua_pushnil(L);
   return 1;
 }
 
@@ -109,8 +112,9 @@ static int process_pid(lua_State *L) {
 }
 
 static int open_process(lua_State *L) {
-  static const luaL_Reg functions[] = {{"start", process_start}, {"read", process_read}, {"close", process_close}, {"kill", process_kill},
-                                       {"wait", process_wait},   {"sleep", process_sleep}, {"pid", process_pid},   {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"start", process_start}, {"read", process_read},   {"close", process_close}, {"kill", process_kill},
+      {"wait", process_wait},   {"sleep", process_sleep}, {"pid", process_pid},     {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }

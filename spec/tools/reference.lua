@@ -36,16 +36,16 @@ put "# Reference"
 put "\nMade from the comments in the source by `make docs`. The guide is [plugins.md](plugins.md). `?` marks what may be left out; times are integer ms since 1970 UTC.\n"
 put "\n## The handle\n"
 
-local comment = {}
+local about_verb = {}
 for line in read("core/host/host.lua"):gmatch "[^\n]*" do
   local name, arguments = line:match "^function plugin:(%w+)(%b())"
-  if line:match "^%-%-%- " or line:match "^%-%- " and #comment > 0 then
-    comment[#comment + 1] = line:gsub("^%-+ ", "")
-  elseif name and #comment > 0 then
-    put("### plugin:%s%s\n%s\n", name, arguments, table.concat(comment, "\n"))
-    comment = {}
+  if line:match "^%-%-%- " or line:match "^%-%- " and #about_verb > 0 then
+    about_verb[#about_verb + 1] = line:gsub("^%-+ ", "")
+  elseif name and #about_verb > 0 then
+    put("### plugin:%s%s\n%s\n", name, arguments, table.concat(about_verb, "\n"))
+    about_verb = {}
   else
-    comment = {}
+    about_verb = {}
   end
 end
 for comment in read("core/host/ledger.c"):gmatch "(/%* plugin[.:].-%*/)" do
