@@ -97,7 +97,7 @@ bench: deps deps-bench
 lint: deps-run deps-lint
 	luacheck -q core plugins examples spec
 	clang-format --dry-run -Werror $(wildcard core/*.c core/*/*.[ch] spec/core/*.[ch] spec/tools/*.c)
-	clang-tidy --quiet $(SRC) core/main.c -- $(ALL_CFLAGS)
+	clang-tidy --quiet $(SRC) core/main.c -- $(ALL_CFLAGS) -include spec/lint.h
 
 install: all
 	install -D -m 755 $B/neap $(DESTDIR)$(PREFIX)/bin/neap
