@@ -17,8 +17,8 @@
 #include "host/task.h"
 #include "host/webreq.h"
 
-#define TRIES 8                       /* of a handler whose reads were overtaken by another's commit */
-#define REQUESTS_MAX 4096             /* under way on one lane */
+#define TRIES 100         /* of a handler whose reads were overtaken by another commit: as many may want one key at once */
+#define REQUESTS_MAX 4096 /* under way on one lane */
 #define BYTES_MAX ((size_t)256 << 20) /* of their bodies */
 
 struct web {
