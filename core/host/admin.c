@@ -372,7 +372,10 @@ void np_admin_committed(struct np_admin *a) {
 
 void np_admin_free(struct np_admin *a) {
   if (!a) return;
-  while (a->talks) talk_free(a->talks);
+  for (struct np_talk *t = a->talks, *next; t; t = next) {
+    next = t->next;
+    talk_free(t);
+  }
   if (a->listener) {
     evconnlistener_free(a->listener);
     unlink(a->path);

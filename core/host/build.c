@@ -70,7 +70,7 @@ static void seal(struct np_built *b, const struct np_source *own, struct librari
   first.name = "";
   np_bundle_add(&bundle, &first);
   for (size_t i = 0; i < b->code->library_count; i++) {
-    const struct np_source *s;
+    const struct np_source *s = NULL;
     if (find_library(libraries, b->code->libraries[i], &s, NULL) == 0) np_bundle_add(&bundle, s);
   }
   char hash[65];

@@ -56,7 +56,7 @@ static char *clean_path(const char *path) {
     const char *last = b.len ? strrchr(b.data, '/') : NULL;
     if (n == 2 && memcmp(path, "..", 2) == 0 && !last) {
       /* the root's parent is the root */
-    } else if (n == 2 && memcmp(path, "..", 2) == 0 && strcmp(last, "/..") != 0 &&
+    } else if (n == 2 && memcmp(path, "..", 2) == 0 && last && strcmp(last, "/..") != 0 &&
                !(lstat(b.data, &st) == 0 && S_ISLNK(st.st_mode))) {
       b.len = (size_t)(last - b.data);
       b.data[b.len] = 0;

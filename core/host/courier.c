@@ -97,7 +97,7 @@ static struct destination *find_destination(struct np_courier *c, const char *na
   np_map_put(&c->destinations, name, strlen(name), to);
   const struct np_slot *slot = c->lane->epoch ? np_epoch_slot(c->lane->epoch, name) : NULL;
   to->in = np_lane_instance(c->lane, slot);
-  to->generation = to->in ? slot->code->number : 0;
+  to->generation = to->in ? to->in->code->number : 0;
   return to;
 }
 

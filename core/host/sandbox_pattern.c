@@ -279,7 +279,7 @@ static size_t start_at(lua_Integer pos, size_t len) {
 
 static bool is_plain(const char *p, size_t n) {
   for (size_t i = 0; i < n; i++)
-    if (memchr("^$*+?.([%-", p[i], 10)) return false;
+    if (p[i] && strchr("^$*+?.([%-", p[i])) return false;
   return true;
 }
 
