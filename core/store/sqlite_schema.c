@@ -164,10 +164,10 @@ static int create(const char *path, struct np_error *err) {
 static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
   struct np_store *s = arg;
   if (pages < s->tried) s->tried = 0;
-  if (pages < 4000 || pages < s->tried + 100) return SQLITE_OK;
+  if (pages < 12000 || pages < s->tried + 100) return SQLITE_OK;
   s->tried = pages;
   sqlite3_busy_timeout(db, 20);
-  sqlite3_wal_checkpoint_v2(db, name, pages < 20000 ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+  sqlite3_wal_checkpoint_v2(db, name, pages < 40000 ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART, NULL, NULL);
   sqlite3_busy_timeout(db, 5000);
   return SQLITE_OK;
 }
