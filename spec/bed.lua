@@ -76,6 +76,9 @@ function Program:wait_for(pattern, seconds)
   end, seconds)
 end
 
+--- The same for a text as it stands. The log is written by a thread of its own, so that a line may come after the answer that it is about.
+function Program:wait_text(text) return self:wait_for((text:gsub("%p", "%%%0"))) end
+
 --- Sends a signal (15 is TERM, 9 is KILL) and waits for the end: "exit" or "signal", and its number.
 function Program:stop(signal)
   if not running[self.pid] then return self.how, self.code end

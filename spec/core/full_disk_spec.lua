@@ -102,11 +102,11 @@ for _, new_disk in ipairs(is_root and { small_tmpfs, small_files } or { small_fi
       end
       assert.equal(404, (host:request("GET", "/nowhere")))
       assert.is_table(host:summary())
-      assert.matches("store: cannot commit", host:read())
+      host:wait_text "store: cannot commit"
       disk.free()
       bed.wait("service to return by itself", push)
       assert.is_true(push())
-      assert.matches("store: commits again", host:read())
+      host:wait_text "store: commits again"
       check_whole()
     end)
 

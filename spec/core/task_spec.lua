@@ -55,7 +55,7 @@ local function nest(depth)
 end
 plugin:serve { "GET /s", handler = function() nest(6) end }]]
     assert.equal(500, (host:request("GET", "/s")))
-    assert.truthy(host:read():find("its budget of", 1, true))
+    host:wait_text "its budget of"
     host:stop()
   end)
 end)
