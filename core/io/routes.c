@@ -21,6 +21,7 @@ struct node {
   struct np_map literal;  /* segment -> struct node, owned */
   struct node *parameter; /* owned */
   struct answer *answers; /* owned */
+  struct answer *rests;   /* owned: of patterns whose "{rest...}" stands here */
 };
 
 struct np_routes {
@@ -38,15 +39,20 @@ static void answer_free(struct answer *a) {
   free(a);
 }
 
+static void answers_free(struct answer *a) {
+  for (struct answer *next; a; a = next) {
+    next = a->next;
+    answer_free(a);
+  }
+}
+
 static void node_free(void *value);
 
 static void node_clear(struct node *n) {
   np_map_free(&n->literal, node_free);
   if (n->parameter) node_free(n->parameter);
-  for (struct answer *a = n->answers, *next; a; a = next) {
-    next = a->next;
-    answer_free(a);
-  }
+  answers_free(n->answers);
+  answers_free(n->rests);
 }
 
 static void node_free(void *value) {
@@ -72,11 +78,17 @@ static bool is_name(const char *s, size_t n) {
 
 static bool is_parameter(const char *s, size_t n) { return n >= 2 && s[0] == '{' && s[n - 1] == '}'; }
 
+static bool is_rest(const char *s, size_t n) { return n >= 5 && s[0] == '{' && memcmp(s + n - 4, "...}", 4) == 0; }
+
 /* The segment at s ends here: at a '/' or the pattern's end. */
 static size_t segment(const char *s) { return strcspn(s, "/"); }
 
 static int check_parameter(const char *pattern, const char *s, size_t n, const char **names, size_t *lens, size_t count,
                            struct np_error *err) {
+  if (is_rest(s, n)) {
+    if (s[n]) return np_fail(err, "route %s: %.*s takes all that follows, so that nothing can stand behind it", pattern, (int)n, s);
+    n -= 3;
+  }
   if (!is_name(s + 1, n - 2)) return np_fail(err, "route %s: %.*s is not a name", pattern, (int)n, s);
   if (count == NP_ROUTE_PARAMS) return np_fail(err, "route %s: more than %d parameters", pattern, NP_ROUTE_PARAMS);
   for (size_t i = 0; i < count; i++)
@@ -90,7 +102,7 @@ static int check_parameter(const char *pattern, const char *s, size_t n, const c
 /* Fills names with the parameters' and returns how many there are. */
 static int check(const char *method, const char *pattern, const char **names, size_t *lens, struct np_error *err) {
   if (!*method || strlen(method) > 16) return np_fail(err, "route %s: \"%s\" is not a method", pattern, method);
-  for (const char *m = method; *m; m++)
+  for (const char *m = method; *m && strcmp(method, "*") != 0; m++)
     if (*m < 'A' || *m > 'Z') return np_fail(err, "route %s: the method %s is not in capitals", pattern, method);
   if (pattern[0] != '/') return np_fail(err, "route %s: a path starts with /", pattern);
   size_t count = 0;
@@ -121,8 +133,8 @@ static struct node *child(struct node *n, const char *s, size_t len) {
   return to;
 }
 
-static struct answer *find(const struct node *n, const char *method) {
-  for (struct answer *a = n->answers; a; a = a->next)
+static struct answer *find(struct answer *a, const char *method) {
+  for (; a; a = a->next)
     if (strcmp(a->method, method) == 0) return a;
   return NULL;
 }
@@ -134,16 +146,18 @@ int np_routes_add(struct np_routes *r, const char *method, const char *pattern, 
   int count = check(method, pattern, names, lens, err);
   if (count < 0) return -1;
   struct node *n = &r->root;
+  bool rest = false;
   for (const char *s = pattern; *s; s += segment(s)) {
     s++;
-    n = child(n, s, segment(s));
+    rest = is_rest(s, segment(s));
+    if (!rest) n = child(n, s, segment(s));
   }
-  struct answer *there = find(n, method);
+  struct answer **list = rest ? &n->rests : &n->answers, *there = find(*list, method);
   if (there) {
     if (clash) *clash = there->value;
     return np_fail(err, "route %s %s: there is one of that shape already", method, pattern);
   }
-  struct answer *a = np_alloc(sizeof *a), **last = &n->answers;
+  struct answer *a = np_alloc(sizeof *a), **last = list;
   *a = (struct answer){.method = np_strdup(method), .value = value, .count = (size_t)count};
   a->names = np_alloc(sizeof *a->names * (size_t)count);
   for (size_t i = 0; i < a->count; i++) a->names[i] = np_strndup(names[i], lens[i]);
@@ -156,6 +170,7 @@ int np_routes_add(struct np_routes *r, const char *method, const char *pattern, 
 
 struct search {
   const char *method; /* NULL: no value is looked for, but all methods of the path are gathered */
+  bool any;           /* "*" will do */
   const char *end;    /* of the path */
   struct np_route_match *m;
   const char *values[NP_ROUTE_PARAMS];
@@ -176,22 +191,26 @@ static void add_word(char *list, size_t size, const char *word) {
   snprintf(list + len, size - len, "%s%s", len ? ", " : "", word);
 }
 
-static void gather(const struct node *n, char *allow, size_t size) {
-  for (const struct answer *a = n->answers; a; a = a->next) {
+static void gather(const struct answer *a, struct np_route_match *m) {
+  char *allow = m->allow;
+  const size_t size = sizeof m->allow;
+  for (; a; a = a->next) {
+    if (a->method[0] == '*') continue;
+    m->count = 1;
     if (strcmp(a->method, "OPTIONS") != 0) add_word(allow, size - sizeof ", OPTIONS", a->method);
     if (strcmp(a->method, "GET") == 0) add_word(allow, size - sizeof ", OPTIONS", "HEAD");
   }
 }
 
-/* True where the search is over. */
-static bool arrive(struct search *q, const struct node *n, size_t params) {
+/* At one of these answers' patterns. True where the search is over. */
+static bool arrive(struct search *q, struct answer *answers, size_t params) {
   if (!q->method) {
-    gather(n, q->m->allow, sizeof q->m->allow);
-    if (n->answers) q->m->count = 1;
+    gather(answers, q->m);
     return false;
   }
-  const struct answer *a = find(n, q->method);
-  if (!a && strcmp(q->method, "HEAD") == 0) a = find(n, "GET");
+  const struct answer *a = find(answers, q->method);
+  if (!a && strcmp(q->method, "HEAD") == 0) a = find(answers, "GET");
+  if (!a && q->any) a = find(answers, "*");
   if (!a) return false; /* a less literal pattern may have it */
   q->m->value = a->value;
   q->m->count = params;
@@ -204,8 +223,17 @@ static bool arrive(struct search *q, const struct node *n, size_t params) {
 }
 
 /* at stands on the '/' before the next segment, or at the end. Goes as deep as the patterns do, however long the path is. */
-static bool walk(struct search *q, const struct node *n, const char *at, size_t params) {
-  if (at == q->end) return arrive(q, n, params);
+static bool walk(struct search *q, const struct node *n, const char *at, size_t params);
+
+static bool walk_rest(struct search *q, const struct node *n, const char *at, size_t params) {
+  if (!n->rests || params == NP_ROUTE_PARAMS) return false;
+  q->values[params] = at == q->end ? at : at + 1;
+  q->lens[params] = (size_t)(q->end - q->values[params]);
+  return arrive(q, n->rests, params + 1);
+}
+
+static bool walk_exact(struct search *q, const struct node *n, const char *at, size_t params) {
+  if (at == q->end) return arrive(q, n->answers, params);
   const char *s = at + 1, *slash = memchr(s, '/', (size_t)(q->end - s)), *next = slash ? slash : q->end;
   size_t len = (size_t)(next - s);
   const struct node *literal = np_map_get(&n->literal, s, len);
@@ -216,15 +244,25 @@ static bool walk(struct search *q, const struct node *n, const char *at, size_t 
   return walk(q, n->parameter, next, params + 1);
 }
 
+static bool walk(struct search *q, const struct node *n, const char *at, size_t params) {
+  return walk_exact(q, n, at, params) || walk_rest(q, n, at, params);
+}
+
 void np_routes_match(const struct np_routes *r, const char *method, const char *path, size_t len, struct np_route_match *m) {
   m->value = NULL;
   m->count = 0;
   m->allow[0] = 0;
   if (!len || path[0] != '/') return;
-  struct search q = {.method = method, .end = path + len, .m = m};
+  struct search q = {.method = method, .end = path + len, .m = m, .any = strcmp(method, "OPTIONS") != 0};
   if (walk(&q, &r->root, path, 0)) return;
   q.method = NULL;
   walk(&q, &r->root, path, 0);
-  if (m->count) add_word(m->allow, sizeof m->allow, "OPTIONS");
-  m->count = 0;
+  if (m->count) {
+    m->count = 0;
+    add_word(m->allow, sizeof m->allow, "OPTIONS");
+  } else if (!q.any) {
+    q.method = method;
+    q.any = true;
+    walk(&q, &r->root, path, 0);
+  }
 }

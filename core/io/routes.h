@@ -1,6 +1,8 @@
 /* Which handler a method and path lead to. Immutable once built, so any number of threads may match.
- * A pattern is "/device/v1/mn/{devEui}": each segment is literal or one parameter, which takes one non-empty segment.
- * Literal segments win over parameters at each step from the left, with going back where that leads nowhere. */
+ * A pattern is "/device/v1/mn/{devEui}": each segment is literal or one parameter, which takes one non-empty segment; the last may be
+ * "{rest...}", which takes all that follows, also nothing. Literal segments win over parameters and these over a rest, at each step
+ * from the left, with going back where that leads nowhere.
+ * The method "*" stands for every method that its pattern has no route of its own for; for OPTIONS only where no other method knows the path. */
 #ifndef NP_IO_ROUTES_H
 #define NP_IO_ROUTES_H
 
@@ -23,7 +25,7 @@ struct np_route_match {
 
 struct np_routes *np_routes_new(void);
 void np_routes_free(struct np_routes *r);
-/* Adds; value must not be NULL, the method is in capitals. -1 where the pattern is malformed (must start with '/', names [A-Za-z_][A-Za-z0-9_]*, none twice, at most 16),
+/* Adds; value must not be NULL, the method is in capitals or "*". -1 where the pattern is malformed (must start with '/', names [A-Za-z_][A-Za-z0-9_]*, none twice, at most 16),
  * or where another value stands at the same method and shape: then *clash, where given, is that value. */
 int np_routes_add(struct np_routes *r, const char *method, const char *pattern, void *value, void **clash, struct np_error *err);
 /* path is decoded, without its query. HEAD finds GET's value where HEAD was not added. A trailing '/' is significant. */

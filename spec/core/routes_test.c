@@ -80,12 +80,47 @@ static void test_matching(void) {
   np_routes_free(r);
 }
 
+static void test_rest_and_any(void) {
+  struct np_routes *r = np_routes_new();
+  const char *patterns[] = {"GET /v1/devices", "PUT /v1/devices/{id}",         "* /v1/devices/{id}",
+                            "* /v1/{path...}", "GET /files/{where}/{name...}", "GET /{all...}"};
+  for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+    char method[16];
+    const char *space = strchr(patterns[i], ' ');
+    snprintf(method, sizeof method, "%.*s", (int)(space - patterns[i]), patterns[i]);
+    CHECK(add(r, method, space + 1) == 0, "%s", patterns[i]);
+  }
+  expect(r, "GET", "/v1/devices", "GET /v1/devices", "", "");
+  expect(r, "HEAD", "/v1/devices", "GET /v1/devices", "", "");
+  expect(r, "PUT", "/v1/devices", "* /v1/{path...}", "path=devices;", "");
+  expect(r, "PUT", "/v1/devices/7", "PUT /v1/devices/{id}", "id=7;", "");
+  expect(r, "DELETE", "/v1/devices/7", "* /v1/devices/{id}", "id=7;", "");
+  expect(r, "GET", "/v1/devices/7/logs/x", "* /v1/{path...}", "path=devices/7/logs/x;", "");
+  expect(r, "GET", "/v1/", "* /v1/{path...}", "path=;", "");
+  expect(r, "GET", "/v1", "* /v1/{path...}", "path=;", "");
+  expect(r, "GET", "/v10", "GET /{all...}", "all=v10;", "");
+  expect(r, "GET", "/files/a", "GET /files/{where}/{name...}", "where=a;name=;", "");
+  expect(r, "GET", "/files/a/b/c", "GET /files/{where}/{name...}", "where=a;name=b/c;", "");
+  expect(r, "GET", "/files", "GET /{all...}", "all=files;", "");
+  expect(r, "POST", "/elsewhere", "", "", "GET, HEAD, OPTIONS");
+  expect(r, "OPTIONS", "/v1/devices", "", "", "GET, HEAD, OPTIONS");
+  np_routes_free(r);
+  r = np_routes_new();
+  CHECK(add(r, "*", "/only/{path...}") == 0);
+  expect(r, "OPTIONS", "/only/x", "* /only/{path...}", "path=x;", "");
+  expect(r, "OPTIONS", "/other", "", "", "");
+  void *clash = NULL;
+  struct np_error err;
+  CHECK(np_routes_add(r, "*", "/only/{other...}", value("second"), &clash, &err) == -1 && clash == value("* /only/{path...}"));
+  np_routes_free(r);
+}
+
 static void test_refused(void) {
   static const char *const bad[] = {
-      "",      "a",     "{a}",     "/{",
-      "/}",    "/{}",   "/{1a}",   "/{a-b}",
-      "/x{a}", "/{a}x", "/{a}{b}", "/{a}/{a}",
-      "/a?b",  "/a#b",  "/{a b}",  "/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}/{j}/{k}/{l}/{m}/{n}/{o}/{p}/{q}"};
+      "",         "a",        "{a}",       "/{",     "/}",
+      "/{}",      "/{1a}",    "/{a-b}",    "/x{a}",  "/{a}x",
+      "/{a}{b}",  "/{a}/{a}", "/{a...}/b", "/{...}", "/{a..}",
+      "/{a...b}", "/a?b",     "/a#b",      "/{a b}", "/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}/{j}/{k}/{l}/{m}/{n}/{o}/{p}/{q}"};
   struct np_routes *r = np_routes_new();
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     struct np_error err = {0};
@@ -129,6 +164,7 @@ static void test_allow_is_bounded(void) {
 
 int main(void) {
   test_matching();
+  test_rest_and_any();
   test_refused();
   test_clash();
   test_allow_is_bounded();
