@@ -1,6 +1,7 @@
 /* An answer on its way out. */
 #include "host/answer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -14,11 +15,19 @@
 #define HEADERS_MAX 64
 #define SLICE_US 20000 /* of a stream at a stretch, then the lane's other work has its turn */
 
+void np_refusal_set(struct np_refusal *r, int status, const char *kind, const char *where) {
+  *r = (struct np_refusal){.status = status, .where = where};
+  snprintf(r->kind, sizeof r->kind, "%s", kind);
+}
+
 void np_refusal_push(lua_State *L, const struct np_refusal *r) {
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 7);
   lua_pushinteger(L, r->status);
   lua_setfield(L, -2, "status");
-  lua_pushstring(L, r->kind);
+  if (r->numbered)
+    lua_pushinteger(L, r->number);
+  else
+    lua_pushstring(L, r->kind);
   lua_setfield(L, -2, "kind");
   lua_pushstring(L, r->where);
   lua_setfield(L, -2, "where");
@@ -28,6 +37,8 @@ void np_refusal_push(lua_State *L, const struct np_refusal *r) {
   lua_setfield(L, -2, "reason");
   lua_pushfstring(L, "%s%s%s", r->field, r->field[0] ? ": " : "", r->reason);
   lua_setfield(L, -2, "message");
+  lua_pushstring(L, r->route);
+  lua_setfield(L, -2, "route");
 }
 
 void np_answer_free(struct np_answer *a) {

@@ -8,13 +8,17 @@
 #include "host/plugin.h"
 #include "io/serve.h"
 
-struct np_refusal {  /* plugin:refuse's `problem` */
-  int status;        /* 400 and up: what HTTP would say */
-  const char *kind;  /* static: np_problem's kinds, "json" "encoding" "failed" "store" */
-  const char *where; /* static: "body" "query" "path" "handler" "store" */
+struct np_refusal { /* plugin:refuse's `problem` */
+  int status;       /* 400 and up: what HTTP would say */
+  char kind[64];    /* np_problem's kinds, "json" "encoding" "failed" "store", or the handler's own */
+  bool numbered;    /* the handler's own is a number, in `number` */
+  int64_t number;
+  const char *where; /* static: "auth" "body" "query" "path" "handler" "store" */
+  const char *route; /* borrowed from it: the pattern */
   char field[128];   /* "data.testId", or "" */
   char reason[300];
 };
+void np_refusal_set(struct np_refusal *r, int status, const char *kind, const char *where); /* clears the rest */
 void np_refusal_push(lua_State *L, const struct np_refusal *r); /* a table, with `message` as "field: reason" */
 
 struct np_answer {

@@ -184,6 +184,7 @@ static void read_route(lua_State *L, int at, struct np_build *b) {
   lua_pop(L, 2);
   read_body_max(L, at, r);
   r->handler = take_int(L, at, "handler");
+  r->auth = take_int(L, at, "auth");
 }
 
 static void read_on(lua_State *L, int at, struct np_build *b) {

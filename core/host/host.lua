@@ -19,6 +19,7 @@ end
 local function near(name, known)
   local best, distance
   for k in pairs(known) do
+    if type(k) ~= "string" then goto continue end
     local row = {}
     for j = 0, #k do row[j] = j end
     for i = 1, #name do
@@ -32,6 +33,7 @@ local function near(name, known)
     end
     local d = row[#k]
     if d <= 2 and (not distance or d < distance or d == distance and k < best) then best, distance = k, d end
+    ::continue::
   end
   return best and (", did you mean %q?"):format(best) or ""
 end
@@ -40,13 +42,15 @@ local function check_options(verb, t, known)
   for k in pairs(t) do
     if not known[k] then
       local name = tostring(k)
-      error(("plugin:%s: unknown option %q%s"):format(verb, name, near(name, known)), 4)
+      error(("plugin:%s: unknown option %q%s"):format(verb, name, near(name, known)), 3)
     end
   end
 end
 
-local function keep_handler(verb, fn)
-  if type(fn) ~= "function" then error(("plugin:%s: the handler has to be a function, got a %s"):format(verb, type(fn)), 4) end
+local function keep_handler(verb, fn, what)
+  if type(fn) ~= "function" then
+    error(("plugin:%s: %s has to be a function, got a %s"):format(verb, what or "the handler", type(fn)), 3)
+  end
   local h = declared.handlers
   h[#h + 1] = fn
   return #h
@@ -56,7 +60,7 @@ local function duration(verb, what, value)
   local ms = core.duration(value)
   if not ms then
     local wrong = "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s"
-    error(wrong:format(verb, what, tostring(value)), 4)
+    error(wrong:format(verb, what, tostring(value)), 3)
   end
   return ms
 end
@@ -74,27 +78,33 @@ function plugin:config(schema)
   return settings
 end
 
---- An HTTP endpoint: { "POST /path/{id}", about =, query =, path =, body =, body_max =, keep =, handler = function(req) … end }.
+--- An HTTP endpoint: { "POST /path/{id}", about =, auth =, query =, path =, body =, body_max =, keep =,
+--- handler = function(req) … end }.
+--- The method "*" takes every method that has no route of its own there, and a last "{rest...}" all that follows, also nothing.
 --- The handler returns status, body, headers, or nil, why, kind, field: then nothing that it did counts, and plugin:refuse
---- words it.
+--- words it. auth = function(req) … end is run before query, path and body are checked (query and params are text then, and
+--- there is no body but req.raw): what it returns is the handler's req.caller, unless it is nil, why, kind, field.
 function plugin:serve(t)
   registering "serve"
   if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end
-  check_options("serve", t, { [1] = 1, about = 1, query = 1, path = 1, body = 1, body_max = 1, keep = 1, handler = 1 })
-  local method, pattern = tostring(t[1]):match "^(%u+) (/%S*)$"
+  check_options("serve", t, { [1] = 1, about = 1, auth = 1, query = 1, path = 1, body = 1, body_max = 1, keep = 1, handler = 1 })
+  local method, pattern = tostring(t[1]):match "^([%u*]+) (/%S*)$"
   if not method then misuse("plugin:serve: expected \"METHOD /path\" first, got %q", tostring(t[1])) end
   local body, whole = t.body, false
   if type(body) == "table" and type(body[1]) == "string" then body, whole = { body = body }, true end
   local keep = t.keep
-  if keep == nil then keep = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" end
+  if keep == nil then keep = method ~= "*" and method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" end
   declared.routes[#declared.routes + 1] = {
     method = method, pattern = pattern, about = t.about, query = t.query, path = t.path, body = body, body_whole = whole,
     body_max = t.body_max, keep = keep, handler = keep_handler("serve", t.handler),
+    auth = t.auth ~= nil and keep_handler("serve", t.auth, "auth") or nil,
   }
 end
 
 --- How this plugin words a refusal: function(problem) return status, body, headers end.
---- problem: status, kind, where ("body", "query", "path", "handler", "store", "host"), field, reason, message.
+--- problem: status, kind, where ("auth", "body", "query", "path", "handler", "store", "host"), field, reason, message, route.
+--- kind is the schema's (missing, type, range, length, values, pattern, unknown), json, encoding, failed, store, or what a
+--- handler gave as its own: a text or a number.
 function plugin:refuse(fn)
   registering "refuse"
   if declared.refuse then misuse "plugin:refuse: called twice" end
@@ -216,12 +226,15 @@ local function order()
   declared.keys = keys
   local handlers = {}
   local function number(item, field)
-    if not item then return end
+    if not item or not item[field] then return end
     handlers[#handlers + 1] = declared.handlers[item[field]]
     item[field] = #handlers
   end
   for _, kind in ipairs { "routes", "ons", "jobs", "timers" } do
-    for _, item in ipairs(declared[kind]) do number(item, "handler") end
+    for _, item in ipairs(declared[kind]) do
+      number(item, "handler")
+      number(item, "auth")
+    end
   end
   number(declared.deliver, "handler")
   if declared.refuse then number(declared, "refuse") end

@@ -58,6 +58,7 @@ struct np_route {
   size_t body_max;
   bool keep; /* the raw request goes into the inbox */
   int handler;
+  int auth; /* run before the request is checked; 0 for none */
 };
 
 struct np_on {

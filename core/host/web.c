@@ -38,7 +38,8 @@ struct web {
   const char *outcome;       /* "done" "refused" "failed" */
   char *error;               /* owned: why not done */
   int tries;
-  bool declined;            /* the handler returned nil and why */
+  bool asking;              /* auth runs, the handler does not yet */
+  bool declined;            /* the handler, or auth, returned nil and why */
   bool over;                /* the lane stops before it has been answered: its task is dropped */
   struct np_stream *stream; /* of its answer, while it goes on */
   size_t bytes;             /* counted in lane->request_bytes */
@@ -198,6 +199,7 @@ static void after_refusal(struct np_task *t) {
 
 static int push_refusal(lua_State *L, struct np_task *t) {
   struct web *w = t->owner;
+  w->refusal.route = w->route->pattern;
   np_refusal_push(L, &w->refusal);
   return 1;
 }
@@ -210,21 +212,17 @@ static void note_refusal(struct web *w) {
   w->error = why.data;
 }
 
-/* One of the schema's kinds of problem, or what time.parse says; anything else is just refused. */
-static const char *known_kind(const char *kind) {
-  static const char *const kinds[] = {"missing", "type", "range", "length", "values", "pattern", "unknown", "time"};
-  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-    if (strcmp(kinds[i], kind) == 0) return kinds[i];
-  return "refused";
-}
-
-/* A handler's nil, why [, kind [, field]]. */
+/* A handler's, or auth's, nil, why [, kind [, field]]. */
 static void take_handlers_refusal(lua_State *L, struct web *w, int first, int n) {
   size_t len;
   const char *why = lua_tolstring(L, first + 1, &len);
-  const char *kind = n > 2 && lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2) : "";
+  const char *kind = n > 2 && lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2) : "refused";
   const char *field = n > 3 && lua_type(L, first + 3) == LUA_TSTRING ? lua_tostring(L, first + 3) : "";
-  w->refusal = (struct np_refusal){.status = 400, .kind = known_kind(kind), .where = "body"};
+  np_refusal_set(&w->refusal, 400, kind, w->asking ? "auth" : "body");
+  if (n > 2 && lua_isinteger(L, first + 2)) {
+    w->refusal.numbered = true;
+    w->refusal.number = lua_tointeger(L, first + 2);
+  }
   char *masked = np_mask_text(why, len); /* the schema masks what it quotes itself */
   size_t fits = np_utf8_check(masked, strnlen(masked, sizeof w->refusal.reason - 1));
   snprintf(w->refusal.reason, sizeof w->refusal.reason, "%.*s", (int)fits, masked);
@@ -244,7 +242,7 @@ static void take_answer(lua_State *L, struct np_task *t, int n) {
 }
 
 static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason) {
-  w->refusal = (struct np_refusal){.status = status, .kind = kind, .where = where};
+  np_refusal_set(&w->refusal, status, kind, where);
   snprintf(w->refusal.reason, sizeof w->refusal.reason, "%s", reason);
   word_refusal(w);
 }
@@ -302,36 +300,97 @@ static void after_handler(struct np_task *t) {
   commit(w);
 }
 
-/* In the protected call: the request as the plugin sees it, or, where it is not as declared, what plugin:refuse is told. */
-static int push_request(lua_State *L, struct np_task *t) {
+static void push_handler(lua_State *L, const struct web *w, int handler) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, w->in->handlers);
+  lua_rawgeti(L, -1, handler);
+  lua_remove(L, -2);
+}
+
+/* Makes of the request alone on the stack the handler and its argument; or, where it is not as declared, plugin:refuse and what it is told,
+ * or nothing where the plugin has none: how many arguments, or -1. */
+static int push_call(lua_State *L, struct np_task *t) {
   struct web *w = t->owner;
-  if (np_webreq_push(L, t, w->route, &w->match, w->req, &w->refusal) == 0) return 1;
+  if (np_webreq_check(L, t, w->route, w->req, &w->refusal) == 0) {
+    push_handler(L, w, w->route->handler);
+    lua_insert(L, 1);
+    return 1;
+  }
   note_refusal(w);
   lua_settop(L, 0);
+  if (w->route->auth) { /* without what auth did */
+    begin_set(w);
+    t->ws = w->ws;
+  }
   if (!w->in->code->refuse) {
     np_answer_problem(&w->answer, &w->refusal);
     t->take = NULL;
     return -1;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->in->handlers);
-  lua_rawgeti(L, -1, w->in->code->refuse);
-  lua_remove(L, 1);
-  np_refusal_push(L, &w->refusal);
+  push_handler(L, w, w->in->code->refuse);
   t->mode = NP_REFUSING;
-  return 1;
+  return push_refusal(L, t);
+}
+
+static int all_results(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+/* The stack: the request, and what auth returned. */
+static int after_auth(lua_State *L, int status, lua_KContext context) {
+  struct np_task *t = (struct np_task *)context;
+  struct web *w = t->owner;
+  (void)status;
+  lua_settop(L, 5);
+  if (!lua_toboolean(L, 2)) {
+    if (lua_type(L, 3) != LUA_TSTRING)
+      return luaL_error(L, "auth has to return who calls, or nil and why, got a %s", luaL_typename(L, 2));
+    lua_pushnil(L);
+    lua_replace(L, 1);
+    lua_remove(L, 2);
+    return 4; /* nil, why, kind, field */
+  }
+  lua_settop(L, 2);
+  lua_setfield(L, 1, "caller");
+  w->asking = false;
+  int n = push_call(L, t);
+  if (n < 0) return 0;
+  lua_callk(L, n, LUA_MULTRET, context, all_results);
+  return all_results(L, LUA_OK, context);
+}
+
+static int with_auth(lua_State *L) {
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
+  struct web *w = t->owner;
+  np_webreq_push(L, t, w->route, &w->match, w->req);
+  push_handler(L, w, w->route->auth);
+  lua_pushvalue(L, 1);
+  w->asking = true;
+  lua_callk(L, 1, LUA_MULTRET, (lua_KContext)t, after_auth);
+  return after_auth(L, LUA_OK, (lua_KContext)t);
+}
+
+/* In the protected call: what is called, and its arguments. */
+static int push_request(lua_State *L, struct np_task *t) {
+  struct web *w = t->owner;
+  if (w->route->auth) {
+    lua_pushcfunction(L, with_auth);
+    return 0;
+  }
+  np_webreq_push(L, t, w->route, &w->match, w->req);
+  return push_call(L, t);
 }
 
 static void start_handler(struct web *w) {
   begin_set(w);
   drop_answer(w);
   w->outcome = NULL;
-  w->declined = false;
+  w->declined = w->asking = false;
   w->task = (struct np_task){.in = w->in,
                              .mode = NP_SERVING,
                              .ws = w->ws,
                              .overlay = &w->overlay,
                              .received = w->req->received,
-                             .handler = w->route->handler,
                              .push = push_request,
                              .take = take_answer,
                              .ended = after_handler,

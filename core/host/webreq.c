@@ -114,7 +114,7 @@ static int push_body(lua_State *L, const struct np_route *route, const struct np
     lua_pushnil(L); /* the handler sees req.raw */
     return 0;
   }
-  *refusal = (struct np_refusal){.status = 400, .kind = "json", .where = "body"};
+  np_refusal_set(refusal, 400, "json", "body");
   snprintf(refusal->reason, sizeof refusal->reason, "%.290s", err.text);
   return -1;
 }
@@ -128,7 +128,7 @@ static int check(lua_State *L, struct np_task *t, const struct np_schema *schema
   int result = np_schema_check(L, schema, -1, &how, &problem);
   np_mask_people(t->people);
   if (result == 0) return 0;
-  *refusal = (struct np_refusal){.status = 400, .kind = problem.kind, .where = where};
+  np_refusal_set(refusal, 400, problem.kind, where);
   snprintf(refusal->field, sizeof refusal->field, "%s", problem.field);
   snprintf(refusal->reason, sizeof refusal->reason, "%s", problem.reason);
   return -1;
@@ -206,12 +206,13 @@ static void set_string(lua_State *L, const char *name, const char *value, size_t
   lua_setfield(L, -2, name);
 }
 
-int np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,
-                   const struct np_request *req, struct np_refusal *refusal) {
+void np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,
+                    const struct np_request *req) {
   luaL_checkstack(L, 16, NULL);
-  lua_createtable(L, 0, 10);
+  lua_createtable(L, 0, 12);
   set_string(L, "method", req->method, strlen(req->method));
   set_string(L, "path", req->path, req->path_len);
+  set_string(L, "target", req->target, strlen(req->target));
   set_string(L, "route", route->pattern, strlen(route->pattern));
   set_string(L, "remote", req->remote, strlen(req->remote));
   lua_pushinteger(L, req->received);
@@ -221,16 +222,30 @@ int np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route
     lua_pushlstring(L, match->values[i], match->lens[i]);
     lua_setfield(L, -2, match->names[i]);
   }
-  if (check(L, t, route->path, "path", true, refusal) < 0) return -1;
   lua_setfield(L, -2, "params");
   push_form(L, req->query, strlen(req->query));
-  if (check(L, t, route->query, "query", true, refusal) < 0) return -1;
   lua_setfield(L, -2, "query");
+  set_lazy(L, t, req);
+}
+
+static int check_texts(lua_State *L, struct np_task *t, const struct np_schema *schema, const char *field, const char *where,
+                       struct np_refusal *refusal) {
+  if (!schema) return 0;
+  lua_getfield(L, -1, field);
+  int result = check(L, t, schema, where, true, refusal);
+  lua_pop(L, 1);
+  return result;
+}
+
+int np_webreq_check(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_request *req,
+                    struct np_refusal *refusal) {
+  luaL_checkstack(L, 16, NULL);
+  if (check_texts(L, t, route->path, "params", "path", refusal) < 0) return -1;
+  if (check_texts(L, t, route->query, "query", "query", refusal) < 0) return -1;
   if (push_body(L, route, req, refusal) < 0) return -1;
   bool form = is_form(req);
   if (route->body_whole ? check_whole(L, t, route->body, refusal) < 0 : check(L, t, route->body, "body", form, refusal) < 0)
     return -1;
   lua_setfield(L, -2, "body");
-  set_lazy(L, t, req);
   return 0;
 }

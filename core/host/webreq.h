@@ -12,10 +12,13 @@
 
 /* Adds the request as it came to the set; what became of it is filled in later. */
 struct np_op *np_webreq_keep(struct np_writeset *ws, const struct np_request *req, const struct np_code *code);
-/* Pushes { method, path, params, query, headers, body, raw, remote, received, route } and returns 0; or, where query, path or body are not as
- * declared, pushes something or nothing, fills *refusal and returns -1. May raise. headers and raw are made when first asked for; both only
- * before the request is answered. */
-int np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,
-                   const struct np_request *req, struct np_refusal *refusal);
+/* Pushes { method, path, target, params, query, headers, raw, remote, received, route }, params and query as text. May raise. headers and raw are
+ * made when first asked for, and only before the request is answered. */
+void np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,
+                    const struct np_request *req);
+/* Checks params and query of the table at the top, and adds the body: 0. Or, where one is not as declared, fills *refusal, leaves something on
+ * the stack and returns -1. May raise. */
+int np_webreq_check(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_request *req,
+                    struct np_refusal *refusal);
 
 #endif

@@ -36,8 +36,10 @@ describe("a handler that returns nil and why", function()
     assert.truthy(kept[1].error:find("device: no room for d-1", 1, true))
   end)
 
-  it("has a kind of its own only where neap knows it", function()
+  it("has a kind of its own, or none", function()
     local _, answer = host:json("POST", "/try", { device = "d-1", kind = "whim" })
+    assert.equal("whim", answer.kind)
+    _, answer = host:json("POST", "/try", { device = "d-1" })
     assert.equal("refused", answer.kind)
   end)
 
