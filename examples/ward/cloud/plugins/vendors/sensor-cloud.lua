@@ -1,7 +1,7 @@
 -- Plays the part of Sinocare's cloud (三诺推送CGM数据规范文档, 2024-02-21): pushes each reading of simulated sensors until it is
 -- answered code 0 within 5 s; some are pushed twice, some late and out of order, some never get to the cloud.
 local plugin = ...
-local curve = require "curve"
+local plausible = require "plausible"
 local http = require "neap.http"
 local json = require "neap.json"
 local patients = require "patients"
@@ -27,7 +27,7 @@ local counts = { pushed = 0, again = 0, late = 0, twice = 0, lost = 0 }
 local beds, clocks = {}, {} -- as in plugin.store, filled when they are first needed
 local trouble -- why the last push was not taken
 
-local function chance(...) return curve.chance(config.seed, ...) end
+local function chance(...) return plausible.chance(config.seed, ...) end
 
 -- 02:15 in the patients' zone: the first half minute has the lows of a night, the next the dawn, then comes breakfast
 local function beginning()
@@ -99,7 +99,7 @@ local function message(number, bed, serial)
   local data = patients.of(number)
   data.testId = ("%d%03d%05d"):format(bed.since // MINUTE, number, serial)
   data.deviceSn = serial_number(number, bed)
-  data.testResult = ("%.1f"):format(curve.glucose(config.seed, number, at))
+  data.testResult = ("%.1f"):format(plausible.patient(config.seed, number, at))
   data.serialNo = serial
   data.testTime = time.format(at, "Asia/Shanghai", "yyyy-MM-dd HH:mm:ss")
   data.increMinute = STEP // MINUTE

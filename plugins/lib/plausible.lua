@@ -1,6 +1,6 @@
--- The glucose of a simulated patient at a moment, in mmol/L: a pure function of seed, bed and time, so that nothing has to be kept.
--- A plausible curve, not a model of anybody's body.
-local curve = {}
+-- Invented data for sandboxes and examples: pure functions of a seed and a time, so that nothing has to be kept and all can be
+-- made again. Plausible curves, not models of anybody's body.
+local plausible = {}
 
 local DAY, HOUR, MINUTE = 86400000, 3600000, 60000
 local ZONE = 8 * HOUR -- the patients live in China, which has no daylight saving
@@ -16,7 +16,7 @@ local function chance(...)
   end
   return (x >> 11) / 9007199254740992
 end
-curve.chance = chance
+plausible.chance = chance
 
 local function between(low, high, ...) return low + (high - low) * chance(...) end
 
@@ -69,7 +69,12 @@ local function noise(seed, bed, step)
   return sum
 end
 
-function curve.glucose(seed, bed, at)
+--- The glucose of a simulated patient at a moment.
+--- @param seed integer
+--- @param bed integer which of the seed's patients
+--- @param at integer ms
+--- @return number mmol/L
+function plausible.patient(seed, bed, at)
   local day, hour = (at + ZONE) // DAY, (at + ZONE) % DAY / HOUR
   local brittle = bed % 4 == 3
   local base = brittle and between(5.0, 6.2, seed, bed, 13) or between(5.8, 9.4, seed, bed, 13)
@@ -82,4 +87,45 @@ function curve.glucose(seed, bed, at)
   return math.max(1.7, math.min(27.8, value))
 end
 
-return curve
+local STEP = 3 * MINUTE
+-- From so many mmol/L a minute on (2 and 1 mg/dL, as the sensors' makers draw their arrows).
+local FAST, SLOW = 0.111, 0.0555
+
+--- A sensor's value at a moment, to one decimal, and where it is going.
+--- @param seed integer
+--- @param at integer ms
+--- @return number mmol/L
+--- @return string trend flat, rising_slowly, falling_slowly, rising_fast or falling_fast
+function plausible.glucose(seed, at)
+  local value, before = plausible.patient(seed, seed, at), plausible.patient(seed, seed, at - 5 * STEP)
+  local rate = (value - before) / (5 * STEP / MINUTE)
+  local trend = "flat"
+  if math.abs(rate) >= SLOW then
+    trend = (rate > 0 and "rising" or "falling") .. (math.abs(rate) >= FAST and "_fast" or "_slowly")
+  end
+  return math.floor(value * 10 + 0.5) / 10, trend
+end
+
+--- A value that goes up and down with the day, such as a room's temperature.
+--- @param seed integer
+--- @param at integer ms
+--- @param low number
+--- @param high number
+--- @return number
+function plausible.daily(seed, at, low, high)
+  local hour = at % DAY / HOUR
+  local wave = 0.5 + 0.38 * math.sin((hour - 9 + 2 * chance(seed, 1)) / 24 * 2 * math.pi)
+  return low + (high - low) * math.max(0, math.min(1, wave + 0.12 * (chance(seed, at // (10 * MINUTE), 2) * 2 - 1)))
+end
+
+local FIRST = { "Ada", "Bo", "Cleo", "Dov", "Esme", "Finn", "Gwen", "Hugo", "Ines", "Jun", "Kaya", "Lev", "Mina", "Nils" }
+local LAST = { "Ashgrove", "Birkmoor", "Coldwell", "Dunhaven", "Elmstead", "Fairholt", "Greywick", "Hollins" }
+
+--- The name of somebody who does not exist.
+--- @param seed integer
+--- @return string
+function plausible.name(seed)
+  return FIRST[1 + seed % #FIRST] .. " " .. LAST[1 + math.floor(chance(seed, 21) * #LAST)]
+end
+
+return plausible

@@ -1,0 +1,1 @@
+../../../../../plugins/lib/plausible.lua
