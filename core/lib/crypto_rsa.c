@@ -146,6 +146,11 @@ static bool pad_text(EVP_PKEY_CTX *ctx, const struct scheme *s) {
          EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, s->mask) == 1;
 }
 
+/* Bytes that the padding needs. */
+static size_t taken_by(const struct scheme *s) {
+  return s->padding == NP_RSA_PKCS1 ? 11 : 2 + 2 * (size_t)EVP_MD_get_size(s->hash);
+}
+
 static int refuse_key(lua_State *L, const char *what, const char *why) { return np_crypto_no(L, what, why, "key"); }
 
 /*** Encrypts a short text for the owner of a private key.
@@ -161,8 +166,7 @@ static int encrypt(lua_State *L) {
   uint8_t out[RSA_MAX_BYTES];
   EVP_PKEY *key = np_rsa_key(key_text, key_len, false, &why);
   if (!key) return refuse_key(L, "encrypt", why);
-  size_t room = (size_t)EVP_PKEY_get_size(key), taken = s.padding == NP_RSA_PKCS1 ? 11 : 2 + 2 * (size_t)EVP_MD_get_size(s.hash);
-  bool fits = text.len + taken <= room;
+  bool fits = text.len + taken_by(&s) <= (size_t)EVP_PKEY_get_size(key);
   EVP_PKEY_CTX *ctx = fits ? EVP_PKEY_CTX_new(key, NULL) : NULL;
   bool ok = ctx && EVP_PKEY_encrypt_init(ctx) == 1 && pad_text(ctx, &s) &&
             EVP_PKEY_encrypt(ctx, out, &out_len, text.bytes, text.len) == 1;
@@ -201,6 +205,63 @@ static int decrypt(lua_State *L) {
   }
   lua_pushlstring(L, (const char *)out, out_len);
   OPENSSL_cleanse(out, out_len);
+  return 1;
+}
+
+/* EME-PKCS1-v1_5 (RFC 8017 7.2.1): 0 2, eight or more bytes that are not 0, 0, the text. Each byte is looked at, whatever those
+ * before it were. */
+static unsigned not_pkcs1(const uint8_t *em, size_t size, struct np_part text) {
+  const uint8_t *wanted = text.bytes;
+  size_t start = size - text.len;
+  unsigned bad = em[0] | (em[1] ^ 2u) | em[start - 1];
+  for (size_t i = 2; i < start - 1; i++) bad |= (em[i] - 1u) >> 8 & 1u; /* 1 for a 0 alone */
+  for (size_t i = 0; i < text.len; i++) bad |= em[start + i] ^ wanted[i];
+  return bad;
+}
+
+/* Whether raw decryption gives the text, padded. One bit comes out, and nothing on the way depends on what was decrypted. */
+static bool holds_pkcs1(EVP_PKEY_CTX *ctx, size_t size, struct np_part box, struct np_part text) {
+  uint8_t em[RSA_MAX_BYTES] = {0};
+  size_t len = sizeof em;
+  bool ok = EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_NO_PADDING) == 1 &&
+            EVP_PKEY_decrypt(ctx, em, &len, box.bytes, box.len) == 1; /* fails only past the modulus, which is public */
+  bool held = ok && len == size && not_pkcs1(em, size, text) == 0;
+  OPENSSL_cleanse(em, sizeof em);
+  return held;
+}
+
+static bool holds_oaep(EVP_PKEY_CTX *ctx, const struct scheme *s, struct np_part box, struct np_part text) {
+  uint8_t out[RSA_MAX_BYTES] = {0};
+  size_t len = sizeof out;
+  bool ok = pad_text(ctx, s) && EVP_PKEY_decrypt(ctx, out, &len, box.bytes, box.len) == 1 && len == text.len;
+  bool held = (CRYPTO_memcmp(out, text.bytes, text.len) == 0) & ok;
+  OPENSSL_cleanse(out, sizeof out);
+  return held;
+}
+
+/*** Tells whether a ciphertext is one of this text, for a secret that a client sends encrypted. It says this and nothing else, in the same time
+ * whatever the ciphertext was decrypted to: padding that is wrong cannot be told from a text that is (as with decrypt it can, see there).
+ * @param private string as for decrypt  @param ciphertext string  @param text string  @param options? as for encrypt
+ * @return boolean? or nil, why, "key" or "length" (no ciphertext of this key can hold so long a text) */
+static int holds(lua_State *L) {
+  size_t key_len;
+  const char *key_text = luaL_checklstring(L, 1, &key_len), *why;
+  struct np_part box, text;
+  box.bytes = luaL_checklstring(L, 2, &box.len);
+  text.bytes = luaL_checklstring(L, 3, &text.len);
+  struct scheme s = check_scheme(L, 4, "oaep", "sha1");
+  EVP_PKEY *key = np_rsa_key(key_text, key_len, true, &why);
+  if (!key) return refuse_key(L, "holds", why);
+  size_t size = (size_t)EVP_PKEY_get_size(key);
+  bool fits = text.len + taken_by(&s) <= size, held = false;
+  EVP_PKEY_CTX *ctx = fits && box.len == size ? EVP_PKEY_CTX_new(key, NULL) : NULL;
+  if (ctx && EVP_PKEY_decrypt_init(ctx) == 1)
+    held = s.padding == NP_RSA_PKCS1 ? holds_pkcs1(ctx, size, box, text) : holds_oaep(ctx, &s, box, text);
+  EVP_PKEY_CTX_free(ctx);
+  EVP_PKEY_free(key);
+  ERR_clear_error();
+  if (!fits) return np_crypto_no(L, "holds", "the text is too long for the key", "length");
+  lua_pushboolean(L, held);
   return 1;
 }
 
@@ -273,5 +334,5 @@ static int generate(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg np_crypto_rsa[] = {{"generate", generate}, {"encrypt", encrypt}, {"decrypt", decrypt},
+const luaL_Reg np_crypto_rsa[] = {{"generate", generate}, {"encrypt", encrypt}, {"decrypt", decrypt}, {"holds", holds},
                                   {"sign", sign},         {"verify", verify},   {NULL, NULL}};

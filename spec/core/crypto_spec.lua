@@ -439,6 +439,39 @@ describe("rsa", function()
     end
   end)
 
+  it("tells whether a ciphertext holds a text, and nothing else of it", function()
+    for _, s in ipairs(schemes) do
+      local box = assert(rsa.encrypt(pair.public, "a key\0of a client", s[1]))
+      assert.is_true(rsa.holds(pair.private, box, "a key\0of a client", s[1]))
+      for _, text in ipairs { "a key\0of a clienT", "a key\0of a clien", "a key\0of a client ", "", "\0of a client" } do
+        assert.is_false(rsa.holds(pair.private, box, text, s[1]))
+      end
+      assert.is_false(rsa.holds(other.private, box, "a key\0of a client", s[1]))
+      for _, wrong in ipairs { "", "short", box .. "x", box:sub(2), ("\xff"):rep(256), ("\0"):rep(256) } do
+        assert.is_false(rsa.holds(pair.private, wrong, "a key\0of a client", s[1]))
+      end
+    end
+    assert.is_false(rsa.holds(pair.private, rsa.encrypt(pair.public, "text"), "text", { padding = "oaep" }))
+    assert.is_false(rsa.holds(pair.private, rsa.encrypt(pair.public, "text", { padding = "oaep" }), "text"))
+    assert.is_true(rsa.holds(pair.private, rsa.encrypt(pair.public, ("x"):rep(245)), ("x"):rep(245)))
+    refuses("length", rsa.holds(pair.private, ("x"):rep(256), ("x"):rep(246)))
+    refuses("length", rsa.holds(pair.private, ("x"):rep(256), ("x"):rep(215), { padding = "oaep" }))
+    refuses("key", rsa.holds(pair.public, ("x"):rep(256), "text"))
+  end)
+
+  it("holds a text only where its PKCS#1 padding is whole", function()
+    local function boxed(em)
+      assert.equal(256, #em)
+      return openssl("pkeyutl -encrypt -pubin -inkey key -in em -out out -pkeyopt rsa_padding_mode:none", { key = pair.public, em = em })
+    end
+    local ps = ("p"):rep(256 - 3 - 4)
+    assert.is_true(rsa.holds(pair.private, boxed("\0\2" .. ps .. "\0text"), "text"))
+    for _, em in ipairs { "\0\1" .. ps .. "\0text", "\0\0" .. ps .. "\0text", "\1\2" .. ps .. "\0text", "\0\2" .. ps .. "\1text",
+      "\0\2" .. ps:sub(1, -2) .. "\0\0text", "\0\2\0" .. ps:sub(2) .. "\0text", "\0\2" .. ps:sub(1, 100) .. "\0" .. ps:sub(102) .. "\0text" } do
+      assert.is_false(rsa.holds(pair.private, boxed(em), "text"))
+    end
+  end)
+
   it("signs for the openssl command, and verifies what it signed", function()
     for _, s in ipairs {
       { nil, "-sha256" }, { { hash = "sha512" }, "-sha512" }, { { hash = "sha1", padding = "pkcs1" }, "-sha1" },
