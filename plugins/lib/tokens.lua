@@ -26,7 +26,7 @@ function Tokens:of(subject) return self.kind .. "/of:" .. crypto.sha256(subject)
 --- @return number seconds how long it lasts
 function Tokens:issue(subject, data, lifetime)
   lifetime = lifetime or self.lifetime
-  local text = crypto.random(16, "hex")
+  local text = crypto.hex(crypto.random(16))
   local hash = crypto.sha256(text)
   local expires = time.now() + math.floor(lifetime * 1000)
   self.store:put(self:key(hash), { subject = subject, data = data, expires = expires }, lifetime)
