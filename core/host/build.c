@@ -43,6 +43,7 @@ static int build(const struct np_build_context *context, const struct np_want *w
                            .settings = want->settings,
                            .settings_at = want->at,
                            .configured = want->configured,
+                           .people = want->people,
                            .limits_set = want->limits != NULL,
                            .source = *own,
                            .library = find_library,

@@ -10,7 +10,7 @@
 struct np_want {
   const char *instance, *plugin, *mount, *settings, *canonical, *at;
   const struct np_limits *limits; /* NULL: the kind's */
-  bool configured;
+  bool configured, people;
   enum np_kind kind;          /* as listed; only where configured */
   const struct np_file *file; /* NULL where there is none of that name */
 };

@@ -196,7 +196,7 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
 }
 
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen", "store", "plugins",  "lanes",    "tls",         "trust", "drain",
+  static const char *const known[] = {"listen", "store", "plugins",  "lanes",    "tls",         "trust", "drain",       "key",
                                       "keep",   "queue", "body_max", "timeouts", "connections", "rules", "destinations"};
   struct load *l = arg;
   struct np_config *c = l->c;
@@ -214,6 +214,7 @@ static void take_all(lua_State *L, void *arg) {
   if (np_table_duration(&top, "drain", 0, &n)) c->drain = (double)n / 1000;
   if (np_table_integer(&top, "queue", 1, 1000000, &n)) c->queue = (size_t)n;
   np_table_bytes(&top, "body_max", 1, (size_t)1 << 30, &c->body_max);
+  if (np_table_string(&top, "key", "the path of the key file", &s)) set(&c->key_file, absolute(l->source.folder, s));
   read_tls(l, &top);
   read_keep(c, &top);
   read_timeouts(c, &top);
@@ -247,6 +248,10 @@ static int apply_flags(const struct load *l, struct np_error *err) {
   if (f->store) set(&c->store, absolute(l->source.cwd, f->store));
   if (f->plugins) set(&c->plugins, absolute(l->source.cwd, f->plugins));
   if (f->lanes) c->lanes = f->lanes;
+  if (c->key_file) return 0;
+  struct np_buf b = {0};
+  np_buf_addf(&b, "%s.key", c->store);
+  c->key_file = b.data;
   return 0;
 }
 
@@ -289,6 +294,7 @@ void np_config_free(struct np_config *c) {
   free(c->plugins);
   free(c->certificate);
   free(c->key);
+  free(c->key_file);
   free(c->ca_file);
   free(c);
 }

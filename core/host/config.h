@@ -15,6 +15,7 @@ struct np_config_entry { /* a connection, rule or destination */
   char *settings;                  /* owned: JSON object */
   char *canonical;                 /* owned: the same with sorted keys, to compare */
   char *at;                        /* owned: "/etc/neap/neap.lua: rules[1]" */
+  bool people;                     /* of a connection: may read people's details */
   struct np_limits limits;
   bool limits_set;
 };
@@ -23,7 +24,8 @@ struct np_config {
   char *path;                     /* owned: absolute path of neap.lua, NULL where there is none */
   char *listen, *store, *plugins; /* owned; the paths absolute */
   char *certificate, *key;        /* owned, absolute; NULL: plain HTTP */
-  char *ca_file;                  /* owned; more trusted certificates for outgoing calls; NULL */
+  char *key_file; /* owned, absolute: what is kept encrypted is sealed with this key; the store's path and ".key" by default */
+  char *ca_file;  /* owned; more trusted certificates for outgoing calls; NULL */
   int lanes;
   double drain;                                                   /* seconds that SIGTERM waits for work under way; default 10 */
   int64_t keep_requests, keep_delivered;                          /* ms; default 7 days each */

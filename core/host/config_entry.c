@@ -53,7 +53,8 @@ static void read_limits(struct np_config_entry *e, const struct np_table *t) {
 }
 
 static bool is_reserved(enum np_kind kind, const char *key) {
-  return strcmp(key, "name") == 0 || strcmp(key, "limits") == 0 || (kind == NP_VENDOR && strcmp(key, "mount") == 0);
+  if (strcmp(key, "name") == 0 || strcmp(key, "limits") == 0) return true;
+  return kind == NP_VENDOR && (strcmp(key, "mount") == 0 || strcmp(key, "people") == 0);
 }
 
 /* Pushes a table of what is neither reserved nor the plugin's name. */
@@ -198,6 +199,7 @@ static void read_entry(const struct reader *r, enum np_kind kind, struct np_tabl
     if (lua_isstring(L, -1)) check_mount(t, mount = lua_tostring(L, -1));
     lua_pop(L, 1);
   }
+  if (kind == NP_VENDOR) np_table_boolean(t, "people", &e->people);
   e->plugin = np_strdup(plugin);
   e->instance = np_strdup(name);
   e->mount = np_strdup(mount);

@@ -249,6 +249,14 @@ bool np_table_integer(const struct np_table *t, const char *key, int64_t min, in
   return true;
 }
 
+bool np_table_boolean(const struct np_table *t, const char *key, bool *value) {
+  if (!push(t, key)) return false;
+  if (!lua_isboolean(t->L, -1)) raise_type(t, key, "true or false");
+  *value = lua_toboolean(t->L, -1);
+  lua_pop(t->L, 1);
+  return true;
+}
+
 bool np_table_duration(const struct np_table *t, const char *key, int64_t min, int64_t *ms) {
   static const int64_t max = 3653LL * 86400 * 1000;
   if (!push(t, key)) return false;

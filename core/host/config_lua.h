@@ -36,6 +36,7 @@ _Noreturn void np_table_raise(const struct np_table *t, const char *key, const c
     __attribute__((format(printf, 3, 4)));
 bool np_table_string(const struct np_table *t, const char *key, const char *example, const char **value);
 bool np_table_integer(const struct np_table *t, const char *key, int64_t min, int64_t max, int64_t *value);
+bool np_table_boolean(const struct np_table *t, const char *key, bool *value);
 bool np_table_duration(const struct np_table *t, const char *key, int64_t min, int64_t *ms); /* at most ten years */
 bool np_table_bytes(const struct np_table *t, const char *key, size_t min, size_t max, size_t *value);
 bool np_table_table(const struct np_table *t, const char *key, struct np_table *inner); /* leaves it on the stack */

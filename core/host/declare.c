@@ -20,6 +20,7 @@ struct np_code *np_declare_new(const struct np_order *order) {
   c->mount = np_strdup(order->mount ? order->mount : "");
   c->settings = np_strdup(order->settings ? order->settings : "{}");
   c->limits = order->limits;
+  c->people = order->people;
   return c;
 }
 
@@ -311,9 +312,7 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
               read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
               read_list(L, at, b, "timers", NULL) == c->timer_count;
-  if (!same)
-    luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time",
-               c->file);
+  if (!same) luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time", c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);
 }

@@ -160,6 +160,7 @@ static struct wants find_wants(struct np_deploy *d) {
                                          .at = e->at,
                                          .limits = e->limits_set ? &e->limits : NULL,
                                          .configured = true,
+                                         .people = e->people,
                                          .kind = e->kind,
                                          .file = np_sources_find(&d->sources, false, e->plugin)};
   }
@@ -199,8 +200,8 @@ static char *fingerprint(const struct np_deploy *d, const struct np_code *code, 
   np_sha256_hex(np_buf_text(&text), text.len, hash);
   np_buf_free(&text);
   const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
-  return print_of("%s %s %s %s %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical,
-                  want->configured, l->memory, (long long)l->instructions, l->running, l->total,
+  return print_of("%s %s %s %s %d %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical,
+                  want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total,
                   want->file && want->file->error ? want->file->error : "");
 }
 
@@ -530,6 +531,8 @@ static void warn_of_restart(const struct np_config *was, const struct np_config 
   for (size_t i = 0; i < 3; i++)
     if (!same(fixed[i].a, fixed[i].b))
       np_log(NP_WARN, "this setting takes effect at the next start", "setting", fixed[i].name, NULL);
+  if (same(was->store, now->store) && !same(was->key_file, now->key_file))
+    np_log(NP_WARN, "this setting takes effect at the next start", "setting", "key", NULL);
   if (was->lanes != now->lanes) np_log(NP_WARN, "this setting takes effect at the next start", "setting", "lanes", NULL);
 }
 

@@ -16,6 +16,7 @@
 #include "host/admin.h"
 #include "host/deploy.h"
 #include "io/fetch.h"
+#include "store/keyfile.h"
 
 #define LETTERS_MAX 20000 /* commit notices that may wait on a lane: past it the lane looks into the store */
 #define LOOK_MS 100       /* how often the main thread looks for new readings for tail, and for quiet lanes when it stops */
@@ -120,10 +121,28 @@ static void on_signal(evutil_socket_t fd, short what, void *arg) {
   np_host_stop(arg);
 }
 
+/* The keys come before anything is written: a store whose key is lost is not touched. */
+static int open_seal(struct np_host *host, struct np_store *store, struct np_error *err) {
+  const struct np_config *c = host->config;
+  bool made;
+  host->reader = np_reader_open(c->store, err);
+  if (!host->reader) return -1;
+  host->seal = np_keyfile_open(store, host->reader, c->key_file, &made, err);
+  if (!host->seal) return -1;
+  if (made)
+    np_log(NP_INFO, "a key file was made: keep a copy of it apart from the store, for nothing sealed opens without it", "key",
+           c->key_file, NULL);
+  return 0;
+}
+
 static int open_store(struct np_host *host, struct np_error *err) {
   const struct np_config *c = host->config;
   struct np_store *store = np_store_open(c->store, err);
   if (!store) return -1;
+  if (open_seal(host, store, err) < 0) {
+    np_store_close(store);
+    return -1;
+  }
   struct np_keeper_options options = {.bound = c->queue,
                                       .keep_requests = c->keep_requests,
                                       .keep_delivered = c->keep_delivered,
@@ -134,8 +153,6 @@ static int open_store(struct np_host *host, struct np_error *err) {
     np_store_close(store);
     return -1;
   }
-  host->reader = np_reader_open(c->store, err);
-  if (!host->reader) return -1;
   atomic_store(&host->last_seq, np_reader_last_seq(host->reader));
   return 0;
 }
@@ -226,6 +243,7 @@ static void stop(struct running *r) {
   free(host->lanes);
   np_deploy_free(host->deploy);
   if (host->reader) np_reader_close(host->reader);
+  np_seal_free(host->seal);
   if (r->look) event_free(r->look);
   event_free(r->on_term);
   event_free(r->on_int);

@@ -9,6 +9,7 @@
 #include "host/config.h"
 #include "host/lane.h"
 #include "store/keeper.h"
+#include "store/seal.h"
 
 struct event_base;
 struct np_deploy;
@@ -19,6 +20,7 @@ struct np_host {
   struct event_base *base;  /* owned: the main thread's loop */
   struct np_keeper *keeper; /* owned */
   struct np_reader *reader; /* owned: the main thread's */
+  struct np_seal *seal;     /* owned: of the store; any thread */
   struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
   _Atomic uint64_t epoch;   /* number in force: each lane adopts its staged epoch once this reaches its number */

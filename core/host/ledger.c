@@ -11,23 +11,23 @@
 
 #include "base/clock.h"
 #include "base/duration.h"
+#include "host/host.h"
 #include "host/lane.h"
+#include "host/ledger_parts.h"
 #include "host/task.h"
 #include "lib/json.h"
 
 #define OPS_MAX 200000
 #define BYTES_MAX ((size_t)128 << 20)
-
-#define IN(mode) (1u << (mode))
-#define VENDOR_MODES (IN(NP_SERVING) | IN(NP_JOBBING))
-#define RULE_MODES (IN(NP_RULING) | IN(NP_TIMING))
+#define SECRET_LEAST                                                                                                               \
+  6 /* bytes of a sealed text from which on it is masked: words such as "Bearer" are found in every line, but no secret is so short */
 
 /* The call that runs now, if the verb belongs there and the set has room. */
-static struct np_task *acting(lua_State *L, const char *verb, unsigned modes, const char *instead) {
+struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead) {
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
   enum np_mode mode = t ? t->mode : NP_LOADING;
-  if (!(modes & IN(mode))) luaL_error(L, "plugin:%s does not belong in %s: %s", verb, np_mode_names[mode], instead);
-  if (t->ws->count > OPS_MAX || t->ws->arena.total > BYTES_MAX)
+  if (!(modes & NP_IN(mode))) luaL_error(L, "plugin:%s does not belong in %s: %s", verb, np_mode_names[mode], instead);
+  if (t->ws && (t->ws->count > OPS_MAX || t->ws->arena.total > BYTES_MAX))
     luaL_error(L, "plugin:%s: too much in one call: at most %d entries and %d MiB commit together", verb, OPS_MAX,
                (int)(BYTES_MAX >> 20));
   return t;
@@ -176,7 +176,7 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
  * vendor's own id of it; serial counts up by one, and a hole becomes an event "gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or
  * falling_fast; quality is valid (the default), warmup or invalid; extra is kept as JSON. */
 static int emit(lua_State *L) {
-  struct np_task *t = acting(L, "emit", VENDOR_MODES, "readings come from a vendor plugin's handlers and jobs");
+  struct np_task *t = np_acting(L, "emit", NP_IN_VENDORS, "readings come from a vendor plugin's handlers and jobs");
   luaL_checktype(L, 1, LUA_TTABLE);
   struct np_reading r = {.serial = INT64_MIN};
   bool has_at = false, has_value = false;
@@ -197,7 +197,7 @@ static int emit(lua_State *L) {
  * what is stored; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. */
 static int device(lua_State *L) {
   static const char *const states[] = {"unbound", "bound", "warming", "active", "ended"};
-  struct np_task *t = acting(L, "device", VENDOR_MODES, "what is known of devices comes from a vendor plugin");
+  struct np_task *t = np_acting(L, "device", NP_IN_VENDORS, "what is known of devices comes from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
   struct np_op op = {.as.device = {.online = -1, .at = received_now(t)}};
   struct {
@@ -234,7 +234,7 @@ static int device(lua_State *L) {
 /* plugin:event{ device, type, at = ms, key, data = {} }: something that happened to a device: online, offline, activated, reset, command, firmware,
  * restart, alarm, session_start, session_end, binding, gap. The same device, type, at and key again is the same event. */
 static int event(lua_State *L) {
-  struct np_task *t = acting(L, "event", VENDOR_MODES, "events come from a vendor plugin");
+  struct np_task *t = np_acting(L, "event", NP_IN_VENDORS, "events come from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
   struct np_op op = {.as.event = {.received = received_now(t)}};
   op.as.event.at = op.as.event.received;
@@ -271,7 +271,7 @@ static struct np_text new_message_id(struct np_writeset *ws) {
 
 /* plugin:send(destination, message): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id. */
 static int send(lua_State *L) {
-  struct np_task *t = acting(L, "send", RULE_MODES, "messages are a rule's; a vendor plugin emits readings, and a rule sends");
+  struct np_task *t = np_acting(L, "send", NP_IN_RULES, "messages are a rule's; a vendor plugin emits readings, and a rule sends");
   size_t len;
   const char *to = luaL_checklstring(L, 1, &len);
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -299,7 +299,7 @@ static int send(lua_State *L) {
 /* plugin:arm(name, key, after): the timer is due once `after` has passed; false disarms it. Armed again, it is moved. Where the key is a device, it
  * fires only after all of that device's readings that were stored by then have met the rule. */
 static int arm(lua_State *L) {
-  struct np_task *t = acting(L, "arm", RULE_MODES, "timers are a rule's; a vendor plugin has plugin:every");
+  struct np_task *t = np_acting(L, "arm", NP_IN_RULES, "timers are a rule's; a vendor plugin has plugin:every");
   size_t name_len, key_len;
   const char *name = luaL_checklstring(L, 1, &name_len), *key = luaL_checklstring(L, 2, &key_len);
   int64_t due = 0;
@@ -324,20 +324,23 @@ void np_overlay_free(struct np_overlay *o) {
   np_map_free(&o->seen, NULL);
 }
 
-struct spot { /* space 0 key, as the overlay's maps know it */
-  char bytes[700];
-  size_t len, space;
-};
-
-static void find_spot(lua_State *L, struct spot *s, const char *kind, const char *key, size_t len) {
-  int n = snprintf(s->bytes, sizeof s->bytes, "%s:%s", kind, np_env(L)->name);
-  if (n < 0 || (size_t)n + 514 > sizeof s->bytes) luaL_error(L, "plugin.store: the plugin's name is too long");
-  if (len > 512) luaL_error(L, "plugin.store: the key is longer than 512 bytes");
-  if (memchr(key, 0, len)) luaL_error(L, "plugin.store: the key holds a zero byte");
-  s->space = (size_t)n;
+void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char *space, const char *key, size_t len) {
+  size_t n = strlen(space);
+  if (n + 514 > sizeof s->bytes) luaL_error(L, "%s: the plugin's name is too long", verb);
+  if (len > 512) luaL_error(L, "%s: the key is longer than 512 bytes", verb);
+  if (memchr(key, 0, len)) luaL_error(L, "%s: the key holds a zero byte", verb);
+  memcpy(s->bytes, space, n + 1);
+  s->space = n;
   memcpy(s->bytes + n + 1, key, len);
-  s->len = s->space + 1 + len;
+  s->len = n + 1 + len;
   s->bytes[s->len] = 0;
+}
+
+/* The key of this instance in its space of that kind. */
+static void find_spot(lua_State *L, struct np_spot *s, const char *kind, const char *key, size_t len) {
+  char space[200];
+  snprintf(space, sizeof space, "%s:%s", kind, np_env(L)->name);
+  np_spot_find(L, s, "plugin.store", space, key, len);
 }
 
 void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws) {
@@ -354,18 +357,30 @@ void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws) {
   }
 }
 
-static void put(struct np_task *t, const struct spot *s, const char *value, size_t len, int64_t expires) {
+/* What a sealed value is sealed for: its place. */
+static struct np_seal_context place(const struct np_spot *s) {
+  return (struct np_seal_context){"kv", s->bytes, s->bytes + s->space + 1, s->len - s->space - 1};
+}
+
+void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, size_t len, int64_t expires, bool sealed) {
   struct np_op *op = np_writeset_add(t->ws, NP_OP_PUT);
   op->as.put.space = np_writeset_text(t->ws, s->bytes, s->space);
   op->as.put.key = np_writeset_text(t->ws, s->bytes + s->space + 1, s->len - s->space - 1);
-  op->as.put.value = np_writeset_text(t->ws, value, len);
   op->as.put.expires = expires;
+  if (sealed && value) {
+    struct np_seal_context c = place(s);
+    char *bytes = np_arena_alloc(&t->ws->arena, len + NP_SEAL_MORE);
+    np_seal_put(t->in->lane->host->seal, &c, value, len, bytes);
+    op->as.put.value = (struct np_text){bytes, len + NP_SEAL_MORE};
+  } else {
+    op->as.put.value = np_writeset_text(t->ws, value, len);
+  }
   np_map_put(&t->overlay->puts, s->bytes, s->len, op);
 }
 
-/* 1 and the value, 0 where there is none. The store's answer is noted as seen, so that a change between now and the commit conflicts. */
-static int get(lua_State *L, struct np_task *t, const struct spot *s, struct np_buf *value) {
-  struct np_op *op = np_map_get(&t->overlay->puts, s->bytes, s->len);
+/* What the store has under the key, or what this set has put there. */
+static int get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
+  struct np_op *op = t->overlay ? np_map_get(&t->overlay->puts, s->bytes, s->len) : NULL;
   if (op) {
     if (!op->as.put.value.ptr) return 0;
     np_buf_add(value, op->as.put.value.ptr, op->as.put.value.len);
@@ -377,7 +392,7 @@ static int get(lua_State *L, struct np_task *t, const struct spot *s, struct np_
   size_t key_len = s->len - s->space - 1;
   int found = np_reader_get(t->in->lane->reader, s->bytes, key, key_len, now, value, &version, &err);
   if (found < 0) return luaL_error(L, "plugin.store: %s", err.text);
-  if (!np_map_get(&t->overlay->seen, s->bytes, s->len)) {
+  if (t->ws && !np_map_get(&t->overlay->seen, s->bytes, s->len)) {
     op = np_writeset_add(t->ws, NP_OP_SEEN);
     op->as.seen.space = np_writeset_text(t->ws, s->bytes, s->space);
     op->as.seen.key = np_writeset_text(t->ws, key, key_len);
@@ -387,13 +402,33 @@ static int get(lua_State *L, struct np_task *t, const struct spot *s, struct np_
   return found;
 }
 
+void np_spot_open(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
+  struct np_error err;
+  struct np_seal_context c = place(s);
+  struct np_buf *sealed = np_box_new(L);
+  *sealed = *value;
+  *value = (struct np_buf){0};
+  long n = np_seal_get(t->in->lane->host->seal, &c, sealed->data, sealed->len, np_buf_reserve(value, sealed->len), &err);
+  if (n < 0) luaL_error(L, "plugin.store: %s: %s", s->bytes + s->space + 1, err.text);
+  value->len = (size_t)n;
+  value->data[n] = 0;
+  lua_pop(L, 1);
+}
+
+int np_spot_get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
+  if (!get(L, t, s, value)) return 0;
+  if (!np_seal_is(value->data, value->len)) return 1;
+  np_spot_open(L, t, s, value);
+  return 2;
+}
+
 /* Buffers that outlive a raise: a userdata with a finalizer. */
 static int free_box(lua_State *L) {
   np_buf_free(lua_touserdata(L, 1));
   return 0;
 }
 
-static struct np_buf *new_box(lua_State *L) {
+struct np_buf *np_box_new(lua_State *L) {
   struct np_buf *b = lua_newuserdatauv(L, sizeof *b, 0);
   *b = (struct np_buf){0};
   if (luaL_newmetatable(L, "neap.box")) {
@@ -404,34 +439,89 @@ static struct np_buf *new_box(lua_State *L) {
   return b;
 }
 
-#define STORE_MODES (VENDOR_MODES | RULE_MODES)
+struct masking {
+  lua_State *L;
+  struct np_task *t;
+  size_t least;
+  int left; /* values */
+};
+
+static void mask_top(struct masking *m, int depth) {
+  lua_State *L = m->L;
+  if (m->left-- <= 0) return;
+  if (lua_type(L, -1) == LUA_TTABLE && depth < 16 && lua_checkstack(L, 4)) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) mask_top(m, depth + 1);
+  } else if (lua_type(L, -1) == LUA_TSTRING || lua_type(L, -1) == LUA_TNUMBER) {
+    size_t len;
+    lua_pushvalue(L, -1); /* what it is in the table stays what it is */
+    const char *s = lua_tolstring(L, -1, &len);
+    if (len >= m->least) {
+      struct np_mask *mask = np_arena_alloc(&m->t->arena, sizeof *mask);
+      *mask = (struct np_mask){.next = m->t->people, .value = np_arena_copy(&m->t->arena, s, len), .len = len};
+      m->t->people = mask;
+    }
+    lua_pop(L, 1);
+  }
+}
+
+void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least) {
+  struct masking m = {.L = L, .t = t, .least = least, .left = 256};
+  lua_pushvalue(L, idx);
+  mask_top(&m, 0);
+  lua_pop(L, 1);
+  np_mask_people(t->people);
+}
+
+void np_task_where(const struct np_task *t, struct np_buf *out) {
+  const struct np_code *c = t->in->code;
+  for (size_t i = 0; t->handler && i < c->route_count; i++)
+    if (c->routes[i].handler == t->handler) {
+      np_buf_addf(out, "%s %s", c->routes[i].method, c->routes[i].pattern);
+      return;
+    }
+  for (size_t i = 0; t->handler && i < c->job_count; i++)
+    if (c->jobs[i].handler == t->handler) {
+      np_buf_addf(out, "the job \"%s\"", c->jobs[i].name);
+      return;
+    }
+  np_buf_adds(out, np_mode_names[t->mode]);
+}
+
+#define STORE_MODES (NP_IN_VENDORS | NP_IN_RULES)
 static const char *const store_instead = "use it in a vendor's handlers and jobs, and in rules";
 
 /* plugin.store:get(key) -> value, or nil */
 static int store_get(lua_State *L) {
-  struct np_task *t = acting(L, "store", STORE_MODES, store_instead);
+  struct np_task *t = np_acting(L, "store", STORE_MODES, store_instead);
   size_t len;
   const char *key = luaL_checklstring(L, 2, &len);
-  struct spot s;
+  struct np_spot s;
   find_spot(L, &s, "plugin", key, len);
-  struct np_buf *b = new_box(L);
-  if (!get(L, t, &s, b)) {
+  struct np_buf *b = np_box_new(L);
+  int found = np_spot_get(L, t, &s, b);
+  if (!found) {
     lua_pushnil(L);
     return 1;
   }
   struct np_error err;
   if (np_json_decode(L, b->data, b->len, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
+  if (found == 2) np_mask_value(L, t, -1, SECRET_LEAST);
   return 1;
 }
 
-/* plugin.store:put(key, value [, lifetime]): any value that JSON can hold; nil deletes. It commits with the call. */
+/* plugin.store:put(key, value [, lifetime [, "sealed"]]): any value that JSON can hold; nil deletes. It commits with the call. "sealed" keeps it
+ * encrypted, and its texts out of the log of the call: for what has to be had back, such as a token. get opens it. */
 static int store_put(lua_State *L) {
-  struct np_task *t = acting(L, "store", STORE_MODES, store_instead);
+  struct np_task *t = np_acting(L, "store", STORE_MODES, store_instead);
   size_t len, value_len = 0;
   const char *key = luaL_checklstring(L, 2, &len), *value = NULL;
-  struct spot s;
+  struct np_spot s;
   find_spot(L, &s, "plugin", key, len);
   luaL_checkany(L, 3);
+  bool sealed = !lua_isnoneornil(L, 5);
+  if (sealed && strcmp(luaL_checkstring(L, 5), "sealed") != 0)
+    return luaL_error(L, "plugin.store:put: after the lifetime only \"sealed\" can stand, got \"%s\"", lua_tostring(L, 5));
+  if (sealed) np_mask_value(L, t, 3, SECRET_LEAST);
   int64_t now = t->now ? t->now : np_now_ms();
   int64_t expires = lua_isnoneornil(L, 4) ? 0 : now + duration_at(L, 4, "store", "the lifetime");
   if (!lua_isnil(L, 3)) {
@@ -439,7 +529,7 @@ static int store_put(lua_State *L) {
     if (np_json_encode(L, 3, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
     value = lua_tolstring(L, -1, &value_len);
   }
-  put(t, &s, value, value_len, expires);
+  np_spot_put(t, &s, value, value_len, expires, sealed);
   return 0;
 }
 
@@ -452,14 +542,14 @@ static int store_delete(lua_State *L) {
 
 /* plugin:throttle(key, time) -> true where this key has passed within that time; else false, and it counts as passed now. */
 static int throttle(lua_State *L) {
-  struct np_task *t = acting(L, "throttle", RULE_MODES, "it is for rules");
+  struct np_task *t = np_acting(L, "throttle", NP_IN_RULES, "it is for rules");
   size_t len;
   const char *key = luaL_checklstring(L, 1, &len);
   int64_t ms = duration_at(L, 2, "throttle", "the time");
-  struct spot s;
+  struct np_spot s;
   find_spot(L, &s, "throttle", key, len);
-  struct np_buf *b = new_box(L);
-  if (get(L, t, &s, b)) {
+  struct np_buf *b = np_box_new(L);
+  if (np_spot_get(L, t, &s, b)) {
     int64_t last = strtoll(np_buf_text(b), NULL, 10);
     /* a reading received before the last one that passed was in order then: it is inside the time as well */
     if (t->now < last + ms) {
@@ -469,7 +559,7 @@ static int throttle(lua_State *L) {
   }
   char now[24];
   int n = snprintf(now, sizeof now, "%lld", (long long)t->now);
-  put(t, &s, now, (size_t)n, t->now + ms);
+  np_spot_put(t, &s, now, (size_t)n, t->now + ms, false);
   lua_pushboolean(L, 0);
   return 1;
 }
@@ -553,7 +643,7 @@ static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise)
 /* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
  * when its reading had just been stored, so that the same readings give the same messages. */
 static int history(lua_State *L) {
-  struct np_task *t = acting(L, "history", STORE_MODES, "use it in rules and in a vendor's handlers and jobs");
+  struct np_task *t = np_acting(L, "history", STORE_MODES, "use it in rules and in a vendor's handlers and jobs");
   const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) {
@@ -602,5 +692,7 @@ int np_ledger_open(lua_State *L) {
   luaL_newlib(L, verbs);
   luaL_newlib(L, store);
   lua_setfield(L, -2, "store");
+  np_people_open(L);
+  lua_setfield(L, -2, "people");
   return 1;
 }

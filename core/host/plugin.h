@@ -39,6 +39,7 @@ struct np_order {
   const char *mount;       /* prefix for routes, "" or "/hospital-b" */
   const char *settings;    /* JSON object, from the configuration */
   const char *settings_at; /* for messages: "neap.lua: connections[1]" */
+  bool people;             /* it may read people's details */
   bool configured;         /* false: connected under its own name because every setting has a default */
   struct np_limits limits;
   bool limits_set; /* false: the kind's defaults */
@@ -84,6 +85,7 @@ struct np_code {
   char *hash;                                        /* owned: SHA-256 of its sources, hex */
   int number;                                        /* the generation; given by deploy */
   enum np_kind kind;
+  bool people; /* the configuration lets it read people's details */
   struct np_limits limits;
   struct np_route *routes;
   size_t route_count;

@@ -101,6 +101,7 @@ static void little_open(struct little_host *h) {
   struct np_keeper_options options = {.committed = little_committed, .arg = h};
   h->host.keeper = np_keeper_start(store, &options, &err);
   h->host.reader = np_reader_open(h->store, &err);
+  h->host.seal = np_seal_new((const unsigned char *)"a key of 32 bytes, for tests only", &err);
   CHECK(h->host.keeper && h->host.reader, "%s", err.text);
 }
 
@@ -152,6 +153,7 @@ static void little_stop(struct little_host *h, bool wait) {
   np_keeper_stop(h->host.keeper);
   for (int i = 0; i < LANES; i++) np_lane_free(h->lanes[i]);
   np_reader_close(h->host.reader);
+  np_seal_free(h->host.seal);
   char path[80];
   static const char *const ends[] = {"", "-wal", "-shm", ".lock", "-lock"};
   for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {

@@ -1,0 +1,40 @@
+/* What the files of verbs share: which call runs, and keys of the store with what the call has written on top. Nobody else includes it. */
+#ifndef NP_HOST_LEDGER_PARTS_H
+#define NP_HOST_LEDGER_PARTS_H
+
+#include <lua.h>
+
+#include "base/buf.h"
+#include "host/task.h"
+
+#define NP_IN(mode) (1u << (mode))
+#define NP_IN_VENDORS (NP_IN(NP_SERVING) | NP_IN(NP_JOBBING))
+#define NP_IN_RULES (NP_IN(NP_RULING) | NP_IN(NP_TIMING))
+
+/* The call that runs now, if the verb belongs in its mode and its set has room; otherwise raises, with what to do instead. */
+struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead);
+
+struct np_spot { /* space 0 key, as the overlay's maps know it */
+  char bytes[700];
+  size_t len, space;
+};
+/* `verb` is named in what it raises: "plugin.store". */
+void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char *space, const char *key, size_t len);
+/* 1 and the value, 2 where it was sealed (it is opened), 0 where there is none. What the store said is noted as seen, so that a change between now and
+ * the commit conflicts; in a call without a write set it is only read. Raises where the store cannot be read or a value does not open. */
+int np_spot_get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value);
+void np_spot_open(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value); /* where np_seal_is(value) */
+void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, size_t len, int64_t expires,
+                 bool sealed); /* value NULL deletes */
+
+/* A buffer that outlives a raise: a userdata with a finalizer, pushed. */
+struct np_buf *np_box_new(lua_State *L);
+
+/* Masks the strings and numbers in the value at idx, for the log and the errors of the call that runs. Shorter ones than `least` would mask ordinary text. */
+void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least);
+/* Where a call was made, for the log: "POST /sinocare/push", "the job catch up", "a streamed answer". */
+void np_task_where(const struct np_task *t, struct np_buf *out);
+
+int np_people_open(lua_State *L); /* pushes plugin.people's functions; people.c */
+
+#endif

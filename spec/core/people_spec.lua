@@ -1,0 +1,220 @@
+-- People's details and secrets at rest: sealed in the store, opened by who may, and lost with the key.
+local bed = require "bed"
+local json = require "neap.json"
+
+local probe = [[
+local plugin = ...
+local json, time = require "neap.json", require "neap.time"
+local env = setmetatable({ plugin = plugin, json = json, time = time, store = plugin.store, people = plugin.people }, { __index = _G })
+plugin:serve { "POST /probe", keep = false, handler = function(req)
+  local r = table.pack(assert(load(req.raw, "=probe", "t", env))())
+  return 200, { results = table.move(r, 1, r.n, 1, {}) }
+end }
+plugin:serve { "POST /keep/{key}", keep = false, handler = function(req)
+  return 200, { plugin.people:keep(req.params.key, req.body) }
+end }
+]]
+
+local CONFIG = [[lanes = 2, connections = { { "probe", name = "a", people = true }, { "probe", name = "b", mount = "/b" } },]]
+local NAME, CARD = "Żółta Gęś", "11010519491231002X"
+
+local function lua(host, text, mount)
+  local status, answer = host:json("POST", (mount or "") .. "/probe", text)
+  assert(status == 200, ("%s: %s"):format(tostring(status), json.encode(answer or {})))
+  return table.unpack(answer.results)
+end
+
+-- Which of the store's files hold this text as it stands?
+local function files_with(host, text)
+  return (bed.run { "sh", "-c", ("LC_ALL=C grep -laF -e '%s' %s/neap.db %s/neap.db-wal"):format(text, host.folder, host.folder) })
+end
+
+describe("people", function()
+  local host
+  setup(function() host = bed.host { config = CONFIG, plugins = { ["vendors/probe.lua"] = probe } } end)
+  teardown(function() host:stop() end)
+
+  it("are kept under a reference that is always the same, and differs from one connection to another", function()
+    local first = lua(host, "return people:keep('patient:1', { name = 'Ann' })")
+    assert.matches("^p_%x+$", first)
+    assert.equal(34, #first)
+    assert.equal(first, (lua(host, "return people:keep('patient:1', { name = 'Ann' })")))
+    assert.equal(first, (lua(host, "return people:reference 'patient:1'")))
+    assert.not_equal(first, (lua(host, "return people:reference 'patient:2'")))
+    assert.not_equal(first, (lua(host, "return people:reference 'patient:1'", "/b")))
+  end)
+
+  it("keep the fields of before, and lose what is null", function()
+    lua(host, "return people:keep('merged', { name = 'Ann', age = 4, weight = 4.0, ill = false })")
+    assert.same({ { name = "Bo", age = 4, weight = 4.0, room = "7", ill = false } },
+      { lua(host, "return people:details(people:keep('merged', { name = 'Bo', room = '7' }))") })
+    assert.same({ name = "Bo", age = 4, weight = 4.0, ill = false }, (lua(host, "return people:details(people:keep('merged', { room = json.null }))")))
+    assert.equal("integer", (lua(host, "return math.type(people:details(people:reference 'merged').age)")))
+    assert.equal("float", (lua(host, "return math.type(people:details(people:reference 'merged').weight)")))
+  end)
+
+  it("are not written anew where nothing is new", function()
+    local reference = lua(host, "return people:keep('same', { name = 'Ann', age = 4 })")
+    local query = ("SELECT version FROM kv WHERE space = 'people' AND key = '%s'"):format(reference)
+    local before = host:sql(query)
+    lua(host, "return people:keep('same', { age = 4 })")
+    assert.same(before, host:sql(query))
+    lua(host, "return people:keep('same', { age = 4.0 })") -- not the same as 4
+    assert.not_same(before, host:sql(query))
+  end)
+
+  it("are forgotten by the connection that kept them alone", function()
+    local reference = lua(host, "return people:keep('gone', { name = 'Ann' })")
+    local code = ("local ok, why = people:forget '%s' return ok or why"):format(reference)
+    assert.equal("people: another connection has kept that person", (lua(host, code, "/b")))
+    assert.is_true((lua(host, code)))
+    assert.equal("people: nobody is kept under that reference", (lua(host, code)))
+    assert.equal("people: nobody is kept under that reference", (lua(host, ("return select(2, people:details '%s')"):format(reference))))
+    assert.same({}, host:sql(("SELECT 1 FROM kv WHERE key = '%s'"):format(reference)))
+  end)
+
+  it("are shown only where the configuration says so, and each reading is logged", function()
+    local reference = lua(host, "return people:keep('shown', { name = 'Mallory Quux' })")
+    assert.same({ name = "Mallory Quux" }, (lua(host, ("return people:details '%s'"):format(reference))))
+    host:wait_text('"a person\'s details were read"')
+    assert.matches('"plugin":"a","reference":"' .. reference .. '","by":"POST /probe"', host:read())
+    local other = lua(host, "return people:keep('shown', { name = 'Ann' })", "/b")
+    local why = lua(host, ("return select(2, people:details '%s')"):format(other), "/b")
+    assert.equal("people: this connection may not read details: its `people` in neap.lua is not true", why)
+    assert.equal("people: nobody is kept under that reference", (lua(host, ("return select(2, people:details '%s')"):format(other))))
+    assert.equal("people: that is no reference", (lua(host, "return select(2, people:details 'Ann')")))
+    assert.is_nil(host:read():find("Mallory", 1, true))
+  end)
+
+  it("misused, say what is wrong", function()
+    local function wrong(text) return (lua(host, "return select(2, pcall(function() " .. text .. " end))")) end
+    assert.matches("plugin.people:keep: tags has to be a string, a number or a boolean, or json.null to remove it, got a table",
+      wrong "people:keep('x', { tags = {} })")
+    assert.matches("plugin.people:keep: details need names, got a number", wrong "people:keep('x', { 'Ann' })")
+    assert.matches("the key has to be of 1 to 512 bytes", wrong "people:keep('', {})")
+    assert.matches("the key has to be of 1 to 512 bytes", wrong "people:keep(('x'):rep(513), {})")
+    assert.matches("at most 100 details", wrong "local t = {} for i = 1, 101 do t['f' .. i] = i end people:keep('x', t)")
+    assert.matches("longer than 65536 bytes", wrong "people:keep('x', { name = ('x'):rep(70000) })")
+    assert.matches("longer than 64 bytes", wrong "people:keep('x', { [('x'):rep(65)] = 1 })")
+    assert.matches("does not show \"b\"", wrong "people:reference('x', 'b')")
+    assert.equal("people: nobody is kept under that reference", (lua(host, "return select(2, people:details(people:reference 'x'))")))
+  end)
+
+  it("kept by many calls at once lose no field", function()
+    local jobs = {}
+    for i = 1, 24 do
+      jobs[i] = bed.start { "curl", "-s", "-d", ('{"field%d":%d}'):format(i, i), "-H", "Content-Type: application/json", host.url .. "/keep/crowd" }
+    end
+    for _, j in ipairs(jobs) do j:wait() end
+    local n = 0
+    for _ in pairs(lua(host, "return people:details(people:reference 'crowd')")) do n = n + 1 end
+    assert.equal(24, n)
+  end)
+
+  it("are out of the log and the errors of the calls that keep or read them", function()
+    local reference = lua(host, ("return people:keep('logged', { name = '%s', card = '%s' })"):format(NAME, CARD))
+    host:request("POST", "/probe", ("local d = people:details '%s' plugin:log('read ' .. d.name, { card = d.card }) error('of ' .. d.name)"):format(reference))
+    host:wait_text "of ***"
+    host:wait_text "read ***"
+    host:request("POST", "/probe", ("people:keep('logged', { name = 'Zeta Omega' }) error 'about Zeta Omega'"))
+    host:wait_text "about ***"
+    for _, text in ipairs { NAME, CARD, "Zeta" } do assert.is_nil(host:read():find(text, 1, true), text) end
+  end)
+end)
+
+describe("what is sealed in plugin.store", function()
+  local host
+  setup(function() host = bed.host { config = CONFIG, plugins = { ["vendors/probe.lua"] = probe } } end)
+  teardown(function() host:stop() end)
+
+  it("comes back, within the call and later, and is nobody's to see", function()
+    lua(host, "store:put('token', { access = 'tok-Aethelred', n = 4 }, '1h', 'sealed') return 1")
+    assert.same({ access = "tok-Aethelred", n = 4 }, (lua(host, "return store:get 'token'")))
+    assert.same({ "tok-Ecgberht" }, { lua(host, "store:put('own', 'tok-Ecgberht', nil, 'sealed') return store:get 'own'") })
+    lua(host, "store:put('clear', 'tok-Visible') return 1")
+    assert.equal("", (files_with(host, "Aethelred")))
+    assert.equal("", (files_with(host, "Ecgberht")))
+    assert.not_equal("", (files_with(host, "tok-Visible"))) -- or else the look into the files shows nothing
+    assert.same({ { t = "blob" } }, host:sql "SELECT typeof(value) AS t FROM kv WHERE key = 'token'")
+  end)
+
+  it("is out of the log of the calls that write or read it", function()
+    host:request("POST", "/probe", "store:put('k', { secret = 'tok-Offa-of-Mercia' }, nil, 'sealed') plugin:log 'wrote tok-Offa-of-Mercia'")
+    host:wait_text "wrote ***"
+    host:request("POST", "/probe", "local t = store:get 'k' error('with ' .. t.secret)")
+    host:wait_text "with ***"
+    assert.is_nil(host:read():find("Offa", 1, true))
+  end)
+
+  it("says what else cannot stand there", function()
+    assert.matches('only "sealed" can stand, got "sealt"', (lua(host, "return select(2, pcall(store.put, store, 'k', 1, nil, 'sealt'))")))
+  end)
+
+  it("does not open at another place", function()
+    lua(host, "store:put('here', 'tok-Cnut', nil, 'sealed') return 1")
+    host:stop()
+    bed.run { "sqlite3", host.store, "UPDATE kv SET value = (SELECT value FROM kv WHERE key = 'here') WHERE key = 'clear'" }
+    host:begin()
+    assert.matches("clear: it does not open", (lua(host, "return select(2, pcall(store.get, store, 'clear'))")))
+    assert.equal("tok-Cnut", (lua(host, "return store:get 'here'")))
+  end)
+end)
+
+describe("the key file", function()
+  local host, folder
+  setup(function()
+    host = bed.host { config = CONFIG, plugins = { ["vendors/probe.lua"] = probe } }
+    folder = host.folder
+    lua(host, "store:put('token', 'tok-Athelstan', nil, 'sealed') return people:keep('p', { name = 'Ann' })")
+  end)
+  teardown(function() host:stop() end)
+
+  local function refused() return bed.run { bed.neap, "run", folder .. "/neap.lua" } end
+
+  it("is made at the first start, said once, and a restart reads what was sealed", function()
+    host:wait_text "a key file was made"
+    assert.equal("600\n", (bed.run { "stat", "-c", "%a", folder .. "/neap.db.key" }))
+    assert.matches("^%x+\n$", bed.read(folder .. "/neap.db.key"))
+    host:restart()
+    assert.equal("tok-Athelstan", (lua(host, "return store:get 'token'")))
+    assert.same({ name = "Ann" }, (lua(host, "return people:details(people:reference 'p')")))
+    assert.is_nil(host:read():find("a key file was made", 1, true))
+    host:restart(9)
+    assert.equal("tok-Athelstan", (lua(host, "return store:get 'token'")))
+  end)
+
+  it("lost, replaced or open to others, is not got around", function()
+    host:stop()
+    local key = folder .. "/neap.db.key"
+    local text = bed.read(key)
+    os.rename(key, key .. ".away")
+    local out, code = refused()
+    assert.equal(1, code)
+    assert.matches("neap.db.key is missing, and this store is sealed with it: restore it from its backup", out)
+    assert.is_nil(io.open(key))
+    bed.write(key, ("00"):rep(32))
+    os.execute("chmod 600 " .. key)
+    out, code = refused()
+    assert.equal(1, code)
+    assert.matches("is not the one that this store is sealed with", out)
+    bed.write(key, text)
+    os.execute("chmod 640 " .. key)
+    out, code = refused()
+    assert.equal(1, code)
+    assert.matches("can be read or written by others %(mode 640%): chmod 600", out)
+    os.execute("chmod 600 " .. key)
+    host:begin()
+    assert.equal("tok-Athelstan", (lua(host, "return store:get 'token'")))
+  end)
+
+  it("can be at another place", function()
+    host:stop()
+    local away = bed.folder()
+    os.rename(folder .. "/neap.db.key", away .. "/ward.key")
+    local config = bed.read(folder .. "/neap.lua")
+    bed.write(folder .. "/neap.lua", (config:gsub("lanes = 2", ("key = %q, lanes = 2"):format(away .. "/ward.key"))))
+    host:begin()
+    assert.equal("tok-Athelstan", (lua(host, "return store:get 'token'")))
+    bed.write(folder .. "/neap.lua", config)
+  end)
+end)
