@@ -209,6 +209,7 @@ static void run(struct job *job) {
                                .ws = job->ws,
                                .overlay = &job->overlay,
                                .handler = job->handler,
+                               .where = job->name,
                                .ended = after_handler,
                                .owner = job};
   np_task_start(&job->task);

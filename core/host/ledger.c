@@ -472,21 +472,6 @@ void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least) {
   np_mask_people(t->people);
 }
 
-void np_task_where(const struct np_task *t, struct np_buf *out) {
-  const struct np_code *c = t->in->code;
-  for (size_t i = 0; t->handler && i < c->route_count; i++)
-    if (c->routes[i].handler == t->handler) {
-      np_buf_addf(out, "%s %s", c->routes[i].method, c->routes[i].pattern);
-      return;
-    }
-  for (size_t i = 0; t->handler && i < c->job_count; i++)
-    if (c->jobs[i].handler == t->handler) {
-      np_buf_addf(out, "the job \"%s\"", c->jobs[i].name);
-      return;
-    }
-  np_buf_adds(out, np_mode_names[t->mode]);
-}
-
 #define STORE_MODES (NP_IN_VENDORS | NP_IN_RULES)
 static const char *const store_instead = "use it in a vendor's handlers and jobs, and in rules";
 

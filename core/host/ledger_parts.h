@@ -32,9 +32,6 @@ struct np_buf *np_box_new(lua_State *L);
 
 /* Masks the strings and numbers in the value at idx, for the log and the errors of the call that runs. Shorter ones than `least` would mask ordinary text. */
 void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least);
-/* Where a call was made, for the log: "POST /sinocare/push", "the job catch up", "a streamed answer". */
-void np_task_where(const struct np_task *t, struct np_buf *out);
-
 int np_people_open(lua_State *L); /* pushes plugin.people's functions; people.c */
 
 #endif

@@ -153,12 +153,9 @@ static int none(lua_State *L, const char *why) {
   return 2;
 }
 
-static void log_reading(const struct np_task *t, const char *text) {
-  struct np_buf where = {0};
-  np_task_where(t, &where);
-  np_log(NP_INFO, "a person's details were read", "plugin", t->in->code->instance, "reference", text, "by", np_buf_text(&where),
-         NULL);
-  np_buf_free(&where);
+static void log_reading(const struct np_task *t, const char *reference) {
+  np_log(NP_INFO, "a person's details were read", "plugin", t->in->code->instance, "reference", reference, "call",
+         np_mode_names[t->mode], "of", t->where, NULL);
 }
 
 /* plugin.people:details(reference) -> table, or nil, why. Only where the configuration says `people = true` of this connection, and of people that it

@@ -23,6 +23,7 @@ struct np_task {
   int64_t now;                      /* ms: what time.now() says; 0 the real clock */
   int64_t received;                 /* ms: of what it emits; 0 is the present */
   const struct np_reading *reading; /* RULING: the one it is about */
+  const char *where;                /* borrowed: a route's pattern, a job's name, for the log; may be NULL */
   int handler;                      /* index among the instance's handlers; 0: `push` pushes the function too */
   /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
    * the stack are results already, do not call (their number is in task->nargs). */

@@ -391,6 +391,7 @@ static void start_handler(struct web *w) {
                              .ws = w->ws,
                              .overlay = &w->overlay,
                              .received = w->req->received,
+                             .where = w->route->pattern,
                              .push = push_request,
                              .take = take_answer,
                              .ended = after_handler,
