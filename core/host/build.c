@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/near.h"
+
 #define BUNDLE_MAX 200
 
 struct libraries {
@@ -35,6 +37,30 @@ static bool is_destination(void *arg, const char *name) {
   return f && strncmp(f->folder, "destinations", 12) == 0;
 }
 
+/* A connection is one that the configuration lists, or a vendor's plugin that needs no settings. */
+static bool is_connection(const struct np_build_context *c, const char *name) {
+  for (size_t i = 0; i < c->config->entry_count; i++)
+    if (c->config->entries[i].kind == NP_VENDOR && strcmp(c->config->entries[i].instance, name) == 0) return true;
+  const struct np_file *f = np_sources_find(c->sources, false, name);
+  return f && strncmp(f->folder, "vendors", 7) == 0;
+}
+
+static int check_shows(const struct np_build_context *c, const struct np_want *want, struct np_error *err) {
+  for (size_t i = 0; i < want->show_count; i++) {
+    const char *name = want->shows[i];
+    if (strcmp(name, "*") == 0 || is_connection(c, name)) continue;
+    const char **names = np_alloc((c->config->entry_count + 1) * sizeof *names);
+    size_t n = 0;
+    for (size_t k = 0; k < c->config->entry_count; k++)
+      if (c->config->entries[k].kind == NP_VENDOR) names[n++] = c->config->entries[k].instance;
+    const char *near = np_near(name, strlen(name), names, n);
+    free(names);
+    return np_fail(err, "%s.shows: there is no connection \"%s\"%s%s%s", want->at, name, near ? ", did you mean \"" : "",
+                   near ? near : "", near ? "\"?" : "");
+  }
+  return 0;
+}
+
 static int build(const struct np_build_context *context, const struct np_want *want, const struct np_source *own,
                  struct libraries *libraries, struct np_built *b, struct np_error *err) {
   struct np_order order = {.instance = want->instance,
@@ -45,6 +71,8 @@ static int build(const struct np_build_context *context, const struct np_want *w
                            .configured = want->configured,
                            .people = want->people,
                            .limits_set = want->limits != NULL,
+                           .shows = want->shows,
+                           .show_count = want->show_count,
                            .source = *own,
                            .library = find_library,
                            .destination = is_destination,
@@ -92,6 +120,7 @@ void np_built_discard(struct np_built *b, int lanes) {
 static int finish(const struct np_build_context *context, const struct np_want *want, const struct np_source *own,
                   struct libraries *libraries, struct np_built *b, struct np_error *err) {
   *b = (struct np_built){0};
+  if (check_shows(context, want, err) < 0) return -1;
   if (build(context, want, own, libraries, b, err) < 0) {
     np_built_discard(b, context->lanes);
     return -1;

@@ -10,6 +10,8 @@
 struct np_want {
   const char *instance, *plugin, *mount, *settings, *canonical, *at;
   const struct np_limits *limits; /* NULL: the kind's */
+  const char *const *shows;       /* connections whose data it may see too */
+  size_t show_count;
   bool configured, people;
   enum np_kind kind;          /* as listed; only where configured */
   const struct np_file *file; /* NULL where there is none of that name */

@@ -286,6 +286,8 @@ void np_config_free(struct np_config *c) {
     free(e->settings);
     free(e->canonical);
     free(e->at);
+    for (size_t k = 0; k < e->show_count; k++) free(e->shows[k]);
+    free(e->shows);
   }
   free(c->entries);
   free(c->path);

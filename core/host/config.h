@@ -18,6 +18,8 @@ struct np_config_entry { /* a connection, rule or destination */
   bool people;                     /* of a connection: may read people's details */
   struct np_limits limits;
   bool limits_set;
+  char **shows; /* owned: of a connection: others whose data it may see, as plugin.data does; "*" for all */
+  size_t show_count;
 };
 
 struct np_config {

@@ -52,9 +52,38 @@ static void read_limits(struct np_config_entry *e, const struct np_table *t) {
   lua_pop(t->L, 1);
 }
 
+/* shows = "ward-3", { "ward-3", "ward-4" } or "*". That the connections are there is looked at when it is built. */
+static void add_shown(struct np_config_entry *e, const struct np_table *t, const char *key) {
+  if (lua_type(t->L, -1) != LUA_TSTRING)
+    np_table_raise(t, key, "expected the name of a connection, or \"*\" for all, got a %s", luaL_typename(t->L, -1));
+  const char *name = lua_tostring(t->L, -1);
+  if (strcmp(name, "*") != 0) check_name(t, key, name);
+  e->shows = np_realloc(e->shows, (e->show_count + 1) * sizeof *e->shows);
+  e->shows[e->show_count++] = np_strdup(name);
+}
+
+static void read_shows(struct np_config_entry *e, const struct np_table *t) {
+  lua_State *L = t->L;
+  if (e->kind != NP_VENDOR || lua_getfield(L, t->at, "shows") == LUA_TNIL) return;
+  if (!lua_istable(L, -1)) {
+    add_shown(e, t, "shows");
+    return;
+  }
+  size_t n = lua_rawlen(L, -1), all = 0;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) all++;
+  if (all != n) np_table_raise(t, "shows", "expected a list of connections, such as { \"ward-3\", \"ward-4\" }, or \"*\"");
+  for (size_t i = 1; i <= n; i++) {
+    char key[40];
+    snprintf(key, sizeof key, "shows[%zu]", i);
+    lua_rawgeti(L, -1, (lua_Integer)i);
+    add_shown(e, t, key);
+    lua_pop(L, 1);
+  }
+}
+
 static bool is_reserved(enum np_kind kind, const char *key) {
   if (strcmp(key, "name") == 0 || strcmp(key, "limits") == 0) return true;
-  return kind == NP_VENDOR && (strcmp(key, "mount") == 0 || strcmp(key, "people") == 0);
+  return kind == NP_VENDOR && (strcmp(key, "mount") == 0 || strcmp(key, "people") == 0 || strcmp(key, "shows") == 0);
 }
 
 /* Pushes a table of what is neither reserved nor the plugin's name. */
@@ -205,6 +234,7 @@ static void read_entry(const struct reader *r, enum np_kind kind, struct np_tabl
   e->mount = np_strdup(mount);
   check_unique(r, e, t);
   read_limits(e, t);
+  read_shows(e, t);
   read_settings(r, e, t);
   lua_settop(L, t->at - 1);
 }

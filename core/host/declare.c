@@ -21,6 +21,14 @@ struct np_code *np_declare_new(const struct np_order *order) {
   c->settings = np_strdup(order->settings ? order->settings : "{}");
   c->limits = order->limits;
   c->people = order->people;
+  c->sees = np_alloc((order->show_count + 1) * sizeof *c->sees);
+  c->sees[c->see_count++] = np_strdup(order->instance);
+  for (size_t i = 0; i < order->show_count; i++) {
+    if (strcmp(order->shows[i], "*") == 0)
+      c->sees_all = true;
+    else
+      c->sees[c->see_count++] = np_strdup(order->shows[i]);
+  }
   return c;
 }
 
@@ -46,6 +54,7 @@ void np_code_unref(struct np_code *c) {
   free_strings(c->hosts, c->host_count);
   free_strings(c->libraries, c->library_count);
   free_strings(c->keys, c->key_count);
+  free_strings(c->sees, c->see_count);
   free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);
   free(c);
 }

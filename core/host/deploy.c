@@ -159,6 +159,8 @@ static struct wants find_wants(struct np_deploy *d) {
                                          .canonical = e->canonical,
                                          .at = e->at,
                                          .limits = e->limits_set ? &e->limits : NULL,
+                                         .shows = (const char *const *)e->shows,
+                                         .show_count = e->show_count,
                                          .configured = true,
                                          .people = e->people,
                                          .kind = e->kind,
@@ -175,28 +177,29 @@ static struct wants find_wants(struct np_deploy *d) {
   return w;
 }
 
-/* The names that a rule may send to: one that failed for want of a destination is built again when there is another. */
-static void add_destinations(struct np_buf *text, const struct np_deploy *d) {
+/* The names that a rule may send to and a connection may show: what failed for want of one is built again when there is another. */
+static void add_names(struct np_buf *text, const struct np_deploy *d) {
   for (size_t i = 0; i < d->config->entry_count; i++)
-    if (d->config->entries[i].kind == NP_DESTINATION) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
+    if (d->config->entries[i].kind != NP_RULE) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
   for (size_t i = 0; i < d->sources.count; i++)
     if (!d->sources.files[i].library) np_buf_addf(text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
 }
 
 /* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
- * and all destinations. */
+ * and all names of connections and destinations. */
 static char *fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
   char hash[65];
   struct np_buf text = {0};
   if (!code) {
     np_buf_adds(&text, d->sources.library_hash);
-    add_destinations(&text, d);
+    add_names(&text, d);
   }
   for (size_t i = 0; code && i < code->library_count; i++) {
     const struct np_file *f = np_sources_find(&d->sources, true, code->libraries[i]);
     if (f) np_bundle_add(&text, &f->source);
   }
   if (want->file) np_buf_add(&text, want->file->source.text, want->file->source.len);
+  for (size_t i = 0; i < want->show_count; i++) np_buf_addf(&text, "\nshows %s", want->shows[i]);
   np_sha256_hex(np_buf_text(&text), text.len, hash);
   np_buf_free(&text);
   const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;

@@ -65,7 +65,7 @@ local function duration(verb, what, value)
   return ms
 end
 
-local plugin = { name = core.name, store = core.store, people = core.people }
+local plugin = { name = core.name, store = core.store, data = core.data, people = core.people }
 
 --- The settings that this plugin takes, checked; call it once, before anything needs them.
 function plugin:config(schema)

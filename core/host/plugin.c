@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/duration.h"
+#include "host/data.h"
 #include "host/declare.h"
 #include "host/hosts.h"
 #include "host/ledger.h"
@@ -116,6 +117,8 @@ static int load_all(lua_State *L) {
   size_t len = (size_t)(_binary_core_host_host_lua_end - _binary_core_host_host_lua_start);
   if (luaL_loadbufferx(L, _binary_core_host_host_lua_start, len, "=neap", "t") != LUA_OK) return lua_error(L);
   np_ledger_open(L);
+  np_data_open(L);
+  lua_setfield(L, -2, "data");
   lua_pushcfunction(L, push_duration);
   lua_setfield(L, -2, "duration");
   lua_pushcfunction(L, np_declare_config);

@@ -34,13 +34,15 @@ struct np_source {
 
 /* What to build: filled by deploy; copied where kept. */
 struct np_order {
-  const char *instance;    /* "ward-3" */
-  const char *plugin;      /* "sinocare" */
-  const char *mount;       /* prefix for routes, "" or "/hospital-b" */
-  const char *settings;    /* JSON object, from the configuration */
-  const char *settings_at; /* for messages: "neap.lua: connections[1]" */
-  bool people;             /* it may read people's details */
-  bool configured;         /* false: connected under its own name because every setting has a default */
+  const char *instance;     /* "ward-3" */
+  const char *plugin;       /* "sinocare" */
+  const char *mount;        /* prefix for routes, "" or "/hospital-b" */
+  const char *settings;     /* JSON object, from the configuration */
+  const char *settings_at;  /* for messages: "neap.lua: connections[1]" */
+  const char *const *shows; /* connections whose data it may see besides its own, "*" for all; see host/config.h */
+  size_t show_count;
+  bool people;     /* it may read people's details */
+  bool configured; /* false: connected under its own name because every setting has a default */
   struct np_limits limits;
   bool limits_set; /* false: the kind's defaults */
   struct np_source source;
@@ -108,6 +110,9 @@ struct np_code {
   size_t key_count;
   char **libraries; /* owned: names it required */
   size_t library_count;
+  char **sees; /* owned: connections whose rows of the store it may see: itself and what `shows` lists */
+  size_t see_count;
+  bool sees_all;
 };
 void np_code_ref(struct np_code *c);
 void np_code_unref(struct np_code *c);

@@ -54,6 +54,7 @@ enum {
   W_DEVICE,
   W_ADD_DEVICE,
   W_SET_DEVICE,
+  W_WRITER,
   W_SERIES,
   W_LAST_SERIAL,
   W_ADD_SERIES,
@@ -123,6 +124,8 @@ struct np_known_device {
   int online;                     /* -1 unknown */
   char *fields[NP_DEVICE_FIELDS]; /* owned; NULL unknown */
   size_t lens[NP_DEVICE_FIELDS];
+  int64_t *writers; /* owned: connections that are known to stand in device_writers */
+  size_t writer_count;
 };
 
 struct np_known_series {
@@ -138,6 +141,8 @@ int np_known_device(struct np_store *s, const struct np_text *vendor, const stru
                     const struct np_text *connection, int64_t at, struct np_known_device **out);
 int np_known_series(struct np_store *s, const struct np_reading *r, struct np_known_series **out);
 int np_known_news(struct np_store *s, const struct np_op *op); /* NP_OP_DEVICE */
+/* Notes that the connection has written something of the device, at ms. */
+int np_known_writer(struct np_store *s, struct np_known_device *d, int64_t connection, int64_t at);
 void np_known_forget(struct np_store *s);
 int np_known_bound(struct np_store *s); /* where much is remembered: saves what is unsaved and forgets. In a transaction. */
 int np_known_save(struct np_store *s);  /* writes what is dirty. In a transaction. */
@@ -176,13 +181,59 @@ enum {
   R_DEAD,
   R_DEVICES,
   R_GENERATION,
+  R_BEGIN,
+  R_COMMIT,
+  R_NAME_ID,
+  R_NAMED,
+  R_WRITERS,
+  R_SERIES_OF_DEVICE,
+  R_TYPES_OF_DEVICE,
+  R_TYPES_OF_CONNECTION,
+  R_EVENT_CONNECTIONS,
+  R_DEVICE_NAMES,
+  R_COUNT_READINGS,
+  R_COUNT_DEVICE_EVENTS,
+  R_COUNT_CONNECTION_EVENTS,
   R_COUNT,
 };
 extern const char *const np_read_texts[R_COUNT];
 
+/* Where rows of one kind and one order come from: statements of which a query needs several at once (sqlite_find.c). */
+enum { NP_STREAM_TEXTS = 12, NP_STREAMS_KEPT = 32 };
+struct np_streams {
+  sqlite3_stmt *kept[NP_STREAMS_KEPT]; /* owned: not in use */
+  int count;
+};
+
 struct np_reader {
   struct np_sql sql;
-  struct np_map names, series; /* id (8 bytes) -> what stands under it; never changes in the file */
+  struct np_map names, series, devices; /* id (8 bytes) -> what stands under it; never changes in the file */
+  struct np_streams streams[NP_STREAM_TEXTS];
 };
+
+/* The name under the id in a row's column; absent for NULL. False where the store cannot say. */
+bool np_read_name(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *out);
+/* Vendor and name of the device whose id stands in a row's column. */
+bool np_read_device(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *vendor, struct np_text *device);
+#define NP_READING_COLUMNS "seq, series, at, received, value, unit, connection, traits, interval, serial, key, extra"
+/* A reading from a row of these columns; false where names are missing, which is damage. */
+bool np_read_reading(struct np_reader *r, sqlite3_stmt *row, struct np_reading *out);
+/* A device from a row of id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen. */
+void np_read_device_row(sqlite3_stmt *row, struct np_device *out);
+void np_streams_close(struct np_reader *r);
+
+/* Numbers of connections, as rows have them. */
+struct np_ids {
+  int64_t *list; /* owned */
+  size_t count;
+};
+void np_ids_add(struct np_ids *ids, int64_t id);
+bool np_ids_have(const struct np_ids *ids, int64_t id);
+/* The numbers of those names that the store knows. 0, or -1 and err. */
+int np_find_id(struct np_reader *r, const struct np_text *name, int64_t *id, struct np_error *err); /* *id 0: unknown */
+int np_find_scope(struct np_reader *r, const struct np_scope *scope, struct np_ids *ids, struct np_error *err);
+/* A query's statements see one moment of the store. */
+int np_find_begin(struct np_reader *r, struct np_error *err);
+int np_find_end(struct np_reader *r, int result, struct np_error *err); /* gives result, or -1 */
 
 #endif

@@ -13,6 +13,7 @@ enum { MOST = 200000, MOST_BYTES = 64 << 20, SAVE_US = 60000000 };
 static void forget_device(void *value) {
   struct np_known_device *d = value;
   for (int i = 0; i < NP_DEVICE_FIELDS; i++) free(d->fields[i]);
+  free(d->writers);
   free(d);
 }
 
@@ -160,6 +161,17 @@ int np_known_series(struct np_store *s, const struct np_reading *r, struct np_kn
   return SQLITE_OK;
 }
 
+int np_known_writer(struct np_store *s, struct np_known_device *d, int64_t connection, int64_t at) {
+  for (size_t i = 0; i < d->writer_count; i++)
+    if (d->writers[i] == connection) return SQLITE_OK;
+  int rc = np_sql_run(&s->sql, W_WRITER, "iii", d->id, connection, at);
+  if (rc != SQLITE_OK) return rc;
+  d->writers = np_realloc(d->writers, (d->writer_count + 1) * sizeof *d->writers);
+  d->writers[d->writer_count++] = connection;
+  s->known_bytes += sizeof *d->writers;
+  return SQLITE_OK;
+}
+
 static int save_device(struct np_store *s, struct np_known_device *d) {
   struct np_text f[NP_DEVICE_FIELDS];
   for (int i = 0; i < NP_DEVICE_FIELDS; i++) f[i] = (struct np_text){d->fields[i], d->lens[i]};
@@ -185,21 +197,37 @@ int np_known_save(struct np_store *s) {
   return rc;
 }
 
+/* A device that another connection speaks of now: what the one before said is not the other's to show. */
+static void change_hands(struct np_store *s, struct np_known_device *d) {
+  for (int i = 1; i < NP_DEVICE_FIELDS; i++) set_field(s, d, i, (struct np_text){0});
+  d->online = -1;
+}
+
+/* Whether it says something new. An empty text clears. */
+static bool take_field(struct np_store *s, struct np_known_device *d, int i, const struct np_text *now) {
+  if (!now->ptr || (!now->len && !d->fields[i])) return false;
+  if (d->fields[i] && d->lens[i] == now->len && memcmp(d->fields[i], now->ptr, now->len) == 0) return false;
+  set_field(s, d, i, now->len ? *now : (struct np_text){0});
+  return true;
+}
+
 int np_known_news(struct np_store *s, const struct np_op *op) {
   const struct np_text *now[NP_DEVICE_FIELDS] = {
       &op->as.device.connection, &op->as.device.serial, &op->as.device.model,  &op->as.device.name,
       &op->as.device.owner,      &op->as.device.place,  &op->as.device.status, &op->as.device.extra,
   };
   struct np_known_device *d;
+  int64_t connection;
   int rc = np_known_device(s, &op->as.device.vendor, &op->as.device.device, now[0], op->as.device.at, &d);
+  if (rc == SQLITE_OK) rc = np_known_name(s, now[0], &connection);
+  if (rc == SQLITE_OK && connection) rc = np_known_writer(s, d, connection, op->as.device.at);
   if (rc != SQLITE_OK || op->as.device.at < d->news) return rc;
   bool changed = d->news == INT64_MIN;
-  for (int i = 0; i < NP_DEVICE_FIELDS; i++) {
-    if (!now[i]->ptr || (d->fields[i] && d->lens[i] == now[i]->len && memcmp(d->fields[i], now[i]->ptr, now[i]->len) == 0))
-      continue;
-    set_field(s, d, i, *now[i]);
+  if (take_field(s, d, 0, now[0])) {
+    change_hands(s, d);
     changed = true;
   }
+  for (int i = 1; i < NP_DEVICE_FIELDS; i++) changed |= take_field(s, d, i, now[i]);
   if (op->as.device.online >= 0 && op->as.device.online != d->online) {
     d->online = op->as.device.online;
     changed = true;

@@ -22,18 +22,18 @@ int np_reader_get(struct np_reader *r, const char *space, const char *key, size_
   return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
 }
 
-int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, int64_t now, int limit,
+int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, const char *after, int64_t now, int limit,
                    bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg,
                    struct np_error *err) {
   if (!prefix) prefix = "";
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_KEYS, "ss", space, prefix);
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_KEYS, "ss", space, after && strcmp(after, prefix) > 0 ? after : prefix);
   size_t len = strlen(prefix);
   int rc = SQLITE_OK;
   while (st && limit > 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
     struct np_text key = np_sql_text(st, 0);
     int64_t expires = sqlite3_column_int64(st, 3);
     if (key.len < len || memcmp(key.ptr, prefix, len) != 0) break;
-    if (expires && expires <= now) continue;
+    if ((expires && expires <= now) || (after && strcmp(key.ptr, after) <= 0)) continue;
     limit--;
     if (!fn(arg, key, np_sql_text(st, 1), sqlite3_column_int64(st, 2))) break;
   }
@@ -136,17 +136,21 @@ int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, cha
   return np_sql_one(&r->sql, which, &n, "s", destination) == SQLITE_ROW ? n : -1;
 }
 
-int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, bool (*fn)(void *arg, const struct np_device *d), void *arg,
-                      struct np_error *err) {
+void np_read_device_row(sqlite3_stmt *st, struct np_device *d) {
+  *d = (struct np_device){.id = sqlite3_column_int64(st, 0), .first_seen = sqlite3_column_int64(st, 12)};
+  struct np_text *texts[] = {&d->vendor, &d->connection, &d->device, &d->serial, &d->model,
+                             &d->name,   &d->owner,      &d->place,  &d->status, &d->extra};
+  for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);
+  d->online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 11);
+  d->last_seen = sqlite3_column_int64(st, 13);
+}
+
+int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, np_device_fn *fn, void *arg, struct np_error *err) {
   sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES, "iw", after_id, limit);
+  struct np_device d;
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-    struct np_device d = {.id = sqlite3_column_int64(st, 0), .first_seen = sqlite3_column_int64(st, 12)};
-    struct np_text *texts[] = {&d.vendor, &d.connection, &d.device, &d.serial, &d.model,
-                               &d.name,   &d.owner,      &d.place,  &d.status, &d.extra};
-    for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);
-    d.online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 11);
-    d.last_seen = sqlite3_column_int64(st, 13);
+    np_read_device_row(st, &d);
     if (!fn(arg, &d)) break;
   }
   return np_sql_end(&r->sql, st, rc, err);

@@ -7,7 +7,7 @@
 
 enum { MOST = 50000 };
 
-#define READING "SELECT seq, series, at, received, value, unit, connection, traits, interval, serial, key, extra FROM reading_rows"
+#define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
 const char *const np_read_texts[R_COUNT] = {
     [R_LAST] = "SELECT max(seq) FROM reading_rows",
@@ -45,6 +45,31 @@ const char *const np_read_texts[R_COUNT] = {
         " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
     [R_GENERATION] = "SELECT instance, file, hash, source, verdict, reason, at, number FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
+    [R_BEGIN] = "BEGIN",
+    [R_COMMIT] = "COMMIT",
+    [R_NAME_ID] = "SELECT id FROM names WHERE name = ?",
+    [R_NAMED] = "SELECT id, vendor FROM device_rows WHERE name = ?",
+    [R_WRITERS] = "SELECT connection FROM device_writers WHERE device = ?",
+    [R_SERIES_OF_DEVICE] = "SELECT id, metric FROM series WHERE device = ?",
+    /* Jump from one to the next, however many events each has. */
+    [R_TYPES_OF_DEVICE] =
+        "WITH RECURSIVE t(type) AS (SELECT min(type) FROM event_rows WHERE device = ?1 UNION ALL SELECT (SELECT min(type)"
+        " FROM event_rows WHERE device = ?1 AND type > t.type) FROM t WHERE t.type IS NOT NULL) SELECT type FROM t"
+        " WHERE type IS NOT NULL",
+    [R_TYPES_OF_CONNECTION] =
+        "WITH RECURSIVE t(type) AS (SELECT min(type) FROM event_rows WHERE connection IS nullif(?1, 0) UNION ALL"
+        " SELECT (SELECT min(type) FROM event_rows WHERE connection IS nullif(?1, 0) AND type > t.type) FROM t"
+        " WHERE t.type IS NOT NULL) SELECT type FROM t WHERE type IS NOT NULL",
+    [R_EVENT_CONNECTIONS] =
+        "WITH RECURSIVE c(id) AS (SELECT min(connection) FROM event_rows UNION ALL SELECT (SELECT min(connection)"
+        " FROM event_rows WHERE connection > c.id) FROM c WHERE c.id IS NOT NULL) SELECT id FROM c WHERE id IS NOT NULL"
+        " UNION ALL SELECT 0 WHERE EXISTS(SELECT 1 FROM event_rows WHERE connection IS NULL)",
+    [R_DEVICE_NAMES] = "SELECT v.name, d.name, '' FROM device_rows d JOIN names v ON v.id = d.vendor WHERE d.id = ?",
+    [R_COUNT_READINGS] = "SELECT count(*) FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at BETWEEN ? AND ?",
+    [R_COUNT_DEVICE_EVENTS] = "SELECT count(*) FROM event_rows INDEXED BY event_series WHERE device = ? AND type = ?"
+                              " AND at BETWEEN ? AND ?",
+    [R_COUNT_CONNECTION_EVENTS] = "SELECT count(*) FROM event_rows INDEXED BY event_connection WHERE connection IS nullif(?, 0)"
+                                  " AND type = ? AND at BETWEEN ? AND ?",
 };
 
 struct name {
@@ -68,14 +93,15 @@ struct np_reader *np_reader_open(const char *path, struct np_error *err) {
 
 void np_reader_close(struct np_reader *r) {
   if (!r) return;
+  np_streams_close(r);
   if (r->sql.db) np_sql_close(&r->sql);
   np_map_free(&r->names, free);
   np_map_free(&r->series, free);
+  np_map_free(&r->devices, free);
   free(r);
 }
 
-/* The name under an id; absent for NULL. False where the store cannot say. */
-static bool find_name(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *out) {
+bool np_read_name(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *out) {
   *out = (struct np_text){0};
   int64_t id = sqlite3_column_int64(row, column);
   if (!id) return true;
@@ -97,8 +123,8 @@ static bool find_name(struct np_reader *r, sqlite3_stmt *row, int column, struct
   return true;
 }
 
-static struct series *load_series(struct np_reader *r, int64_t id) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_SERIES, "i", id);
+static struct series *load_series(struct np_reader *r, struct np_map *into, int which, int64_t id) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, which, "i", id);
   if (!st || sqlite3_step(st) != SQLITE_ROW) {
     if (st) sqlite3_reset(st);
     return NULL;
@@ -111,18 +137,29 @@ static struct series *load_series(struct np_reader *r, int64_t id) {
   memcpy(s->text + s->offsets[1], m.ptr, m.len + 1);
   s->partition = np_partition(d.ptr, d.len);
   sqlite3_reset(st);
-  np_map_put(&r->series, (char *)&id, sizeof id, s);
+  np_map_put(into, (char *)&id, sizeof id, s);
   return s;
 }
 
 static bool find_series(struct np_reader *r, int64_t id, struct np_reading *out) {
   struct series *s = np_map_get(&r->series, (char *)&id, sizeof id);
-  if (!s) s = load_series(r, id);
+  if (!s) s = load_series(r, &r->series, R_SERIES, id);
   if (!s) return false;
   out->vendor = (struct np_text){s->text, s->vendor};
   out->device = (struct np_text){s->text + s->offsets[0], s->device};
   out->metric = (struct np_text){s->text + s->offsets[1], s->metric};
   out->partition = s->partition;
+  return true;
+}
+
+bool np_read_device(struct np_reader *r, sqlite3_stmt *row, int column, struct np_text *vendor, struct np_text *device) {
+  if (r->devices.count > MOST) np_map_free(&r->devices, free);
+  int64_t id = sqlite3_column_int64(row, column);
+  struct series *s = np_map_get(&r->devices, (char *)&id, sizeof id);
+  if (!s) s = load_series(r, &r->devices, R_DEVICE_NAMES, id);
+  if (!s) return false;
+  *vendor = (struct np_text){s->text, s->vendor};
+  *device = (struct np_text){s->text + s->offsets[0], s->device};
   return true;
 }
 
@@ -139,8 +176,7 @@ static struct np_value value_of(sqlite3_stmt *st, int column, bool truth) {
   }
 }
 
-/* Fills out from a row of READING. A row whose names are missing is damage, and is told. */
-static int decode(struct np_reader *r, sqlite3_stmt *st, struct np_reading *out) {
+bool np_read_reading(struct np_reader *r, sqlite3_stmt *st, struct np_reading *out) {
   bound(r);
   int traits = sqlite3_column_int(st, 7);
   *out = (struct np_reading){
@@ -155,16 +191,15 @@ static int decode(struct np_reader *r, sqlite3_stmt *st, struct np_reading *out)
       .key = np_sql_text(st, 10),
       .extra = np_sql_text(st, 11),
   };
-  if (find_series(r, sqlite3_column_int64(st, 1), out) && find_name(r, st, 5, &out->unit) && find_name(r, st, 6, &out->connection))
-    return SQLITE_ROW;
-  return SQLITE_CORRUPT;
+  return find_series(r, sqlite3_column_int64(st, 1), out) && np_read_name(r, st, 5, &out->unit) &&
+         np_read_name(r, st, 6, &out->connection);
 }
 
 static int walk(struct np_reader *r, sqlite3_stmt *st, np_reading_fn *fn, void *arg, struct np_error *err) {
   struct np_reading reading;
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-    if (decode(r, st, &reading) != SQLITE_ROW) {
+    if (!np_read_reading(r, st, &reading)) {
       np_sql_end(&r->sql, st, SQLITE_ROW, err);
       return np_fail(err, "store: reading %lld has no device, metric or unit: the file is damaged", (long long)reading.seq);
     }
@@ -218,7 +253,7 @@ static int merge_rows(struct np_reader *r, struct merge *m, int limit, np_readin
   int rc = SQLITE_OK;
   for (size_t i = 0; i < m->count && rc == SQLITE_OK; i++) rc = step(m, i);
   for (; limit > 0 && rc == SQLITE_OK && (st = newest(m, &which)); limit--) {
-    if (decode(r, st, &reading) != SQLITE_ROW) return SQLITE_CORRUPT;
+    if (!np_read_reading(r, st, &reading)) return SQLITE_CORRUPT;
     if (!fn(arg, &reading)) break;
     rc = step(m, which);
   }

@@ -82,8 +82,23 @@ static const char first_schema[] =
     " verdict TEXT NOT NULL, file TEXT, hash TEXT, reason TEXT, source);"
     "CREATE INDEX generations_instance ON generations(instance);";
 
+/* For queries: who has written of a device (connection 0: nobody named), a device's and a connection's events by type and time. */
+static const char queries[] =
+    "CREATE TABLE device_writers(device INTEGER NOT NULL, connection INTEGER NOT NULL, first_seen INTEGER NOT NULL,"
+    " PRIMARY KEY(device, connection)) WITHOUT ROWID;"
+    "INSERT OR IGNORE INTO names(name) SELECT DISTINCT connection FROM device_rows WHERE connection IS NOT NULL;"
+    "INSERT INTO device_writers SELECT device, connection, min(at) FROM ("
+    "SELECT s.device, coalesce(r.connection, 0) AS connection, r.received AS at FROM reading_rows r JOIN series s ON s.id = "
+    "r.series"
+    " UNION ALL SELECT device, coalesce(connection, 0), received FROM event_rows"
+    " UNION ALL SELECT d.id, n.id, d.first_seen FROM device_rows d JOIN names n ON n.name = d.connection) GROUP BY 1, 2;"
+    "CREATE INDEX writer_devices ON device_writers(connection, device);"
+    "CREATE INDEX device_owner ON device_rows(owner) WHERE owner IS NOT NULL;"
+    "CREATE INDEX event_series ON event_rows(device, type, at);"
+    "CREATE INDEX event_connection ON event_rows(connection, type, at);";
+
 /* Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema};
+static const char *const migrations[] = {first_schema, queries};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -29,6 +29,7 @@ const char *const np_write_texts[W_COUNT] = {
     [W_SET_DEVICE] =
         "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
         " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
+    [W_WRITER] = "INSERT INTO device_writers VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
     [W_SERIES] = "SELECT id FROM series WHERE device = ? AND metric = ?",
     [W_LAST_SERIAL] = "SELECT serial, at FROM reading_rows INDEXED BY reading_time WHERE series = ? AND serial IS NOT NULL"
                       " ORDER BY at DESC LIMIT 1",
@@ -215,14 +216,16 @@ static int is_fresh(struct np_store *s, const struct np_reading *r, int64_t seri
   return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
-static int insert_reading(struct np_store *s, const struct np_writeset *ws, const struct np_reading *r, int64_t series) {
+static int insert_reading(struct np_store *s, const struct np_writeset *ws, const struct np_reading *r,
+                          struct np_known_series *series) {
   int64_t unit, connection;
   int rc = np_known_name(s, &r->unit, &unit);
   if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
+  if (rc == SQLITE_OK) rc = np_known_writer(s, series->device, connection, r->received);
   if (rc != SQLITE_OK) return rc;
   int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
   sqlite3_stmt *st =
-      np_sql_start(&s->sql, W_READING, "iiiiviiwiiitb", s->count.reading + 1, series, r->at, r->received, &r->value, unit,
+      np_sql_start(&s->sql, W_READING, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received, &r->value, unit,
                    connection, traits, ws->request_id, r->interval, r->serial, r->key.len ? &r->key : NULL, &r->extra);
   if (!st) return np_sql_code(&s->sql);
   if (r->serial == INT64_MIN) sqlite3_bind_null(st, 11);
@@ -238,7 +241,7 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
   if (rc != SQLITE_OK || !fresh) return rc;
   bool counts = r->serial != INT64_MIN;
   if (counts && !series->counted) rc = count_serial(s, series);
-  if (rc == SQLITE_OK) rc = insert_reading(s, ws, r, series->id);
+  if (rc == SQLITE_OK) rc = insert_reading(s, ws, r, series);
   if (rc != SQLITE_OK) return rc;
   r->seq = ++s->count.reading;
   r->partition = np_partition(r->device.ptr, r->device.len);
@@ -257,8 +260,10 @@ static int write_event(struct np_store *s, const struct np_op *op) {
   if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.type, &type);
   if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.connection, &connection);
   if (rc != SQLITE_OK) return rc;
-  return np_sql_run(&s->sql, W_EVENT, "iiikiib", device->id, type, op->as.event.at, &op->as.event.key, op->as.event.received,
-                    connection, &op->as.event.data);
+  rc = np_sql_run(&s->sql, W_EVENT, "iiikiib", device->id, type, op->as.event.at, &op->as.event.key, op->as.event.received,
+                  connection, &op->as.event.data);
+  if (rc != SQLITE_OK || !sqlite3_changes(s->sql.db)) return rc;
+  return np_known_writer(s, device, connection, op->as.event.received);
 }
 
 static int write_put(struct np_store *s, const struct np_op *op) {

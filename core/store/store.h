@@ -51,12 +51,57 @@ int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void 
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
                       int limit, np_reading_fn *fn, void *arg, struct np_error *err);
 
+/* Queries on behalf of a connection see only what connections of a scope wrote: other rows do not exist for them. Of a device that
+ * connections share, each sees its own readings and events. Its details are those of the connection that gave the newest news: for the others
+ * it has none, only a name, a first_seen and a last_seen made of what they wrote themselves. */
+struct np_scope {
+  const char *const *connections; /* borrowed */
+  size_t count;
+  bool all; /* every connection's rows, also those that name none */
+};
+
+struct np_texts {             /* any of these; count 0 takes all */
+  const struct np_text *list; /* borrowed */
+  size_t count;
+};
+
+/* Readings of devices, or events; in the order of (at, seq), or (at, id). */
+struct np_row_filter {
+  struct np_scope scope;
+  struct np_texts devices; /* readings: at least one */
+  struct np_texts kinds;   /* metrics, or types */
+  struct np_text vendor;   /* absent: every vendor's device of that name */
+  int64_t from, to;        /* at, both included */
+  bool ascending;
+  bool after; /* only what comes behind this place in the order */
+  int64_t after_at, after_seq;
+};
+/* At most limit. A page costs what it gives, wherever it stands and however long the rest is; except that of a device which others share, their
+ * rows in between are looked at too. */
+int np_reader_find_readings(struct np_reader *r, const struct np_row_filter *f, int limit, np_reading_fn *fn, void *arg,
+                            struct np_error *err);
+/* The newest of each series, newest first: by `at`, then seq. Only scope, devices, kinds and vendor of the filter count. */
+int np_reader_latest(struct np_reader *r, const struct np_row_filter *f, np_reading_fn *fn, void *arg, struct np_error *err);
+
+struct np_event {
+  int64_t id, at, received;
+  struct np_text vendor, connection, device, type, key, data; /* key "" and data absent where it has none */
+};
+typedef bool np_event_fn(void *arg, const struct np_event *event);
+int np_reader_find_events(struct np_reader *r, const struct np_row_filter *f, int limit, np_event_fn *fn, void *arg,
+                          struct np_error *err);
+
+/* How many there are in all, whatever `after` says. From the index alone, about 30 ns each; of a shared device each row is
+ * looked at, about 1 us. -1 and err. */
+int64_t np_reader_count_readings(struct np_reader *r, const struct np_row_filter *f, struct np_error *err);
+int64_t np_reader_count_events(struct np_reader *r, const struct np_row_filter *f, struct np_error *err);
+
 /* 1 and fills value and version where the key is there and has not expired at now; 0 and version where not (the version may
  * then be nonzero, for an expired key); -1 on error. */
 int np_reader_get(struct np_reader *r, const char *space, const char *key, size_t key_len, int64_t now, struct np_buf *value,
                   int64_t *version, struct np_error *err);
-/* Keys of a space that start with prefix, in order, those that have not expired. */
-int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, int64_t now, int limit,
+/* Keys of a space that start with prefix and come after `after` (NULL: from the first), in order of their bytes, those that have not expired. */
+int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, const char *after, int64_t now, int limit,
                    bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg,
                    struct np_error *err);
 
@@ -94,8 +139,19 @@ struct np_device {
   int online;
   int64_t first_seen, last_seen; /* ms: received of its first and newest reading or news */
 };
-int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, bool (*fn)(void *arg, const struct np_device *d), void *arg,
-                      struct np_error *err);
+typedef bool np_device_fn(void *arg, const struct np_device *device);
+int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, np_device_fn *fn, void *arg, struct np_error *err);
+
+struct np_device_filter { /* absent texts and empty lists take any device */
+  struct np_scope scope;
+  struct np_texts devices, statuses, except_statuses; /* one without a status is in no status, so it is not excepted */
+  struct np_text vendor, connection, name, name_has, owner, place, model;
+  int64_t after; /* id */
+};
+/* By id, at most limit. By device or owner, and of one connection, a page costs what it gives; of several, what they have. */
+int np_reader_find_devices(struct np_reader *r, const struct np_device_filter *f, int limit, np_device_fn *fn, void *arg,
+                           struct np_error *err);
+int64_t np_reader_count_devices(struct np_reader *r, const struct np_device_filter *f, struct np_error *err);
 
 struct np_generation {
   struct np_text instance, file, hash, source, verdict, reason;

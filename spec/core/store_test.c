@@ -218,14 +218,14 @@ static void key_ranges(struct np_store *s, struct np_reader *r) {
   const char *keys[] = {"p/b", "p/a", "p", "q", "p/\xff", "p/c"};
   for (int i = 0; i < 6; i++) CHECK(put(s, keys[i], "v", i == 5 ? NOW : 0, -1) == NP_COMMITTED);
   struct seen x = {0};
-  CHECK(np_reader_keys(r, "space", "p/", NOW, 100, see_key, &x, NULL) == 0 && x.count == 3);
+  CHECK(np_reader_keys(r, "space", "p/", NULL, NOW, 100, see_key, &x, NULL) == 0 && x.count == 3);
   CHECK(!strcmp(x.texts[0], "p/a=v") && !strcmp(x.texts[1], "p/b=v") && !strcmp(x.texts[2], "p/\xff=v"));
   x = (struct seen){0};
-  CHECK(np_reader_keys(r, "space", "p/", NOW - 1, 3, see_key, &x, NULL) == 0 && x.count == 3 && !strcmp(x.texts[2], "p/c=v"));
+  CHECK(np_reader_keys(r, "space", "p/", NULL, NOW - 1, 3, see_key, &x, NULL) == 0 && x.count == 3 && !strcmp(x.texts[2], "p/c=v"));
   x = (struct seen){.stop = 2};
-  CHECK(np_reader_keys(r, "space", "", NOW, 100, see_key, &x, NULL) == 0 && x.count == 2);
+  CHECK(np_reader_keys(r, "space", "", NULL, NOW, 100, see_key, &x, NULL) == 0 && x.count == 2);
   x = (struct seen){0};
-  CHECK(np_reader_keys(r, "elsewhere", "", NOW, 100, see_key, &x, NULL) == 0 && x.count == 0);
+  CHECK(np_reader_keys(r, "elsewhere", "", NULL, NOW, 100, see_key, &x, NULL) == 0 && x.count == 0);
 }
 
 static enum np_outcome timer(struct np_store *s, enum np_op_kind kind, const char *key, int64_t due) {
