@@ -43,7 +43,8 @@ struct np_fetch {
   size_t pooled;
   struct np_fetch_trust *trust; /* owned */
   char *user_agent;             /* owned */
-  size_t waiting;               /* over all hosts */
+  bool names_lead_anywhere;
+  size_t waiting; /* over all hosts */
   int per_host;
   bool delivering, dead; /* freed while delivering: `deliver` does the rest */
 };
@@ -180,6 +181,7 @@ static void launch(struct np_fetch_call *call) {
   struct np_fetch *f = call->f;
   call->easy = f->pooled ? f->pool[--f->pooled] : curl_easy_init();
   if (!call->easy) abort(); /* as np_alloc */
+  call->names_lead_anywhere = f->names_lead_anywhere;
   np_fetch_call_prepare(call, f->user_agent, IDLE_SECONDS);
   np_fetch_trust_apply(f->trust, call->easy);
   append(&f->running, call);
@@ -302,6 +304,7 @@ struct np_fetch *np_fetch_new(struct event_base *base, const struct np_fetch_opt
   struct np_fetch *f = np_alloc(sizeof *f);
   f->base = base;
   f->per_host = o.per_host > 0 ? o.per_host : 8;
+  f->names_lead_anywhere = o.names_lead_anywhere;
   f->user_agent = np_strdup(o.user_agent ? o.user_agent : "neap");
   f->timer = evtimer_new(base, on_timer, f);
   f->wake = evtimer_new(base, on_wake, f);

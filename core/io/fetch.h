@@ -19,6 +19,7 @@ struct np_fetch_options {
   int per_host;           /* 0 is 8 */
   const char *ca_file;    /* more trusted certificates, PEM; NULL is the system's */
   const char *user_agent; /* NULL is "neap" */
+  bool names_lead_anywhere; /* else a name that leads to loopback or a link-local address is not asked: see core/io/fetch_reach.h */
 };
 
 struct np_fetch_request { /* copied by np_fetch_start */
@@ -38,7 +39,7 @@ struct np_fetch_request { /* copied by np_fetch_start */
 
 struct np_fetch_answer { /* borrowed, valid during the callback */
   int status;            /* 0 where there was no answer */
-  /* NULL where there was one; else "timeout", "resolve", "connect", "tls", "cut", "too_large", "redirect", "bad_url", "other". */
+  /* NULL where there was one; else "timeout", "resolve", "connect", "tls", "cut", "too_large", "redirect", "near", "bad_url", "other". */
   const char *code;
   const char *why;     /* a sentence, where code is set */
   const char *url;     /* the last one asked */

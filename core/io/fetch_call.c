@@ -7,6 +7,8 @@
 #include <strings.h>
 #include <sys/socket.h>
 
+#include "io/fetch_reach.h"
+
 #define ANSWER_MAX ((size_t)16 << 20)
 #define HEADERS_MAX ((size_t)256 << 10)
 
@@ -179,8 +181,14 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
   return n;
 }
 
+/* The address that is connected to is judged, so that a name cannot change its mind in between. */
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a) {
-  (void)arg, (void)purpose;
+  struct np_fetch_call *call = arg;
+  (void)purpose;
+  if (!call->names_lead_anywhere && np_fetch_is_near(&a->addr) && !np_fetch_says_near(call->name)) {
+    call->near = true;
+    return CURL_SOCKET_BAD;
+  }
   return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
@@ -189,7 +197,7 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
 void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, long idle_seconds) {
   np_buf_clear(&call->got);
   np_buf_clear(&call->got_headers);
-  call->in_head = call->had_head = false;
+  call->in_head = call->had_head = call->near = false;
   call->error[0] = 0;
   CURL *e = call->easy;
   curl_easy_setopt(e, CURLOPT_URL, call->url);
@@ -205,6 +213,7 @@ void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, l
   curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, idle_seconds);
   curl_easy_setopt(e, CURLOPT_USERAGENT, user_agent);
   curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_open);
+  curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
   curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
   curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
@@ -259,6 +268,9 @@ void np_fetch_call_end(struct np_fetch_call *call, CURLcode result) {
   call->status = (int)status;
   if (call->too_large || result == CURLE_FILESIZE_EXCEEDED)
     np_fetch_call_fail(call, "too_large", "the answer is larger than allowed");
+  else if (result != CURLE_OK && call->near)
+    np_fetch_call_fail(call, "near",
+                       "the name leads to this machine or its link: where that is meant, the settings have to say the address");
   else if (result == CURLE_OK && (call->in_head || !call->had_head || status < 200))
     np_fetch_call_fail(call, "cut", "the connection was closed before the answer was whole");
   else if (result != CURLE_OK)

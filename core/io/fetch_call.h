@@ -32,6 +32,7 @@ struct np_fetch_call {
   struct np_buf got_headers, got;
   bool in_head, had_head; /* between a status line and its empty line; past one */
   bool too_large;
+  bool names_lead_anywhere, near; /* a name led where it may not */
   int status;
   const char *code; /* static; set where it failed */
   char why[720];

@@ -20,6 +20,7 @@
 #include <zlib.h>
 
 #include "check.h"
+#include "io/fetch_reach.h"
 
 /* Names: a.test and b.test are this machine, stuck.test is a resolver that does not come back, and the rest is real. */
 
@@ -33,6 +34,9 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     return EAI_AGAIN;
   }
   if (node && strstr(node, ".invalid")) return EAI_NONAME;
+  if (node && strcmp(node, "link.test") == 0) node = "169.254.169.254";
+  if (node && strcmp(node, "six.test") == 0) node = "::1";
+  if (node && strcmp(node, "mapped.test") == 0) node = "::ffff:127.0.0.1";
   if (node && strstr(node, ".test")) node = "127.0.0.1";
   return real(node, service, hints, to);
 }
@@ -163,6 +167,8 @@ static bool answer(struct conn *c, const char *path, const char *head, const cha
     return say(c, "HTTP/1.1 %d Go\r\nLocation: ../echo\r\nContent-Length: 0\r\n\r\n", status), true;
   if (strcmp(path, "/file") == 0)
     return say(c, "HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"), true;
+  if (strcmp(path, "/to-name") == 0)
+    return say(c, "HTTP/1.1 302 Go\r\nLocation: http://a.test:1/\r\nContent-Length: 0\r\n\r\n"), true;
   if (strcmp(path, "/ftp") == 0) return say(c, "HTTP/1.1 302 Go\r\nLocation: ftp://127.0.0.1/x\r\nContent-Length: 0\r\n\r\n"), true;
   return say(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), true;
 }
@@ -523,7 +529,7 @@ static void deadlines(void) {
 /* Of five calls with two places, all held: the three that wait time out too, and nobody else is kept from going. */
 static void waiting_counts(void) {
   struct got g[5] = {{0}}, other = {0};
-  struct np_fetch_options two = {.per_host = 2};
+  struct np_fetch_options two = {.per_host = 2, .names_lead_anywhere = true};
   struct np_fetch *usual = fetch;
   struct np_error err;
   fetch = np_fetch_new(base, &two, &err);
@@ -789,7 +795,7 @@ static void tls(void) {
   struct got g = {0};
   ask(request("/ok"), &g);
   CHECK(!strcmp(g.code, "tls") && g.why[0], "%s %s", g.code, g.why);
-  struct np_fetch_options trusting = {.ca_file = ca_file};
+  struct np_fetch_options trusting = {.ca_file = ca_file, .names_lead_anywhere = true};
   fetch = np_fetch_new(base, &trusting, &err);
   CHECK(fetch, "%s", err.text);
   for (int i = 0; i < 3; i++) {
@@ -818,6 +824,80 @@ static void tls(void) {
   drop(&g);
 }
 
+/* Whoever runs a name's DNS cannot have it lead to this machine; an address, or localhost, says itself what it is. */
+static void names_that_lead_near(void) {
+  struct np_fetch *usual = fetch;
+  struct np_error err;
+  struct np_fetch_options strict = {0};
+  struct got g = {0};
+  char url[80];
+  fetch = np_fetch_new(base, &strict, &err);
+  int before = server_count(server, &server->accepted);
+  static const char *const near[] = {"a.test", "link.test", "six.test", "mapped.test", "a.test."};
+  for (size_t i = 0; i < sizeof near / sizeof *near; i++) {
+    struct np_fetch_request r = request("/ok");
+    snprintf(url, sizeof url, "http://%s:%d/ok", near[i], server->port);
+    r.url = url;
+    ask(r, &g);
+    CHECK(!strcmp(g.code, "near") && strstr(g.why, near[i]), "%s: %s %s", near[i], g.code, g.why);
+  }
+  CHECK(server_count(server, &server->accepted) == before, "somebody connected");
+  static const char *const said[] = {"127.0.0.1", "localhost"};
+  for (size_t i = 0; i < 2; i++) {
+    struct np_fetch_request r = request("/ok");
+    snprintf(url, sizeof url, "http://%s:%d/ok", said[i], server->port);
+    r.url = url;
+    ask(r, &g);
+    CHECK(g.status == 200, "%s: %s", said[i], g.why);
+  }
+  struct np_fetch_request r = request("/ok"); /* a redirect is another name */
+  snprintf(url, sizeof url, "http://127.0.0.1:%d/to-name", server->port);
+  r.url = url;
+  r.redirects = 1;
+  ask(r, &g);
+  CHECK(!strcmp(g.code, "near"), "%s %s", g.code, g.why);
+  np_fetch_free(fetch);
+  fetch = usual;
+  drop(&g);
+  static const struct {
+    const char *address;
+    bool near;
+  } addresses[] = {{"127.0.0.1", true},
+                   {"127.255.255.254", true},
+                   {"0.0.0.0", true},
+                   {"169.254.1.1", true},
+                   {"169.253.1.1", false},
+                   {"10.0.0.1", false},
+                   {"192.168.1.1", false},
+                   {"126.0.0.1", false},
+                   {"128.0.0.1", false},
+                   {"::1", true},
+                   {"::", true},
+                   {"fe80::1", true},
+                   {"febf::1", true},
+                   {"fec0::1", false},
+                   {"::ffff:127.0.0.1", true},
+                   {"::ffff:10.0.0.1", false},
+                   {"2001:db8::1", false},
+                   {"fd00::1", false},
+                   {"::ffff:169.254.169.254", true}};
+  for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    bool six = strchr(addresses[i].address, ':') != NULL;
+    inet_pton(six ? AF_INET6 : AF_INET, addresses[i].address, six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr);
+    CHECK(np_fetch_is_near(six ? (void *)&v6 : (void *)&v4) == addresses[i].near, "%s", addresses[i].address);
+  }
+  static const struct {
+    const char *name;
+    bool says;
+  } names[] = {{"localhost:80", true},     {"LOCALHOST:80", true},       {"a.localhost:1", true}, {"localhost.:80", true},
+               {"notlocalhost:80", false}, {"localhost.evil:80", false}, {"127.0.0.1:80", true},  {"10.1.2.3:80", true},
+               {"[::1]:80", true},         {"127.0.0.1.evil:80", false}};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    CHECK(np_fetch_says_near(names[i].name) == names[i].says, "%s", names[i].name);
+}
+
 static void environment(void) {
   setenv("http_proxy", "http://127.0.0.1:1", 1);
   setenv("ALL_PROXY", "http://127.0.0.1:1", 1);
@@ -836,7 +916,7 @@ int main(void) {
   if (np_fetch_global_init(&err)) abort();
   base = event_base_new();
   server = server_new(NULL);
-  struct np_fetch_options options = {0};
+  struct np_fetch_options options = {.names_lead_anywhere = true};
   fetch = np_fetch_new(base, &options, &err);
   answers();
   requests();
@@ -850,6 +930,7 @@ int main(void) {
   many();
   reuse();
   tls();
+  names_that_lead_near();
   environment();
   CHECK(np_fetch_running(fetch) == 0);
   np_fetch_free(fetch);
