@@ -125,7 +125,8 @@ end
 
 --- What an operator can have done by `neap call CONNECTION NAME [name=value …]`: { "keys.issue", about =, args = schema,
 --- handler = function(args) return result end }. The name is words joined by "." or "-". It runs as a request's handler does; its
---- result, any value that JSON can hold, is printed once all is committed. nil, why, kind, field refuses: nothing that it did counts.
+--- result, any value that JSON can hold, is printed once all is committed. nil, why, kind, field refuses: nothing that it did
+--- counts.
 function plugin:command(t)
   registering "command"
   if type(t) ~= "table" then misuse("plugin:command: expected a table, got a %s", type(t)) end
