@@ -424,14 +424,31 @@ static int data_count(lua_State *L) {
   return 1;
 }
 
+/* plugin.data:connections() -> array of names: this connection, and those that it shows. Where that is "*": all connections that neap.lua has. */
+static int data_connections(lua_State *L) {
+  reading(L, "connections");
+  const struct np_instance *in = (const struct np_instance *)np_env(L);
+  const struct np_epoch *epoch = in->lane->epoch;
+  lua_Integer n = 0;
+  luaL_checkstack(L, 4, NULL);
+  lua_newtable(L);
+  np_json_mark_array(L, -1);
+  for (size_t i = 0; !in->code->sees_all && i < in->code->see_count; i++) {
+    lua_pushstring(L, in->code->sees[i]);
+    lua_rawseti(L, -2, ++n);
+  }
+  for (size_t i = 0; in->code->sees_all && i < epoch->slot_count; i++) {
+    if (epoch->slots[i].kind != NP_VENDOR) continue;
+    lua_pushstring(L, epoch->slots[i].instance);
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
 int np_data_open(lua_State *L) {
-  static const luaL_Reg methods[] = {{"devices", data_devices},
-                                     {"device", data_device},
-                                     {"readings", data_readings},
-                                     {"latest", data_latest},
-                                     {"events", data_events},
-                                     {"count", data_count},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"devices", data_devices}, {"device", data_device}, {"readings", data_readings},       {"latest", data_latest},
+      {"events", data_events},   {"count", data_count},   {"connections", data_connections}, {NULL, NULL}};
   luaL_newlib(L, methods);
   return 1;
 }

@@ -129,8 +129,12 @@ static int keep(lua_State *L) {
   return 1;
 }
 
-/* Whose records a connection may refer to: its own. */
-static bool is_shown(const struct np_code *code, const char *connection) { return strcmp(code->instance, connection) == 0; }
+/* Whose records a connection may refer to: its own, and those of the connections that it shows. */
+static bool is_shown(const struct np_code *code, const char *connection) {
+  for (size_t i = 0; i < code->see_count; i++)
+    if (strcmp(code->sees[i], connection) == 0) return true;
+  return code->sees_all;
+}
 
 /* plugin.people:reference(key [, connection]) -> the reference that keep gives, without keeping anything; of another connection's person
  * where that connection is one that this one shows. */

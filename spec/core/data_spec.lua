@@ -81,6 +81,15 @@ describe("plugin.data", function()
     assert.is_nil(run("/a", "return data:device('d1', 'other')"))
   end)
 
+  it("names the connections that it sees", function()
+    local function seen(mount)
+      local list = run(mount, "return data:connections()")
+      table.sort(list)
+      return table.concat(list, " ")
+    end
+    assert.same({ "a", "a c face", "a all b c face" }, { seen "/a", seen "/face", seen "/all" })
+  end)
+
   it("finds devices by every filter", function()
     local cases = {
       ["{}"] = "d1 d2 d3 shared", ["{ device = 'd2' }"] = "d2", ["{ device = { 'd3', 'd1', 'none' } }"] = "d1 d3", ["{ vendor = 'probe' }"] = "d1 d2 d3 shared",

@@ -15,7 +15,8 @@ plugin:serve { "POST /keep/{key}", keep = false, handler = function(req)
 end }
 ]]
 
-local CONFIG = [[lanes = 2, connections = { { "probe", name = "a", people = true }, { "probe", name = "b", mount = "/b" } },]]
+local CONFIG = [[lanes = 2, connections = { { "probe", name = "a", people = true }, { "probe", name = "b", mount = "/b" },
+  { "probe", name = "face", mount = "/face", shows = { "b" }, people = true }, { "probe", name = "all", mount = "/all", shows = "*", people = true } },]]
 local NAME, CARD = "Żółta Gęś", "11010519491231002X"
 
 local function lua(host, text, mount)
@@ -42,6 +43,18 @@ describe("people", function()
     assert.equal(first, (lua(host, "return people:reference 'patient:1'")))
     assert.not_equal(first, (lua(host, "return people:reference 'patient:2'")))
     assert.not_equal(first, (lua(host, "return people:reference 'patient:1'", "/b")))
+  end)
+
+  it("of a connection that another shows can be referred to by that one, and their details read where it may", function()
+    local reference = lua(host, "return people:keep('patient:7', { name = 'Ann' })", "/b")
+    for _, mount in ipairs { "/face", "/all" } do
+      assert.equal(reference, (lua(host, "return people:reference('patient:7', 'b')", mount)))
+      assert.same({ name = "Ann" }, (lua(host, ("return people:details '%s'"):format(reference), mount)))
+      assert.equal("people: another connection has kept that person", (lua(host, ("return select(2, people:forget '%s')"):format(reference), mount)))
+    end
+    reference = lua(host, "return people:keep('patient:8', { name = 'Bo' })")
+    assert.equal("people: nobody is kept under that reference", (lua(host, ("return select(2, people:details '%s')"):format(reference), "/face")))
+    assert.matches('does not show "a"', (lua(host, "return select(2, pcall(people.reference, people, 'patient:8', 'a'))", "/face")))
   end)
 
   it("keep the fields of before, and lose what is null", function()
