@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/near.h"
 #include "host/client.h"
+#include "host/client_call.h"
 #include "host/config.h"
 #include "host/deploy.h"
 #include "host/host.h"
@@ -21,9 +22,10 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, VERSION, HELP };
+enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, VERSION, HELP };
 #define BIT(command) (1u << (command))
-#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL))
+#define CALLS (BIT(CALL) | BIT(KEYS)) /* take words, and the CONFIG as an option */
+#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | CALLS)
 
 enum option {
   LISTEN,
@@ -41,6 +43,8 @@ enum option {
   ABOVE,
   QUALITY,
   LAST,
+  CONFIG,
+  ARGS,
   OPTIONS
 };
 
@@ -63,6 +67,8 @@ static const struct {
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
     [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
     [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
+    [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", CALLS},
+    [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
 };
 
 static const struct {
@@ -88,13 +94,28 @@ static const struct {
     [DEVICES] = {"devices", "[CONFIG]", "lists the devices that a running host knows", "", "neap devices --json --store neap.db"},
     [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
               "neap tail --metric glucose --below 3.9 --last 10"},
+    [CALL] = {"call", "CONNECTION [COMMAND [name=value ...]]", "has a connection of a running host carry out a command",
+              "Without COMMAND, what the connection can be told to do is listed, with what each takes. A value that is a number or "
+              "true or false is\n"
+              "read as what the command declares. The result is printed as JSON once all that the command did is on disk. The exit "
+              "code is 1\n"
+              "where the command refuses or fails, or no host is running, and 2 where the command line is wrong.",
+              "neap call ward-3 keys.list --config examples/ward"},
+    [KEYS] =
+        {"keys", "issue|list|revoke CONNECTION [name=value ...]",
+         "issues, lists and revokes the keys that a connection's clients use",
+         "The same as neap call CONNECTION keys.issue, keys.list and keys.revoke. A secret is printed once, when it is issued: "
+         "neap keeps none\nthat could be printed again. neap call CONNECTION tells what each takes.",
+         "neap keys issue ward-3 name=desk"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
 
 struct line { /* the command line, read */
   enum command command;
-  const char *argument;        /* CONFIG, or the command to explain; NULL */
+  const char *argument; /* CONFIG, or the command to explain; NULL */
+  const char **words;   /* owned: of a call, all that are no options */
+  size_t word_count;
   const char *values[OPTIONS]; /* NULL where not given; "" for one that takes none */
   bool help;
 };
@@ -107,9 +128,12 @@ static void print_overview(FILE *out) {
         "Usage: neap COMMAND [CONFIG] [OPTIONS]\n\nCommands:\n",
         out);
   for (size_t i = 0; i < COUNT(commands); i++) {
-    char usage[40];
+    char usage[80];
     snprintf(usage, sizeof usage, "%s %s", commands[i].name, commands[i].arguments);
-    fprintf(out, "  %-18s %s\n", usage, commands[i].about);
+    if (strlen(usage) > 18)
+      fprintf(out, "  %s\n  %-18s %s\n", usage, "", commands[i].about);
+    else
+      fprintf(out, "  %-18s %s\n", usage, commands[i].about);
   }
   fputs("\nneap help COMMAND tells more. For example: neap run examples/ward\n", out);
 }
@@ -117,7 +141,10 @@ static void print_overview(FILE *out) {
 static void print_help(enum command c) {
   printf("neap %s%s%s: %s.\n", commands[c].name, *commands[c].arguments ? " " : "", commands[c].arguments, commands[c].about);
   if (*commands[c].more) printf("\n%s\n", commands[c].more);
-  if (BIT(c) & CLIENTS) printf("\nThe host is found by the store that CONFIG names, or by --store.\n");
+  if (BIT(c) & CALLS)
+    printf("\nThe host is found by the store that --config names, or by --store.\n");
+  else if (BIT(c) & CLIENTS)
+    printf("\nThe host is found by the store that CONFIG names, or by --store.\n");
   bool any = false;
   for (size_t i = 0; i < OPTIONS; i++) {
     if (!(options[i].commands & BIT(c))) continue;
@@ -200,6 +227,8 @@ static int read_line(struct line *l, int argc, char **argv) {
       l->help = true;
     else if (!only_arguments && word[0] == '-' && word[1]) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
+    } else if (BIT(l->command) & CALLS) {
+      l->words[l->word_count++] = word;
     } else if (l->command == VERSION || l->argument) {
       fprintf(stderr, "neap %s: \"%s\" is one argument too many: neap help %s\n", commands[l->command].name, word,
               commands[l->command].name);
@@ -319,6 +348,45 @@ static int ask(const struct line *l) {
   return code;
 }
 
+static int call_failed(const struct line *l, const char *why) {
+  fprintf(stderr, "neap %s: %s: neap help %s\n", commands[l->command].name, why, commands[l->command].name);
+  return 2;
+}
+
+/* "issue" is the connection's command "keys.issue". NULL where it is none. */
+static const char *key_command(const char *word) {
+  static const char *const names[] = {"keys.issue", "keys.list", "keys.revoke"};
+  for (size_t i = 0; i < COUNT(names); i++)
+    if (strcmp(names[i] + strlen("keys."), word) == 0) return names[i];
+  return NULL;
+}
+
+static int call(const struct line *l) {
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  struct np_buf request = {0};
+  const char *connection = l->word_count ? l->words[0] : NULL, *name = l->word_count > 1 ? l->words[1] : NULL;
+  if (l->command == KEYS) {
+    connection = name;
+    name = l->word_count ? key_command(l->words[0]) : NULL;
+    if (!name) return call_failed(l, "expected issue, list or revoke");
+  }
+  if (!connection) return call_failed(l, "of which connection?");
+  if (!name && l->values[ARGS]) return call_failed(l, "--args: of which command?");
+  size_t n = l->word_count > 2 ? l->word_count - 2 : 0;
+  int code = 2;
+  if (np_call_request(&request, connection, name, l->words + 2, n, l->values[ARGS], &err) < 0) {
+    fprintf(stderr, "neap %s: %s\n", commands[l->command].name, err.text);
+  } else {
+    char *store = np_config_store(l->values[CONFIG], &flags, &err);
+    const struct np_client client = {store, "call", request.data, l->values[JSON]};
+    code = store ? np_client_run(&client) : config_failed(&err, l->values[JSON]);
+    free(store);
+  }
+  np_buf_free(&request);
+  return code;
+}
+
 static int help(const struct line *l) {
   int c = l->argument ? find_command(l->argument) : HELP;
   if (c < 0) return 2;
@@ -327,6 +395,22 @@ static int help(const struct line *l) {
   else
     print_overview(stdout);
   return 0;
+}
+
+static int act(const struct line *l) {
+  if (l->help) {
+    print_help(l->command);
+    return 0;
+  }
+  switch (l->command) {
+  case RUN: return run(l);
+  case CHECK: return check(l);
+  case VERSION: return version();
+  case HELP: return help(l);
+  case CALL:
+  case KEYS: return call(l);
+  default: return ask(l);
+  }
 }
 
 /* A socket or the store must not get the number of a standard stream that was closed, for others write to that. */
@@ -350,17 +434,8 @@ int main(int argc, char **argv) {
   }
   int command = find_command(argv[1]);
   if (command < 0) return 2;
-  struct line l = {.command = (enum command)command};
-  if (read_line(&l, argc, argv) < 0) return 2;
-  if (l.help) {
-    print_help(l.command);
-    return 0;
-  }
-  switch (l.command) {
-  case RUN: return run(&l);
-  case CHECK: return check(&l);
-  case VERSION: return version();
-  case HELP: return help(&l);
-  default: return ask(&l);
-  }
+  struct line l = {.command = (enum command)command, .words = np_alloc((size_t)argc * sizeof *l.words)};
+  int code = read_line(&l, argc, argv) < 0 ? 2 : act(&l);
+  free(l.words);
+  return code;
 }

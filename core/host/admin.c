@@ -22,6 +22,7 @@
 #include "base/near.h"
 #include "host/admin_line.h"
 #include "host/admin_talk.h"
+#include "host/calls.h"
 #include "lib/json.h"
 
 #define TALKS_MAX 64
@@ -50,7 +51,14 @@ static void talk_free(struct np_talk *t) {
   event_free(t->again);
   np_filter_free(t->filter);
   np_buf_free(&t->out);
+  np_call_free(t->call);
   free(t);
+}
+
+struct np_talk *np_talk_find(struct np_admin *a, uint64_t id) {
+  struct np_talk *t = a->talks;
+  while (t && !(t->state == NP_TALK_CALLING && t->id == id)) t = t->next;
+  return t;
 }
 
 bool np_talk_full(const struct np_talk *t) { return evbuffer_get_length(bufferevent_get_output(t->bev)) >= NP_TALK_HIGH; }
@@ -160,8 +168,8 @@ static void stop(struct np_talk *t) {
   np_host_stop(t->host);
 }
 
-static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "tail"};
-static void (*const commands[])(struct np_talk *t) = {plugins, reload, devices, stop};
+static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "call", "tail"};
+static void (*const commands[])(struct np_talk *t) = {plugins, reload, devices, stop, np_talk_call};
 #define COMMANDS (sizeof command_names / sizeof *command_names)
 
 struct request {
@@ -172,7 +180,7 @@ struct request {
   int command; /* index, -1 where there is none */
 };
 
-/* Protected. Reads the request into q->command; `tail` is begun here, for its filter stands in the request. */
+/* Protected. Reads the request into q->command; `tail` and `call` are begun here, for what they are about stands in the request. */
 static int read_request(lua_State *L) {
   struct request *q = lua_touserdata(L, 1);
   q->command = -1;
@@ -193,7 +201,10 @@ static int read_request(lua_State *L) {
     return 0;
   }
   lua_settop(L, at);
-  if (strcmp(command_names[i], "tail") != 0 || np_tail_begin(q->talk, L, at, &q->err) == 0) q->command = i;
+  int begun = 0;
+  if (strcmp(command_names[i], "tail") == 0) begun = np_tail_begin(q->talk, L, at, &q->err);
+  if (strcmp(command_names[i], "call") == 0) begun = np_talk_call_begin(q->talk, L, at, &q->err);
+  if (begun == 0) q->command = i;
   return 0;
 }
 
@@ -252,7 +263,7 @@ static void on_write(struct bufferevent *bev, void *arg) {
 static void on_event(struct bufferevent *bev, short what, void *arg) {
   struct np_talk *t = arg;
   (void)bev;
-  bool half = (what & BEV_EVENT_EOF) && (t->state == NP_TALK_ENDING || t->state == NP_TALK_LISTING);
+  bool half = (what & BEV_EVENT_EOF) && (t->state == NP_TALK_ENDING || t->state == NP_TALK_LISTING || t->state == NP_TALK_CALLING);
   if (!half) talk_free(t);
 }
 
@@ -332,7 +343,7 @@ static int listen_at(const struct sockaddr_un *address, const char *path, struct
   unlink(address->sun_path);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && bind(fd, (const struct sockaddr *)address, sizeof *address) == 0 && chmod(address->sun_path, 0600) == 0 &&
-      listen(fd, 16) == 0)
+      listen(fd, TALKS_MAX) == 0)
     return fd;
   np_fail(err, "%s: %s", path, strerror(errno));
   if (fd >= 0) close(fd);
@@ -368,6 +379,12 @@ struct np_admin *np_admin_new(struct np_host *host, struct np_error *err) {
 void np_admin_committed(struct np_admin *a) {
   for (struct np_talk *t = a ? a->talks : NULL; t; t = t->next)
     if (t->state == NP_TALK_TAILING) np_talk_again(t, GATHER_MS);
+}
+
+bool np_admin_idle(const struct np_admin *a) {
+  for (const struct np_talk *t = a->talks; t; t = t->next)
+    if (t->state == NP_TALK_ENDING || t->state == NP_TALK_CALLING) return false;
+  return true;
 }
 
 void np_admin_free(struct np_admin *a) {

@@ -10,6 +10,11 @@
  *   {"command":"devices"}  an object for each device, then {"summary":{devices}}
  *   {"command":"tail", "device":…, "metric":…, "vendor":…, "connection":…, "unit":…, "quality":…, "below":…, "above":…, "last":N}
  *                          readings that pass the filter (filter.h), as they are committed; the newest N first where asked. Endless.
+ *   {"command":"call", "connection":…}
+ *                          an object for each command of that connection (command, about, args), then {"summary":{commands}}
+ *   {"command":"call", "connection":…, "name":…, "args":{…}, "words":{…}}
+ *                          runs it: {"result":…} once it is committed, or {"error", "kind", "field"}. words are args as text. It goes on
+ *                          where the client leaves.
  *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
  * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
 #ifndef NP_HOST_ADMIN_H
@@ -23,6 +28,8 @@ struct np_admin;
 struct np_admin *np_admin_new(struct np_host *host, struct np_error *err);
 /* Readings may have been committed. */
 void np_admin_committed(struct np_admin *a);
+/* Everybody who was promised an answer has it. */
+bool np_admin_idle(const struct np_admin *a);
 /* Closes all and removes the socket file. Before the store is closed. */
 void np_admin_free(struct np_admin *a);
 

@@ -20,6 +20,7 @@ struct np_admin;
 
 enum np_talk_state {
   NP_TALK_ASKING,  /* its line has not come yet */
+  NP_TALK_CALLING, /* a lane runs its command */
   NP_TALK_LISTING, /* devices are being sent */
   NP_TALK_SEEKING, /* a tail looks back for where it is to begin */
   NP_TALK_TAILING,
@@ -37,6 +38,8 @@ struct np_talk {
   int64_t at;               /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
   int64_t wanted;           /* SEEKING: readings still to be found */
   int64_t count;            /* LISTING: devices sent */
+  struct np_call *call;     /* owned: what it asks for, until it is with a lane */
+  uint64_t id;              /* CALLING: by which the answer finds it */
   struct np_buf out;        /* owned: lines being built */
 };
 
@@ -49,5 +52,10 @@ void np_talk_again(struct np_talk *t, int ms); /* another slice soon; the first 
 /* A slice of work; called again until there is none. admin_tail.c */
 int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_tail_slice(struct np_talk *t);
+
+/* A command. np_talk_find: the talk that waits for that answer, NULL where it has gone. admin_call.c */
+int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_call(struct np_talk *t);
+struct np_talk *np_talk_find(struct np_admin *a, uint64_t id);
 
 #endif

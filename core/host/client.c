@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "host/admin.h"
+#include "host/client_call.h"
 #include "host/client_show.h"
 
 struct talk {
@@ -67,11 +68,32 @@ static bool starts(const char *line, size_t len, const char *with) {
   return len >= strlen(with) && memcmp(line, with, strlen(with)) == 0;
 }
 
+/* The result of a command, and nothing else: whoever asked for JSON wants to pass it on. */
+static void print_result(struct talk *t, const char *json, size_t len) {
+  struct np_buf pretty = {0};
+  if (!t->client->json) np_call_pretty(&pretty, json, len);
+  if (pretty.len)
+    fwrite(pretty.data, 1, pretty.len, stdout);
+  else
+    fwrite(json, 1, len, stdout);
+  putchar('\n');
+  np_buf_free(&pretty);
+  t->ended = true;
+}
+
 static void take_line(struct talk *t, const char *line, size_t len) {
+  static const char result[] = "{\"result\":";
   bool error = starts(line, len, "{\"error\":"), summary = starts(line, len, "{\"summary\":");
+  bool call = strcmp(t->client->command, "call") == 0;
   struct np_error err;
+  if (call && starts(line, len, result)) {
+    print_result(t, line + sizeof result - 1, len - sizeof result);
+    return;
+  }
   if (error || summary) t->ended = true;
-  if (t->client->json) {
+  if (t->client->json && call && error) {
+    fprintf(stderr, "%.*s\n", (int)len, line); /* standard output is for results alone */
+  } else if (t->client->json) {
     fwrite(line, 1, len, stdout);
     putchar('\n');
   }

@@ -6,12 +6,13 @@
 
 struct np_client {
   const char *store;   /* the host's, as np_config_store gives it */
-  const char *command; /* "plugins", "reload", "devices" or "tail" */
+  const char *command; /* "plugins", "reload", "devices", "tail" or "call" */
   const char *request; /* JSON object of admin.h, without a newline */
   bool json;           /* lines go to standard output as they come */
 };
 
-/* Asks, prints, and returns the process's exit code: 0; 1 where there is no host, it refuses, or a reload has failed. A standard output
+/* A command's result is printed as it is, its error on standard error also where JSON is asked for.
+ * Asks, prints, and returns the process's exit code: 0; 1 where there is no host, it refuses, or a reload has failed. A standard output
  * that is closed ends it quietly, and so does SIGINT during a tail. Sets signals, so it is the last thing that a process does. */
 int np_client_run(const struct np_client *c);
 

@@ -236,6 +236,52 @@ static void devices_summary(struct np_show *s, lua_State *L) {
   printf("%lld device%s\n", (long long)n, n == 1 ? "" : "s");
 }
 
+/* call: the commands that a connection has */
+
+static void argument_line(lua_State *L, const char *name, int field) {
+  char *shown = clean(name, strlen(name)), *about, *type;
+  size_t n;
+  lua_getfield(L, field, "type");
+  const char *text = luaL_optlstring(L, -1, "any", &n);
+  type = clean(text, n);
+  lua_getfield(L, field, "about");
+  text = luaL_optlstring(L, -1, "", &n);
+  about = clean(text, n);
+  bool needed = lua_getfield(L, field, "optional") == LUA_TNIL && lua_getfield(L, field, "default") == LUA_TNIL;
+  printf("    %s=%s%s%s%s\n", shown, type, needed ? "" : " (may be left out)", *about ? "  " : "", about);
+  free(shown);
+  free(about);
+  free(type);
+  lua_settop(L, field);
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static void call_line(struct np_show *s, lua_State *L) {
+  char *name = field(L, "command"), *about = field(L, "about");
+  bool colour = s->colour;
+  printf("%s%s%s%s%s\n", colour ? colours[GREEN] : "", name, colour ? "\x1b[0m" : "", *about ? "  " : "", about);
+  free(name);
+  free(about);
+  if (lua_getfield(L, 1, "args") != LUA_TTABLE) return;
+  size_t n = 0, i = 0;
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) n++;
+  const char **names = lua_newuserdatauv(L, (n + 1) * sizeof *names, 0); /* borrowed from the table */
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING) names[i++] = lua_tostring(L, -2);
+  qsort(names, i, sizeof *names, compare_names);
+  for (size_t k = 0; k < i; k++) {
+    lua_getfield(L, 2, names[k]);
+    argument_line(L, names[k], 4);
+    lua_settop(L, 3);
+  }
+}
+
+static void call_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  if (number(L, "commands") == 0) puts("it has no commands");
+}
+
 /* tail */
 
 static void tail_line(struct np_show *s, lua_State *L) {
@@ -264,6 +310,7 @@ static const struct {
 } kinds[] = {{"plugins", plugins_line, plugins_summary, plugins_heads, 7},
              {"reload", reload_line, reload_summary, NULL, 2},
              {"devices", devices_line, devices_summary, devices_heads, 6},
+             {"call", call_line, call_summary, NULL, 2},
              {"tail", tail_line, NULL, NULL, 6}};
 
 static int show(lua_State *L) { /* the show; the line */

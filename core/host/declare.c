@@ -49,7 +49,11 @@ void np_code_unref(struct np_code *c) {
   for (size_t i = 0; i < c->on_count; i++) np_filter_free(c->ons[i].filter);
   for (size_t i = 0; i < c->job_count; i++) free(c->jobs[i].name);
   for (size_t i = 0; i < c->timer_count; i++) free(c->timers[i].name);
-  free(c->routes), free(c->ons), free(c->jobs), free(c->timers);
+  for (size_t i = 0; i < c->command_count; i++) {
+    free(c->commands[i].name), free(c->commands[i].about), free(c->commands[i].args_json);
+    np_schema_free(c->commands[i].args);
+  }
+  free(c->routes), free(c->ons), free(c->jobs), free(c->timers), free(c->commands);
   np_schema_free(c->options);
   free_strings(c->hosts, c->host_count);
   free_strings(c->libraries, c->library_count);
@@ -228,6 +232,25 @@ static void read_timer(lua_State *L, int at, struct np_build *b) {
   t->handler = take_int(L, at, "handler");
 }
 
+static void read_command(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  struct np_error err;
+  c->commands = np_realloc(c->commands, (c->command_count + 1) * sizeof *c->commands);
+  struct np_command *command = &c->commands[c->command_count++];
+  *command = (struct np_command){.name = take_string(L, at, "name"), .about = take_string(L, at, "about")};
+  char what[120];
+  snprintf(what, sizeof what, "plugin:command %.80s, args", command->name);
+  lua_getfield(L, at, "args");
+  struct np_schema **box = compile_schema(L, -1, what);
+  command->args = *box;
+  *box = NULL;
+  np_schema_push(L, command->args);
+  if (np_json_encode(L, -1, &err) < 0) luaL_error(L, "%s: %s", what, err.text);
+  command->args_json = np_strdup(lua_tostring(L, -1));
+  lua_settop(L, at);
+  command->handler = take_int(L, at, "handler");
+}
+
 static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field,
                         void (*read)(lua_State *, int, struct np_build *)) {
   lua_getfield(L, at, field);
@@ -312,6 +335,7 @@ void np_declare_read(lua_State *L, struct np_build *b) {
     read_list(L, at, b, "ons", read_on);
     read_list(L, at, b, "jobs", read_job);
     read_list(L, at, b, "timers", read_timer);
+    read_list(L, at, b, "commands", read_command);
     c->refuse = take_int(L, at, "refuse");
   }
   read_deliver(L, at, b);
@@ -320,7 +344,7 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   if (b->first) c->handler_count = handlers;
   bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
               read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
-              read_list(L, at, b, "timers", NULL) == c->timer_count;
+              read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "commands", NULL) == c->command_count;
   if (!same) luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time", c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);

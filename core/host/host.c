@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "host/admin.h"
+#include "host/calls.h"
 #include "host/deploy.h"
 #include "io/fetch.h"
 #include "store/keyfile.h"
@@ -23,7 +24,7 @@
 
 struct running { /* what np_host_stop and the signals need to know */
   struct np_host host;
-  struct event *on_term, *on_int, *look;
+  struct event *on_term, *on_int, *on_called, *look;
   int64_t told;    /* last_seq that tail has been told of */
   int64_t stop_by; /* ms; 0 while it runs */
 };
@@ -97,7 +98,7 @@ static void look(evutil_socket_t fd, short what, void *arg) {
   if (seq != r->told && r->host.admin) np_admin_committed(r->host.admin);
   r->told = seq;
   if (!r->stop_by) return;
-  bool quiet = all_quiet(&r->host);
+  bool quiet = all_quiet(&r->host) && !r->host.calling && (!r->host.admin || np_admin_idle(r->host.admin));
   if (!quiet && np_mono_us() / 1000 < r->stop_by) return;
   if (!quiet) np_log(NP_WARN, "stopping before all requests have ended: the time to drain is up", NULL);
   event_base_loopbreak(r->host.base);
@@ -114,6 +115,27 @@ void np_host_stop(struct np_host *host) {
   struct timeval often = {0, 10000};
   event_add(r->look, &often);
   send_all(host, NP_LETTER_DRAIN);
+}
+
+void np_host_call(struct np_host *host, struct np_call *call) {
+  struct np_letter *letter = np_alloc(sizeof *letter);
+  letter->kind = NP_LETTER_CALL;
+  letter->call = call;
+  call->back = &host->called;
+  host->calling++;
+  uint64_t hash = np_hash_stable(call->connection, strlen(call->connection));
+  np_lane_send(host->lanes[hash % (uint64_t)host->lane_count], letter);
+}
+
+static void on_called(evutil_socket_t fd, short what, void *arg) {
+  (void)fd, (void)what;
+  struct np_host *host = arg;
+  for (struct np_node *node = np_mailbox_take(&host->called), *next; node; node = next) {
+    struct np_call *call = (struct np_call *)node;
+    next = node->next;
+    host->calling--;
+    call->done(call);
+  }
 }
 
 static void on_signal(evutil_socket_t fd, short what, void *arg) {
@@ -220,6 +242,9 @@ static int start(struct running *r, struct np_error *err) {
   host->base = event_base_new();
   watch_signals(r);
   np_log_start();
+  if (np_mailbox_init(&host->called, 0) < 0) return np_fail(err, "no descriptor left for the calls of commands");
+  r->on_called = event_new(host->base, host->called.fd, EV_READ | EV_PERSIST, on_called, host);
+  event_add(r->on_called, NULL);
   host->lane_count = host->config->lanes; /* the keeper's notices count on it; none comes before the lanes run */
   if (open_store(host, err) < 0) return -1;
   host->deploy = np_deploy_new(host, err);
@@ -241,6 +266,12 @@ static void stop(struct running *r) {
   if (host->keeper) np_keeper_stop(host->keeper);
   for (int i = 0; i < host->lane_count; i++) np_lane_free(host->lanes[i]);
   free(host->lanes);
+  for (struct np_node *node = np_mailbox_take(&host->called), *next; node; node = next) {
+    next = node->next;
+    np_call_free((struct np_call *)node); /* whoever asked is gone */
+  }
+  event_free(r->on_called);
+  np_mailbox_destroy(&host->called);
   np_deploy_free(host->deploy);
   if (host->reader) np_reader_close(host->reader);
   np_seal_free(host->seal);

@@ -14,6 +14,7 @@
 struct event_base;
 struct np_deploy;
 struct np_admin;
+struct np_call;
 
 struct np_host {
   struct np_config *config; /* owned: the one that it started with; deploy holds the newest */
@@ -27,6 +28,8 @@ struct np_host {
   struct np_deploy *deploy; /* owned */
   struct np_admin *admin;   /* owned */
   _Atomic int64_t last_seq; /* of the newest committed reading: the main thread looks at it now and then, for tail */
+  struct np_mailbox called; /* struct np_call that lanes have dealt with */
+  int calling;              /* calls that are with the lanes, or in there */
   int port;                 /* that it listens on */
 };
 
@@ -34,5 +37,7 @@ struct np_host {
 int np_host_run(struct np_config *config);
 /* Starts a drain as SIGTERM does; np_host_run returns when it is done. */
 void np_host_stop(struct np_host *host);
+/* Has a lane run it; call->done is called later, from the loop. */
+void np_host_call(struct np_host *host, struct np_call *call);
 
 #endif

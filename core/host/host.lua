@@ -2,7 +2,7 @@
 -- (declare.c) once the chunk has returned. Compiled into the program.
 local core = ... -- functions in C: config, and the ledger's verbs
 
-local declared = { routes = {}, ons = {}, jobs = {}, timers = {}, handlers = {} }
+local declared = { routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, handlers = {} }
 local loading = true
 
 -- Points an error at the line of the plugin that called the verb.
@@ -123,6 +123,27 @@ function plugin:every(period, name, fn)
   declared.jobs[#declared.jobs + 1] = { name = name, period = ms, handler = keep_handler("every", fn) }
 end
 
+--- What an operator can have done by `neap call CONNECTION NAME [name=value …]`: { "keys.issue", about =, args = schema,
+--- handler = function(args) return result end }. The name is words joined by "." or "-". It runs as a request's handler does; its
+--- result, any value that JSON can hold, is printed once all is committed. nil, why, kind, field refuses: nothing that it did
+--- counts.
+function plugin:command(t)
+  registering "command"
+  if type(t) ~= "table" then misuse("plugin:command: expected a table, got a %s", type(t)) end
+  check_options("command", t, { [1] = 1, about = 1, args = 1, handler = 1 })
+  local name, args = t[1], t.args == nil and {} or t.args
+  if type(name) ~= "string" or #name > 64 or not ("." .. name):gsub("[.-]%w+", ""):match "^$" then
+    misuse("plugin:command: expected a name of words joined by \".\" or \"-\" first, got %q", tostring(name))
+  end
+  if t.about and type(t.about) ~= "string" then misuse("plugin:command: about is a text, got a %s", type(t.about)) end
+  if type(args) ~= "table" then misuse("plugin:command: args has to be a table, got a %s", type(args)) end
+  for _, c in ipairs(declared.commands) do
+    if c.name == name then misuse("plugin:command: two commands are named %q", name) end
+  end
+  local handler = keep_handler("command", t.handler)
+  declared.commands[#declared.commands + 1] = { name = name, about = t.about, args = args, handler = handler }
+end
+
 --- A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
 function plugin:on(filter, fn)
   registering "on"
@@ -214,11 +235,12 @@ local key_of = {
   ons = function(o) return "on " .. canonical(o.filter) end,
   jobs = function(j) return "job " .. j.name .. " " .. j.period end,
   timers = function(t) return "timer " .. t.name end,
+  commands = function(c) return "command " .. c.name end,
 }
 
 local function order()
   local keys, n = {}, 0
-  for _, kind in ipairs { "routes", "ons", "jobs", "timers" } do
+  for _, kind in ipairs { "routes", "ons", "jobs", "timers", "commands" } do
     if core.keys then bring_into_order(declared[kind], core.keys, key_of[kind], n) end
     for i, item in ipairs(declared[kind]) do keys[n + i] = key_of[kind](item) end
     n = n + #declared[kind]
@@ -230,7 +252,7 @@ local function order()
     handlers[#handlers + 1] = declared.handlers[item[field]]
     item[field] = #handlers
   end
-  for _, kind in ipairs { "routes", "ons", "jobs", "timers" } do
+  for _, kind in ipairs { "routes", "ons", "jobs", "timers", "commands" } do
     for _, item in ipairs(declared[kind]) do
       number(item, "handler")
       number(item, "auth")
@@ -244,12 +266,13 @@ end
 -- Called once the chunk has returned.
 local function finish()
   loading = false
-  local serves, rules, delivers = #declared.routes + #declared.jobs, #declared.ons + #declared.timers, declared.deliver and 1 or 0
+  local serves, rules = #declared.routes + #declared.jobs + #declared.commands, #declared.ons + #declared.timers
+  local delivers = declared.deliver and 1 or 0
   if (serves > 0 and 1 or 0) + (rules > 0 and 1 or 0) + delivers > 1 then
-    error("a plugin is either a vendor (serve, every), a rule (on, timer) or a destination (deliver): split the file", 0)
+    error("a plugin is either a vendor (serve, every, command), a rule (on, timer) or a destination (deliver): split the file", 0)
   end
   if serves + rules + delivers == 0 then
-    error("registers nothing: no plugin:serve, every, on, timer or deliver was called while the file was loaded", 0)
+    error("registers nothing: no plugin:serve, every, command, on, timer or deliver was called while the file was loaded", 0)
   end
   if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
   order()

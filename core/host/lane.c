@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "host/calls.h"
 #include "host/courier.h"
 #include "host/host.h"
 #include "host/jobs.h"
@@ -159,6 +160,8 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
     struct np_letter *letter = (struct np_letter *)node;
     if (letter->kind == NP_LETTER_COMMIT)
       follow_commit(lane, letter);
+    else if (letter->kind == NP_LETTER_CALL)
+      np_calls_take(lane->calls, letter->call);
     else if (letter->kind == NP_LETTER_DRAIN)
       drain(lane);
     else if (letter->kind == NP_LETTER_STOP)
@@ -261,6 +264,7 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   if (!lane->router || open_server(lane, err) < 0) return NULL;
   lane->courier = np_courier_new(lane);
   lane->jobs = np_jobs_new(lane);
+  lane->calls = np_calls_new(lane);
   np_epoch_ref(first);
   atomic_store(&lane->staged, first);
   return lane;
@@ -294,8 +298,10 @@ void np_lane_free(struct np_lane *lane) {
     struct np_letter *letter = (struct np_letter *)n;
     next = n->next;
     for (size_t i = 0; i < letter->n; i++) np_writeset_unref(letter->sets[i]);
+    np_call_free(letter->call);
     free(letter);
   }
+  np_calls_free(lane->calls);
   np_jobs_free(lane->jobs);
   np_courier_free(lane->courier);
   np_router_free(lane->router);

@@ -42,6 +42,8 @@ const struct np_slot *np_epoch_slot(const struct np_epoch *e, const char *instan
 struct np_router;
 struct np_courier;
 struct np_jobs;
+struct np_calls;
+struct np_call;
 
 struct np_lane {
   int index;
@@ -63,6 +65,7 @@ struct np_lane {
   struct np_router *router;    /* owned */
   struct np_courier *courier;  /* owned */
   struct np_jobs *jobs;        /* owned */
+  struct np_calls *calls;      /* owned */
   int requests;                /* under way */
   size_t request_bytes;        /* of their bodies */
   bool draining;
@@ -73,10 +76,11 @@ struct np_lane {
 };
 
 /* Messages to a lane. */
-enum np_letter_kind { NP_LETTER_COMMIT, NP_LETTER_EPOCH, NP_LETTER_DRAIN, NP_LETTER_STOP };
+enum np_letter_kind { NP_LETTER_COMMIT, NP_LETTER_EPOCH, NP_LETTER_CALL, NP_LETTER_DRAIN, NP_LETTER_STOP };
 struct np_letter {
   struct np_node node;
   enum np_letter_kind kind;
+  struct np_call *call; /* CALL: handed over */
   size_t n;
   struct np_writeset *sets[]; /* COMMIT: references; those with readings or messages for this lane's partitions */
 };

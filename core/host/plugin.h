@@ -75,6 +75,14 @@ struct np_job {
   int handler;
 };
 
+struct np_command {
+  char *name;             /* owned: "keys.issue" */
+  char *about;            /* owned, may be NULL */
+  struct np_schema *args; /* owned */
+  char *args_json;        /* owned: the schema as JSON, for those who ask what it takes */
+  int handler;
+};
+
 struct np_timer_decl {
   char *name; /* owned */
   int handler;
@@ -97,6 +105,8 @@ struct np_code {
   size_t job_count;
   struct np_timer_decl *timers;
   size_t timer_count;
+  struct np_command *commands;
+  size_t command_count;
   size_t handler_count;
   int refuse;                /* handler, 0 where it gave none */
   int deliver;               /* handler, 0 where it is no destination */

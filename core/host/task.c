@@ -20,8 +20,8 @@
 #define ALARM_MS 20    /* of the thread's CPU time */
 #define ERROR_MAX 8000 /* bytes of a message that are kept */
 
-const char *const np_mode_names[8] = {"loading the file", "a request's handler", "a refusal", "a streamed answer", "a job",
-                                      "a rule",           "a rule's timer",      "a delivery"};
+const char *const np_mode_names[9] = {"loading the file", "a request's handler", "a refusal",  "a streamed answer", "a job",
+                                      "a rule",           "a rule's timer",      "a delivery", "a command"};
 
 /* The state that runs now on this thread, for the alarm. */
 static _Thread_local lua_State *volatile running_state;
