@@ -25,6 +25,12 @@ struct np_scope np_data_scope(lua_State *L) {
   return (struct np_scope){.connections = (const char *const *)code->sees, .count = code->see_count, .all = code->sees_all};
 }
 
+bool np_data_sees(const struct np_code *code, const char *connection) {
+  for (size_t i = 0; i < code->see_count; i++)
+    if (strcmp(code->sees[i], connection) == 0) return true;
+  return code->sees_all;
+}
+
 static struct np_reader *reading(lua_State *L, const char *verb) {
   struct np_instance *in = (struct np_instance *)np_env(L);
   enum np_mode mode = in->running ? in->running->mode : NP_LOADING;

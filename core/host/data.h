@@ -5,11 +5,13 @@
 
 #include <lua.h>
 
+#include "host/plugin.h"
 #include "store/store.h"
 
 /* Pushes the table of methods. */
 int np_data_open(lua_State *L);
 /* What the instance that runs now may see. Borrowed from its code. */
 struct np_scope np_data_scope(lua_State *L);
+bool np_data_sees(const struct np_code *code, const char *connection);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/duration.h"
+#include "host/data.h"
 #include "host/host.h"
 #include "host/lane.h"
 #include "host/ledger_parts.h"
@@ -141,6 +142,37 @@ static void whose(lua_State *L, struct np_task *t, struct np_text *vendor, struc
   *connection = np_writeset_text(t->ws, code->instance, strlen(code->instance));
 }
 
+struct shown {
+  struct np_writeset *ws;
+  struct np_text connection;
+  bool found;
+};
+
+static bool take_shown(void *arg, const struct np_device *d) {
+  struct shown *s = arg;
+  s->found = d->details;
+  if (s->found) s->connection = np_writeset_text(s->ws, d->connection.ptr, d->connection.len);
+  return false;
+}
+
+/* Whose a device is of which `vendor` was given: it has to be one of a connection that this one shows. Gives that connection. */
+static void whose_shown(lua_State *L, struct np_task *t, const char *verb, const struct np_text *device, struct np_text *vendor,
+                        struct np_text *connection) {
+  struct np_device_filter f = {.scope = np_data_scope(L), .devices = {device, 1}, .vendor = *vendor};
+  struct shown s = {.ws = t->ws};
+  struct np_error err;
+  if (np_reader_find_devices(t->in->lane->reader, &f, 1, take_shown, &s, &err) < 0) luaL_error(L, "plugin:%s: %s", verb, err.text);
+  if (s.found)
+    *connection = s.connection;
+  else if (strcmp(vendor->ptr, t->in->code->plugin) == 0)
+    whose(L, t, vendor, connection);
+  else
+    luaL_error(L,
+               "plugin:%s: no device \"%s\" of vendor \"%s\" is known to a connection that this one shows: look with "
+               "plugin.data:device first",
+               verb, device->ptr, vendor->ptr);
+}
+
 static int64_t received_now(const struct np_task *t) { return t->received ? t->received : np_now_ms(); }
 
 static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading *r, bool *has_at, bool *has_value) {
@@ -193,10 +225,12 @@ static int emit(lua_State *L) {
   return 0;
 }
 
-/* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {} }: what is known of a device. Absent fields keep
- * what is stored; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. */
+/* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {}, vendor }: what is known of a device. Absent fields keep
+ * what is stored, "" clears a text; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. With `vendor` it is
+ * about a device of another vendor's connection, which this one shows (see plugin.data); the device stays that connection's. It raises where there is none.
+ * Where two connections of a vendor tell of one device, its details are those of the one that told last, and nobody else's. */
 static int device(lua_State *L) {
-  static const char *const states[] = {"unbound", "bound", "warming", "active", "ended"};
+  static const char *const states[] = {"unbound", "bound", "warming", "active", "ended", ""};
   struct np_task *t = np_acting(L, "device", NP_IN_VENDORS, "what is known of devices comes from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
   struct np_op op = {.as.device = {.online = -1, .at = received_now(t)}};
@@ -204,16 +238,18 @@ static int device(lua_State *L) {
     const char *name;
     struct np_text *to;
   } texts[] = {{"device", &op.as.device.device}, {"serial", &op.as.device.serial}, {"model", &op.as.device.model},
-               {"name", &op.as.device.name},     {"owner", &op.as.device.owner},   {"place", &op.as.device.place}};
+               {"name", &op.as.device.name},     {"owner", &op.as.device.owner},   {"place", &op.as.device.place},
+               {"vendor", &op.as.device.vendor}};
+  enum { TEXTS = sizeof texts / sizeof *texts };
   lua_settop(L, 1);
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
     const char *name = field_name(L, "device");
     size_t i = 0;
-    while (i < 6 && strcmp(texts[i].name, name) != 0) i++;
-    if (i < 6)
+    while (i < TEXTS && strcmp(texts[i].name, name) != 0) i++;
+    if (i < TEXTS)
       *texts[i].to = text_field(L, t->ws, "device", name);
     else if (strcmp(name, "status") == 0)
-      op.as.device.status.ptr = states[name_field(L, "device", name, states, 5)];
+      op.as.device.status.ptr = states[name_field(L, "device", name, states, 6)];
     else if (strcmp(name, "online") == 0)
       op.as.device.online = lua_toboolean(L, -1);
     else if (strcmp(name, "at") == 0)
@@ -225,14 +261,21 @@ static int device(lua_State *L) {
   }
   if (!op.as.device.device.len) return luaL_error(L, "plugin:device: device is missing");
   if (op.as.device.status.ptr) op.as.device.status.len = strlen(op.as.device.status.ptr);
-  whose(L, t, &op.as.device.vendor, &op.as.device.connection);
+  if (op.as.device.vendor.ptr) {
+    struct np_text connection; /* the row's stays as it is */
+    whose_shown(L, t, "device", &op.as.device.device, &op.as.device.vendor, &connection);
+    if (strcmp(connection.ptr, t->in->code->instance) == 0) op.as.device.connection = connection;
+  } else {
+    whose(L, t, &op.as.device.vendor, &op.as.device.connection);
+  }
   struct np_op *added = np_writeset_add(t->ws, NP_OP_DEVICE);
   added->as.device = op.as.device;
   return 0;
 }
 
-/* plugin:event{ device, type, at = ms, key, data = {} }: something that happened to a device: online, offline, activated, reset, command, firmware,
- * restart, alarm, session_start, session_end, binding, gap. The same device, type, at and key again is the same event. */
+/* plugin:event{ device, type, at = ms, key, data = {}, vendor }: something that happened to a device: online, offline, activated, reset, command, firmware,
+ * restart, alarm, session_start, session_end, binding, gap. The same device, type, at and key again is the same event. With `vendor` it is of a device of
+ * another vendor's connection, which this one shows, and counts as that connection's event. */
 static int event(lua_State *L) {
   struct np_task *t = np_acting(L, "event", NP_IN_VENDORS, "events come from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -243,6 +286,8 @@ static int event(lua_State *L) {
     const char *name = field_name(L, "event");
     if (strcmp(name, "device") == 0)
       op.as.event.device = text_field(L, t->ws, "event", name);
+    else if (strcmp(name, "vendor") == 0)
+      op.as.event.vendor = text_field(L, t->ws, "event", name);
     else if (strcmp(name, "type") == 0)
       op.as.event.type = text_field(L, t->ws, "event", name);
     else if (strcmp(name, "key") == 0)
@@ -256,7 +301,10 @@ static int event(lua_State *L) {
   }
   if (!op.as.event.device.len) return luaL_error(L, "plugin:event: device is missing");
   if (!op.as.event.type.len) return luaL_error(L, "plugin:event: type is missing");
-  whose(L, t, &op.as.event.vendor, &op.as.event.connection);
+  if (op.as.event.vendor.ptr)
+    whose_shown(L, t, "event", &op.as.event.device, &op.as.event.vendor, &op.as.event.connection);
+  else
+    whose(L, t, &op.as.event.vendor, &op.as.event.connection);
   np_writeset_add(t->ws, NP_OP_EVENT)->as.event = op.as.event;
   return 0;
 }
@@ -336,8 +384,7 @@ void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char 
   s->bytes[s->len] = 0;
 }
 
-/* The key of this instance in its space of that kind. */
-static void find_spot(lua_State *L, struct np_spot *s, const char *kind, const char *key, size_t len) {
+void np_spot_own(lua_State *L, struct np_spot *s, const char *kind, const char *key, size_t len) {
   char space[200];
   snprintf(space, sizeof space, "%s:%s", kind, np_env(L)->name);
   np_spot_find(L, s, "plugin.store", space, key, len);
@@ -475,22 +522,25 @@ void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least) {
 #define STORE_MODES (NP_IN_VENDORS | NP_IN_RULES)
 static const char *const store_instead = "use it in a vendor's handlers and jobs, and in rules";
 
+bool np_spot_push(lua_State *L, struct np_task *t, const struct np_spot *s) {
+  struct np_buf *b = np_box_new(L);
+  struct np_error err;
+  int found = np_spot_get(L, t, s, b);
+  if (found && np_json_decode(L, b->data, b->len, &err) < 0)
+    luaL_error(L, "plugin.store: %s: %s", s->bytes + s->space + 1, err.text);
+  if (found == 2) np_mask_value(L, t, -1, SECRET_LEAST);
+  lua_remove(L, found ? -2 : -1);
+  return found;
+}
+
 /* plugin.store:get(key) -> value, or nil */
 static int store_get(lua_State *L) {
   struct np_task *t = np_acting(L, "store", STORE_MODES, store_instead);
   size_t len;
   const char *key = luaL_checklstring(L, 2, &len);
   struct np_spot s;
-  find_spot(L, &s, "plugin", key, len);
-  struct np_buf *b = np_box_new(L);
-  int found = np_spot_get(L, t, &s, b);
-  if (!found) {
-    lua_pushnil(L);
-    return 1;
-  }
-  struct np_error err;
-  if (np_json_decode(L, b->data, b->len, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
-  if (found == 2) np_mask_value(L, t, -1, SECRET_LEAST);
+  np_spot_own(L, &s, "plugin", key, len);
+  if (!np_spot_push(L, t, &s)) lua_pushnil(L);
   return 1;
 }
 
@@ -501,7 +551,7 @@ static int store_put(lua_State *L) {
   size_t len, value_len = 0;
   const char *key = luaL_checklstring(L, 2, &len), *value = NULL;
   struct np_spot s;
-  find_spot(L, &s, "plugin", key, len);
+  np_spot_own(L, &s, "plugin", key, len);
   luaL_checkany(L, 3);
   bool sealed = !lua_isnoneornil(L, 5);
   if (sealed && strcmp(luaL_checkstring(L, 5), "sealed") != 0)
@@ -532,7 +582,7 @@ static int throttle(lua_State *L) {
   const char *key = luaL_checklstring(L, 1, &len);
   int64_t ms = duration_at(L, 2, "throttle", "the time");
   struct np_spot s;
-  find_spot(L, &s, "throttle", key, len);
+  np_spot_own(L, &s, "throttle", key, len);
   struct np_buf *b = np_box_new(L);
   if (np_spot_get(L, t, &s, b)) {
     int64_t last = strtoll(np_buf_text(b), NULL, 10);
@@ -673,7 +723,8 @@ static int log_line(lua_State *L) {
 int np_ledger_open(lua_State *L) {
   static const luaL_Reg verbs[] = {{"emit", emit},         {"device", device},   {"event", event},  {"send", send}, {"arm", arm},
                                    {"throttle", throttle}, {"history", history}, {"log", log_line}, {NULL, NULL}};
-  static const luaL_Reg store[] = {{"get", store_get}, {"put", store_put}, {"delete", store_delete}, {NULL, NULL}};
+  static const luaL_Reg store[] = {
+      {"get", store_get}, {"put", store_put}, {"delete", store_delete}, {"list", np_store_list}, {NULL, NULL}};
   luaL_newlib(L, verbs);
   luaL_newlib(L, store);
   lua_setfield(L, -2, "store");

@@ -20,9 +20,13 @@ struct np_spot { /* space 0 key, as the overlay's maps know it */
 };
 /* `verb` is named in what it raises: "plugin.store". */
 void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char *space, const char *key, size_t len);
+void np_spot_own(lua_State *L, struct np_spot *s, const char *kind, const char *key,
+                 size_t len); /* in this instance's space of that kind */
 /* 1 and the value, 2 where it was sealed (it is opened), 0 where there is none. What the store said is noted as seen, so that a change between now and
  * the commit conflicts; in a call without a write set it is only read. Raises where the store cannot be read or a value does not open. */
 int np_spot_get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value);
+bool np_spot_push(lua_State *L, struct np_task *t,
+                  const struct np_spot *s); /* pushes the value; false, and nothing, where there is none */
 void np_spot_open(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value); /* where np_seal_is(value) */
 void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, size_t len, int64_t expires,
                  bool sealed); /* value NULL deletes */
@@ -32,6 +36,7 @@ struct np_buf *np_box_new(lua_State *L);
 
 /* Masks the strings and numbers in the value at idx, for the log and the errors of the call that runs. Shorter ones than `least` would mask ordinary text. */
 void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least);
+int np_store_list(lua_State *L);  /* plugin.store:list; store_list.c */
 int np_people_open(lua_State *L); /* pushes plugin.people's functions; people.c */
 
 #endif

@@ -2,6 +2,7 @@
  *
  * They are keys of the space "people" (the reference) with sealed values: {"connection", "key", "since", "changed", "details"}. So several calls that keep
  * details of one person are in order as any that read and write a key are, and none loses a field of another's. */
+#include "host/data.h"
 #include "host/ledger_parts.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "host/data.h"
 #include "host/host.h"
 #include "host/lane.h"
 #include "host/ledger_parts.h"
@@ -129,13 +131,6 @@ static int keep(lua_State *L) {
   return 1;
 }
 
-/* Whose records a connection may refer to: its own, and those of the connections that it shows. */
-static bool is_shown(const struct np_code *code, const char *connection) {
-  for (size_t i = 0; i < code->see_count; i++)
-    if (strcmp(code->sees[i], connection) == 0) return true;
-  return code->sees_all;
-}
-
 /* plugin.people:reference(key [, connection]) -> the reference that keep gives, without keeping anything; of another connection's person
  * where that connection is one that this one shows. */
 static int reference(lua_State *L) {
@@ -143,7 +138,7 @@ static int reference(lua_State *L) {
   size_t len;
   const char *key = check_key(L, "reference", 2, &len), *connection = luaL_optstring(L, 3, t->in->code->instance);
   char text[NP_SEAL_REFERENCE + 1];
-  if (!is_shown(t->in->code, connection))
+  if (!np_data_sees(t->in->code, connection))
     return luaL_error(L, "plugin.people:reference: this connection does not show \"%s\": its `shows` in neap.lua has to name it",
                       connection);
   np_seal_reference(seal_of(t), connection, key, len, text);
@@ -180,7 +175,7 @@ static int details(lua_State *L) {
   if (!push_record(L, t, &s)) return none(L, "people: nobody is kept under that reference");
   lua_getfield(L, -1, "connection");
   const char *connection = lua_tostring(L, -1);
-  if (!connection || !is_shown(t->in->code, connection)) return none(L, "people: nobody is kept under that reference");
+  if (!connection || !np_data_sees(t->in->code, connection)) return none(L, "people: nobody is kept under that reference");
   log_reading(t, text);
   lua_getfield(L, -2, "details");
   return 1;

@@ -111,6 +111,7 @@ static void add_columns(struct query *q) {
     add(q, "SELECT d.id, (SELECT name FROM names WHERE id = d.vendor), d.connection, d.name, d.serial, d.model, d.label, d.owner,"
            " d.place, d.status, d.extra, d.online, d.first_seen, ");
     add_last_seen(q, "", "d.seen");
+    add(q, ", 1");
     return;
   }
   add(q, "SELECT d.id, (SELECT name FROM names WHERE id = d.vendor), CASE WHEN ");
@@ -133,7 +134,8 @@ static void add_columns(struct query *q) {
   add_last_seen(q, rows, first);
   add(q, " ELSE ");
   add_last_seen(q, "", "d.seen");
-  add(q, " END");
+  add(q, " END, ");
+  add_ours(q);
   sqlite3_free(first);
   sqlite3_free(rows);
 }
@@ -176,6 +178,7 @@ static int give(struct np_reader *r, sqlite3_stmt *st, np_device_fn *fn, void *a
   int rc;
   while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
     np_read_device_row(st, &d);
+    d.details = sqlite3_column_int(st, 14);
     if (!fn(arg, &d)) break;
   }
   return finish(r, st, rc, err);

@@ -137,7 +137,7 @@ int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, cha
 }
 
 void np_read_device_row(sqlite3_stmt *st, struct np_device *d) {
-  *d = (struct np_device){.id = sqlite3_column_int64(st, 0), .first_seen = sqlite3_column_int64(st, 12)};
+  *d = (struct np_device){.id = sqlite3_column_int64(st, 0), .details = true, .first_seen = sqlite3_column_int64(st, 12)};
   struct np_text *texts[] = {&d->vendor, &d->connection, &d->device, &d->serial, &d->model,
                              &d->name,   &d->owner,      &d->place,  &d->status, &d->extra};
   for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);

@@ -137,6 +137,7 @@ struct np_device {
   int64_t id;
   struct np_text vendor, connection, device, serial, model, name, owner, place, status, extra;
   int online;
+  bool details;                  /* false: they are another connection's, outside of the query's scope, and so left out */
   int64_t first_seen, last_seen; /* ms: received of its first and newest reading or news */
 };
 typedef bool np_device_fn(void *arg, const struct np_device *device);
