@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/near.h"
+#include "host/account.h"
 #include "host/admin_line.h"
 #include "host/admin_talk.h"
 #include "host/calls.h"
@@ -107,7 +108,7 @@ static void plugins(struct np_talk *t) {
   config_line(t);
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
-    np_line_status(&t->out, &s, t->host->reader);
+    np_line_status(&t->out, &s, t->host);
   }
   np_line_summary(&t->out, t->host);
   np_talk_end(t);
@@ -116,6 +117,7 @@ static void plugins(struct np_talk *t) {
 static void reload(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
   struct np_deploy_change change = np_deploy_reload(d);
+  np_accounts_reload(t->host->broker);
   change.failed = config_line(t); /* all whose present text is not in force: the watch may have seen some of them before */
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);

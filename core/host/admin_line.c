@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/account.h"
+#include "host/budget.h"
 
 #ifndef NP_VERSION
 #define NP_VERSION "0.1.0"
@@ -117,7 +119,8 @@ void np_line_device(struct np_buf *b, const struct np_device *d) {
   np_line_end(b);
 }
 
-void np_line_status(struct np_buf *b, const struct np_status *s, struct np_reader *reader) {
+void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host) {
+  struct np_reader *reader = host->reader;
   np_line_begin(b);
   np_line_text(b, "instance", s->instance);
   np_line_text(b, "plugin", s->plugin);
@@ -135,6 +138,8 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_reade
     np_line_int(b, "dead", np_reader_outbox_count(reader, s->instance, 'x'));
   }
   np_line_text(b, "error", s->error);
+  np_accounts_describe(host->broker, s->instance, b);
+  np_budgets_describe(host->broker, s->code, reader, b);
   np_line_end(b);
 }
 

@@ -15,7 +15,7 @@ void np_line_end(struct np_buf *b);
 void np_line_error(struct np_buf *b, const char *error);
 void np_line_reading(struct np_buf *b, const struct np_reading *r);
 void np_line_device(struct np_buf *b, const struct np_device *d);
-void np_line_status(struct np_buf *b, const struct np_status *s, struct np_reader *reader);
+void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host);
 void np_line_summary(struct np_buf *b, struct np_host *host);
 void np_line_change(struct np_buf *b, struct np_deploy_change change);
 

@@ -168,10 +168,13 @@ static struct cell state_cell(lua_State *L) {
 }
 
 static void set_note(struct row *r, lua_State *L) {
-  r->note = field(L, "error");
-  if (*r->note) return;
-  free(r->note);
-  r->note = NULL;
+  static const char *const words[] = {"error", "denied"};
+  for (size_t i = 0; i < 2; i++) {
+    r->note = field(L, words[i]);
+    if (*r->note) return;
+    free(r->note);
+    r->note = NULL;
+  }
 }
 
 static void plugins_line(struct np_show *s, lua_State *L) {

@@ -53,6 +53,9 @@ void np_code_unref(struct np_code *c) {
     free(c->commands[i].name), free(c->commands[i].about), free(c->commands[i].args_json);
     np_schema_free(c->commands[i].args);
   }
+  for (size_t i = 0; i < c->account_count; i++) free(c->accounts[i].name);
+  for (size_t i = 0; i < c->budget_count; i++) free(c->budgets[i].name);
+  free(c->accounts), free(c->budgets);
   free(c->routes), free(c->ons), free(c->jobs), free(c->timers), free(c->commands);
   np_schema_free(c->options);
   free_strings(c->hosts, c->host_count);
@@ -251,6 +254,33 @@ static void read_command(lua_State *L, int at, struct np_build *b) {
   command->handler = take_int(L, at, "handler");
 }
 
+static void read_account(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->accounts = np_realloc(c->accounts, (c->account_count + 1) * sizeof *c->accounts);
+  struct np_account_decl *a = &c->accounts[c->account_count++];
+  *a = (struct np_account_decl){.name = take_string(L, at, "name"), .early = -1};
+  if (lua_getfield(L, at, "early") != LUA_TNIL) a->early = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  a->handler = take_int(L, at, "handler");
+}
+
+static double take_number(lua_State *L, int table, const char *field) {
+  lua_getfield(L, table, field);
+  double n = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return n;
+}
+
+static void read_budget(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->budgets = np_realloc(c->budgets, (c->budget_count + 1) * sizeof *c->budgets);
+  struct np_budget_decl *d = &c->budgets[c->budget_count++];
+  *d = (struct np_budget_decl){.name = take_string(L, at, "name")};
+  d->per_second = take_number(L, at, "per_second");
+  d->per_minute = take_number(L, at, "per_minute");
+  d->per_month = (int64_t)take_number(L, at, "per_month");
+}
+
 static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field,
                         void (*read)(lua_State *, int, struct np_build *)) {
   lua_getfield(L, at, field);
@@ -336,6 +366,8 @@ void np_declare_read(lua_State *L, struct np_build *b) {
     read_list(L, at, b, "jobs", read_job);
     read_list(L, at, b, "timers", read_timer);
     read_list(L, at, b, "commands", read_command);
+    read_list(L, at, b, "accounts", read_account);
+    read_list(L, at, b, "budgets", read_budget);
     c->refuse = take_int(L, at, "refuse");
   }
   read_deliver(L, at, b);
@@ -344,7 +376,8 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   if (b->first) c->handler_count = handlers;
   bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
               read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
-              read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "commands", NULL) == c->command_count;
+              read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "commands", NULL) == c->command_count &&
+              read_list(L, at, b, "accounts", NULL) == c->account_count && read_list(L, at, b, "budgets", NULL) == c->budget_count;
   if (!same) luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time", c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -644,6 +644,7 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
       .instance = u->instance, .plugin = u->plugin, .file = u->file, .kind = u->kind, .error = u->error, .since = u->since};
   s.state = u->code ? (u->last_good ? "last good" : "in force") : u->unconfigured ? "unconfigured" : "held";
   if (!u->code) return s;
+  s.code = u->code;
   s.generation = u->code->number;
   s.hash = u->code->hash;
   s.memory_max = (int64_t)u->code->limits.memory;

@@ -19,6 +19,7 @@ struct np_status {
   const char *hash;   /* of its sources; NULL where nothing is in force */
   size_t memory;      /* bytes on all lanes, about */
   int64_t memory_max; /* the limit on each lane */
+  const struct np_code *code; /* in force; NULL where nothing is */
 };
 
 struct np_deploy_change {

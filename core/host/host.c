@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "host/admin.h"
+#include "host/broker.h"
 #include "host/calls.h"
 #include "host/deploy.h"
 #include "io/fetch.h"
@@ -247,6 +248,7 @@ static int start(struct running *r, struct np_error *err) {
   event_add(r->on_called, NULL);
   host->lane_count = host->config->lanes; /* the keeper's notices count on it; none comes before the lanes run */
   if (open_store(host, err) < 0) return -1;
+  host->broker = np_broker_new(host);
   host->deploy = np_deploy_new(host, err);
   if (!host->deploy || start_lanes(host, err) < 0) return -1;
   host->admin = np_admin_new(host, err);
@@ -263,6 +265,7 @@ static void stop(struct running *r) {
   if (host->admin) np_admin_free(host->admin);
   send_all(host, NP_LETTER_STOP);
   for (int i = 0; i < host->lane_count; i++) np_lane_join(host->lanes[i]);
+  np_broker_settle(host->broker);
   if (host->keeper) np_keeper_stop(host->keeper);
   for (int i = 0; i < host->lane_count; i++) np_lane_free(host->lanes[i]);
   free(host->lanes);
@@ -272,6 +275,7 @@ static void stop(struct running *r) {
   }
   event_free(r->on_called);
   np_mailbox_destroy(&host->called);
+  np_broker_free(host->broker);
   np_deploy_free(host->deploy);
   if (host->reader) np_reader_close(host->reader);
   np_seal_free(host->seal);

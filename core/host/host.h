@@ -15,6 +15,7 @@ struct event_base;
 struct np_deploy;
 struct np_admin;
 struct np_call;
+struct np_broker;
 
 struct np_host {
   struct np_config *config; /* owned: the one that it started with; deploy holds the newest */
@@ -25,6 +26,7 @@ struct np_host {
   struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
   _Atomic uint64_t epoch;   /* number in force: each lane adopts its staged epoch once this reaches its number */
+  struct np_broker *broker; /* owned; the lanes share it */
   struct np_deploy *deploy; /* owned */
   struct np_admin *admin;   /* owned */
   _Atomic int64_t last_seq; /* of the newest committed reading: the main thread looks at it now and then, for tail */

@@ -2,7 +2,9 @@
 -- (declare.c) once the chunk has returned. Compiled into the program.
 local core = ... -- functions in C: config, and the ledger's verbs
 
-local declared = { routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, handlers = {} }
+local declared = {
+  routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, handlers = {},
+}
 local loading = true
 
 -- Points an error at the line of the plugin that called the verb.
@@ -144,6 +146,53 @@ function plugin:command(t)
   declared.commands[#declared.commands + 1] = { name = name, about = t.about, args = args, handler = handler }
 end
 
+local function new_name(verb, name, list)
+  if type(name) ~= "string" or not name:match "^%w[%w._-]*$" then
+    error(("plugin:%s: expected a name of letters, digits, \".\", \"_\" and \"-\" first, got %q"):format(verb, tostring(name)), 4)
+  end
+  for _, other in ipairs(list) do
+    if other.name == name then error(("plugin:%s: two are named %q"):format(verb, name), 4) end
+  end
+  return name
+end
+
+--- A vendor's account: { "main", early = "2m", refresh = function(key, old) … end } -> account, with token and expired.
+--- refresh is a call of its own. It returns { access = "…", lifetime = seconds, … }, a flat table that is kept, encrypted, and that
+--- account:token gives; or nil, why: again, with back-off; or nil, why, "denied": not again until the settings change, neap reload,
+--- or an hour has passed; or nil, why, "quota": not within a minute. old is what was kept last, or nil. A token is refreshed early,
+--- while it still serves: 2m before it expires, or a tenth of its life where that is less.
+function plugin:account(t)
+  registering "account"
+  if type(t) ~= "table" then misuse("plugin:account: expected a table, got a %s", type(t)) end
+  check_options("account", t, { [1] = 1, early = 1, refresh = 1 })
+  local name = new_name("account", t[1], declared.accounts)
+  local early = t.early ~= nil and duration("account", "early", t.early) or nil
+  declared.accounts[#declared.accounts + 1] = { name = name, early = early, handler = keep_handler("account", t.refresh) }
+  return core.account(name)
+end
+
+--- How often a vendor may be asked: { "logs", per_second = 50, per_minute =, per_month = 26000 } -> budget, with take. nil: no
+--- bound. All lanes share it. A second's number may come at once; a minute's is spread, so that no minute has more; the count of a
+--- calendar month (UTC) is durable.
+function plugin:budget(t)
+  registering "budget"
+  if type(t) ~= "table" then misuse("plugin:budget: expected a table, got a %s", type(t)) end
+  check_options("budget", t, { [1] = 1, per_second = 1, per_minute = 1, per_month = 1 })
+  local budget = { name = new_name("budget", t[1], declared.budgets) }
+  for _, field in ipairs { "per_second", "per_minute", "per_month" } do
+    local n = t[field]
+    if n ~= nil and (type(n) ~= "number" or not (n > 0 and n <= 1e12)) then
+      misuse("plugin:budget: %s has to be a number above 0, got %s", field, tostring(n))
+    end
+    if n and field == "per_month" and not math.tointeger(n) then
+      misuse("plugin:budget: per_month has to be an integer, got %s", tostring(n))
+    end
+    budget[field] = n
+  end
+  declared.budgets[#declared.budgets + 1] = budget
+  return core.budget(budget.name)
+end
+
 --- A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
 function plugin:on(filter, fn)
   registering "on"
@@ -236,11 +285,14 @@ local key_of = {
   jobs = function(j) return "job " .. j.name .. " " .. j.period end,
   timers = function(t) return "timer " .. t.name end,
   commands = function(c) return "command " .. c.name end,
+  accounts = function(a) return "account " .. a.name .. " " .. tostring(a.early) end,
+  budgets = function(b) return "budget " .. canonical(b) end,
 }
+local kinds = { "routes", "ons", "jobs", "timers", "commands", "accounts", "budgets" }
 
 local function order()
   local keys, n = {}, 0
-  for _, kind in ipairs { "routes", "ons", "jobs", "timers", "commands" } do
+  for _, kind in ipairs(kinds) do
     if core.keys then bring_into_order(declared[kind], core.keys, key_of[kind], n) end
     for i, item in ipairs(declared[kind]) do keys[n + i] = key_of[kind](item) end
     n = n + #declared[kind]
@@ -252,7 +304,7 @@ local function order()
     handlers[#handlers + 1] = declared.handlers[item[field]]
     item[field] = #handlers
   end
-  for _, kind in ipairs { "routes", "ons", "jobs", "timers", "commands" } do
+  for _, kind in ipairs(kinds) do
     for _, item in ipairs(declared[kind]) do
       number(item, "handler")
       number(item, "auth")
@@ -277,6 +329,9 @@ local function finish()
   if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
   order()
   declared.kind = delivers > 0 and "destination" or rules > 0 and "rule" or "vendor"
+  if declared.kind ~= "vendor" and #declared.accounts + #declared.budgets > 0 then
+    error("plugin:account and plugin:budget are for a vendor: a rule decides and does not wait, it sends to a destination", 0)
+  end
   return declared
 end
 

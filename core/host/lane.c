@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "host/broker.h"
 #include "host/calls.h"
 #include "host/courier.h"
 #include "host/host.h"
@@ -141,6 +142,7 @@ static void drain(struct np_lane *lane) {
   np_jobs_drain(lane->jobs);
   np_courier_drain(lane->courier);
   np_router_drain(lane->router);
+  np_broker_drain(lane);
 }
 
 /* By the tick as well: the keeper may say so just after the letters, which were too many, have been taken. */
@@ -162,6 +164,8 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
       follow_commit(lane, letter);
     else if (letter->kind == NP_LETTER_CALL)
       np_calls_take(lane->calls, letter->call);
+    else if (letter->kind == NP_LETTER_BROKER)
+      np_broker_run(lane);
     else if (letter->kind == NP_LETTER_DRAIN)
       drain(lane);
     else if (letter->kind == NP_LETTER_STOP)
@@ -302,6 +306,7 @@ void np_lane_free(struct np_lane *lane) {
     free(letter);
   }
   np_calls_free(lane->calls);
+  np_broker_leave(lane);
   np_jobs_free(lane->jobs);
   np_courier_free(lane->courier);
   np_router_free(lane->router);

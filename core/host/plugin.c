@@ -10,6 +10,8 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/duration.h"
+#include "host/account.h"
+#include "host/budget.h"
 #include "host/data.h"
 #include "host/declare.h"
 #include "host/hosts.h"
@@ -123,6 +125,10 @@ static int load_all(lua_State *L) {
   lua_setfield(L, -2, "duration");
   lua_pushcfunction(L, np_declare_config);
   lua_setfield(L, -2, "config");
+  lua_pushcfunction(L, np_account_handle);
+  lua_setfield(L, -2, "account");
+  lua_pushcfunction(L, np_budget_handle);
+  lua_setfield(L, -2, "budget");
   lua_pushstring(L, order->instance);
   lua_setfield(L, -2, "name");
   lua_pushstring(L, order->settings_at ? order->settings_at : order->instance);

@@ -88,6 +88,18 @@ struct np_timer_decl {
   int handler;
 };
 
+struct np_account_decl {
+  char *name;    /* owned */
+  int64_t early; /* ms before it expires; -1: neap's own */
+  int handler;   /* its refresh */
+};
+
+struct np_budget_decl {
+  char *name;                    /* owned */
+  double per_second, per_minute; /* 0: no bound */
+  int64_t per_month;
+};
+
 /* One generation of an instance: what its chunk declared. Immutable after the build; shared by lanes. */
 struct np_code {
   int refs;                                          /* atomic */
@@ -107,6 +119,10 @@ struct np_code {
   size_t timer_count;
   struct np_command *commands;
   size_t command_count;
+  struct np_account_decl *accounts;
+  size_t account_count;
+  struct np_budget_decl *budgets;
+  size_t budget_count;
   size_t handler_count;
   int refuse;                /* handler, 0 where it gave none */
   int deliver;               /* handler, 0 where it is no destination */

@@ -298,7 +298,17 @@ void np_task_run_woken(struct np_lane *lane) {
   }
 }
 
+/* It may have been woken and not resumed yet. */
+static void forget_woken(struct np_task *t) {
+  struct np_lane *lane = t->in->lane;
+  struct np_task **at = &lane->woken;
+  while (*at && *at != t) at = &(*at)->next_woken;
+  if (*at) *at = t->next_woken;
+  for (lane->woken_tail = &lane->woken; *lane->woken_tail;) lane->woken_tail = &(*lane->woken_tail)->next_woken;
+}
+
 void np_task_kill(struct np_task *t, const char *why) {
+  if (t->woken) forget_woken(t);
   t->failed = true;
   t->waiting = false;
   t->error_code = "stopped";

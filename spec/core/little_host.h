@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "check.h"
+#include "host/broker.h"
 #include "host/courier.h"
 #include "host/host.h"
 #include "host/lane.h"
@@ -102,6 +103,7 @@ static void little_open(struct little_host *h) {
   h->host.keeper = np_keeper_start(store, &options, &err);
   h->host.reader = np_reader_open(h->store, &err);
   h->host.seal = np_seal_new((const unsigned char *)"a key of 32 bytes, for tests only", &err);
+  h->host.broker = np_broker_new(&h->host);
   CHECK(h->host.keeper && h->host.reader, "%s", err.text);
 }
 
@@ -150,9 +152,11 @@ static void little_stop(struct little_host *h, bool wait) {
           h->lanes[1]->live_tasks, h->lanes[0]->live_timers, h->lanes[1]->live_timers);
   little_letter(h, NP_LETTER_STOP);
   for (int i = 0; i < LANES; i++) np_lane_join(h->lanes[i]);
+  np_broker_settle(h->host.broker);
   np_keeper_stop(h->host.keeper);
   for (int i = 0; i < LANES; i++) np_lane_free(h->lanes[i]);
   np_reader_close(h->host.reader);
+  np_broker_free(h->host.broker);
   np_seal_free(h->host.seal);
   char path[80];
   static const char *const ends[] = {"", "-wal", "-shm", ".lock", "-lock"};

@@ -53,6 +53,12 @@ for comment in read("core/host/ledger.c"):gmatch "(/%* plugin[.:].-%*/)" do
   local call = text:match "^plugin[%.:][%w_:]+%b()" or text:match "^plugin[%.:][%w_:]+%b{}"
   put("### %s\n%s\n", call or text:match "^%S+", text)
 end
+for _, path in ipairs { "core/host/account_verbs.c", "core/host/budget.c" } do
+  for text in read(path):gmatch "(/%* %l+:[%w_]+%b() ?.-%*/)" do
+    text = clean(text)
+    if text:match "^account:" or text:match "^budget:" then put("### %s\n%s\n", text:match "^[%w:_]+%b()", text) end
+  end
+end
 
 local modules = {
   { "neap.crypto", "core/lib/crypto.c", "core/lib/crypto_text.c", "core/lib/crypto_digest.c", "core/lib/crypto_cipher.c", "core/lib/crypto_rsa.c",
