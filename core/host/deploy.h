@@ -14,11 +14,11 @@ struct np_status {
   const char
       *state; /* "in force", "last good" (the file is broken, an older generation serves), "held" (configured, nothing to serve it),
                               "unconfigured" (it needs a setting) */
-  const char *error;  /* why the file's present text is not in force, with file and line; NULL where it is */
-  int64_t since;      /* ms: when the generation in force was switched to */
-  const char *hash;   /* of its sources; NULL where nothing is in force */
-  size_t memory;      /* bytes on all lanes, about */
-  int64_t memory_max; /* the limit on each lane */
+  const char *error;          /* why the file's present text is not in force, with file and line; NULL where it is */
+  int64_t since;              /* ms: when the generation in force was switched to */
+  const char *hash;           /* of its sources; NULL where nothing is in force */
+  size_t memory;              /* bytes on all lanes, about */
+  int64_t memory_max;         /* the limit on each lane */
   const struct np_code *code; /* in force; NULL where nothing is */
 };
 
