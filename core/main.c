@@ -22,10 +22,10 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, VERSION, HELP };
+enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, REQUEST, PEOPLE, VERSION, HELP };
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS)) /* take words, and the CONFIG as an option */
-#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | CALLS)
+#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | CALLS)
 
 enum option {
   LISTEN,
@@ -45,6 +45,8 @@ enum option {
   LAST,
   CONFIG,
   ARGS,
+  WITH_PEOPLE,
+  FORGET,
   OPTIONS
 };
 
@@ -69,6 +71,8 @@ static const struct {
     [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
     [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", CALLS},
     [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
+    [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
+    [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
 };
 
 static const struct {
@@ -107,6 +111,12 @@ static const struct {
          "The same as neap call CONNECTION keys.issue, keys.list and keys.revoke. A secret is printed once, when it is issued: "
          "neap keeps none\nthat could be printed again. neap call CONNECTION tells what each takes.",
          "neap keys issue ward-3 name=desk"},
+    [REQUEST] = {"request", "ID [CONFIG]", "shows a request of a vendor as it was kept, and what became of it",
+                 "A reading's `request` in the store is such an ID. What came may be about people: it is shown only with --people.",
+                 "neap request 4711 --people"},
+    [PEOPLE] = {"people", "[REFERENCE] [CONFIG]", "shows what is kept of a person",
+                "A device's owner is such a REFERENCE. The host logs each that is shown. Without one, people are counted.",
+                "neap people p_0123456789abcdef0123456789abcdef"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
@@ -114,6 +124,7 @@ static const struct {
 struct line { /* the command line, read */
   enum command command;
   const char *argument; /* CONFIG, or the command to explain; NULL */
+  const char *subject;  /* the request, or the person; NULL */
   const char **words;   /* owned: of a call, all that are no options */
   size_t word_count;
   const char *values[OPTIONS]; /* NULL where not given; "" for one that takes none */
@@ -217,6 +228,11 @@ static int read_option(struct line *l, int argc, char **argv, int *i) {
   return -1;
 }
 
+/* A request's number is the first word; a reference is told from a path by its looks. */
+static bool takes_subject(const struct line *l, const char *word) {
+  return !l->subject && (l->command == REQUEST || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0));
+}
+
 static int read_line(struct line *l, int argc, char **argv) {
   bool only_arguments = false;
   for (int i = 2; i < argc; i++) {
@@ -229,6 +245,8 @@ static int read_line(struct line *l, int argc, char **argv) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
     } else if (BIT(l->command) & CALLS) {
       l->words[l->word_count++] = word;
+    } else if (takes_subject(l, word)) {
+      l->subject = word;
     } else if (l->command == VERSION || l->argument) {
       fprintf(stderr, "neap %s: \"%s\" is one argument too many: neap help %s\n", commands[l->command].name, word,
               commands[l->command].name);
@@ -330,6 +348,24 @@ static int add_filters(const struct line *l, struct np_buf *request) {
   return 0;
 }
 
+/* What is asked of the host, after its command. */
+static int add_subject(const struct line *l, struct np_buf *request) {
+  if (l->command == TAIL) return add_filters(l, request);
+  if (l->command == REQUEST) {
+    if (!l->subject || !*l->subject || strspn(l->subject, "0123456789") != strlen(l->subject) || strlen(l->subject) > 18) {
+      fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject ? l->subject : "");
+      return -1;
+    }
+    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10), l->values[WITH_PEOPLE] ? "true" : "false");
+  }
+  if (l->command == PEOPLE && l->subject) {
+    np_buf_adds(request, ",\"reference\":");
+    np_buf_add_json(request, l->subject, strlen(l->subject));
+  }
+  if (l->command == PEOPLE) np_buf_addf(request, ",\"forget\":%s", l->values[FORGET] ? "true" : "false");
+  return 0;
+}
+
 static int ask(const struct line *l) {
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
@@ -337,7 +373,7 @@ static int ask(const struct line *l) {
   char *store = NULL;
   int code = 2;
   np_buf_addf(&request, "{\"command\":\"%s\"", commands[l->command].name);
-  if (l->command != TAIL || add_filters(l, &request) == 0) {
+  if (add_subject(l, &request) == 0) {
     np_buf_addc(&request, '}');
     store = np_config_store(l->argument, &flags, &err);
     const struct np_client client = {store, commands[l->command].name, request.data, l->values[JSON]};

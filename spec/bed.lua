@@ -1,4 +1,5 @@
 -- The test bed: starts the real binary in a folder of its own, talks to it over real sockets, waits on conditions.
+local crypto = require "neap.crypto"
 local json = require "neap.json"
 local process = require "process"
 local socket = require "socket"
@@ -245,6 +246,32 @@ function bed.sql(store, query)
   assert(code == 0, out)
   return out:match "%S" and assert(json.decode(out)) or {}
 end
+
+-- Opens a sealed value as core/store/seal.c describes it, with the key file beside the store. nil where it does not.
+function bed.unseal(store, sealed, kind, where, which)
+  local key = assert(crypto.unhex((bed.read(store .. ".key"):gsub("%s", ""))))
+  local own = crypto.hmac("sha256", crypto.hmac("sha256", key, "neap sealing 1", "raw"), sealed:sub(3, 18), "raw")
+  return crypto.aes_gcm_decrypt(own, sealed:sub(19, 30), sealed:sub(31, -17), sealed:sub(-16), kind .. "\0" .. where .. "\0" .. which)
+end
+
+--- Rows of the inbox as they came: those with sealed headers and bodies are opened; then `route` is what stood in their place. rest: "where …" or "order by …".
+function bed.inbox(store, rest)
+  local rows = bed.sql(store, "select id, received, instance, generation, method, target, remote, status, outcome, error, hex(headers) as headers,"
+    .. " hex(body) as body from inbox " .. (rest or "order by id"))
+  for _, row in ipairs(rows) do
+    row.headers, row.body = crypto.unhex(row.headers), crypto.unhex(row.body)
+    row.sealed = row.headers:sub(1, 2) == "\0\1"
+    if row.error == json.null then row.error = nil end
+    if row.sealed then
+      local place = row.received .. " " .. row.method .. " "
+      row.headers = assert(bed.unseal(store, row.headers, "request", row.instance, place .. "headers"))
+      row.body = assert(bed.unseal(store, row.body, "request", row.instance, place .. "body"))
+      row.route, row.target, row.headers = row.target, row.headers:match "^([^\n]*)\n(.*)$"
+    end
+  end
+  return rows
+end
+function Host:inbox(rest) return bed.inbox(self.store, rest) end
 
 --- A receiver: a little HTTP server in this process, for webhooks. r:poll() takes in what has come; r.requests is a list of { method, path, headers,
 --- body, json }; r.answer = function(request) return status, body, headers end.

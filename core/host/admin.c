@@ -170,8 +170,9 @@ static void stop(struct np_talk *t) {
   np_host_stop(t->host);
 }
 
-static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "call", "tail"};
-static void (*const commands[])(struct np_talk *t) = {plugins, reload, devices, stop, np_talk_call};
+static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "call", "request", "people", "tail"};
+static void (*const commands[])(struct np_talk *t) = {plugins,      reload,          devices,       stop,
+                                                      np_talk_call, np_talk_request, np_talk_people};
 #define COMMANDS (sizeof command_names / sizeof *command_names)
 
 struct request {
@@ -182,7 +183,7 @@ struct request {
   int command; /* index, -1 where there is none */
 };
 
-/* Protected. Reads the request into q->command; `tail` and `call` are begun here, for what they are about stands in the request. */
+/* Protected. Reads the request into q->command; `tail` and others are begun here, for what they are about stands in the request. */
 static int read_request(lua_State *L) {
   struct request *q = lua_touserdata(L, 1);
   q->command = -1;
@@ -206,6 +207,8 @@ static int read_request(lua_State *L) {
   int begun = 0;
   if (strcmp(command_names[i], "tail") == 0) begun = np_tail_begin(q->talk, L, at, &q->err);
   if (strcmp(command_names[i], "call") == 0) begun = np_talk_call_begin(q->talk, L, at, &q->err);
+  if (strcmp(command_names[i], "request") == 0) begun = np_talk_request_begin(q->talk, L, at, &q->err);
+  if (strcmp(command_names[i], "people") == 0) begun = np_talk_people_begin(q->talk, L, at, &q->err);
   if (begun == 0) q->command = i;
   return 0;
 }

@@ -1,4 +1,4 @@
-/* The admin socket: what `neap plugins`, `reload`, `tail` and `devices` ask a running host. A Unix socket beside the store, for its owner
+/* The admin socket: what `neap plugins`, `reload`, `tail`, `devices` and others ask a running host. A Unix socket beside the store, for its owner
  * only: "neap.db.sock" beside "neap.db".
  *
  * A client sends one line, a JSON object of less than 64 KiB, and gets JSON objects, one a line, until the host closes:
@@ -15,6 +15,11 @@
  *   {"command":"call", "connection":…, "name":…, "args":{…}, "words":{…}}
  *                          runs it: {"result":…} once it is committed, or {"error", "kind", "field"}. words are args as text. It goes on
  *                          where the client leaves.
+ *   {"command":"request", "id":…, "people":true}  the inbox's row: id, received, connection, generation, method, target (or the route alone, where it is kept
+ *                          encrypted), remote, status, outcome, error; with people also headers and body (or body_base64), which is logged;
+ *                          then {"summary":{requests}}
+ *   {"command":"people", "reference":…, "forget":true}  {reference, person:{connection, key, since, changed, details}}, which is logged; with forget
+ *                          it is removed instead; then {"summary":{people}} or {forgotten}. Without a reference how many people are kept.
  *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
  * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
 #ifndef NP_HOST_ADMIN_H

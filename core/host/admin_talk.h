@@ -40,6 +40,8 @@ struct np_talk {
   int64_t count;            /* LISTING: devices sent */
   struct np_call *call;     /* owned: what it asks for, until it is with a lane */
   uint64_t id;              /* CALLING: by which the answer finds it */
+  bool people, forget;      /* of a request: with its headers and body; of a person: to be removed */
+  char reference[40];       /* whose details; "" counts all */
   struct np_buf out;        /* owned: lines being built */
 };
 
@@ -57,5 +59,10 @@ void np_tail_slice(struct np_talk *t);
 int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_call(struct np_talk *t);
 struct np_talk *np_talk_find(struct np_admin *a, uint64_t id);
+/* A request of the inbox (`at`); a person. Begin reads what is asked for, the other answers. admin_people.c */
+int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_request(struct np_talk *t);
+int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_people(struct np_talk *t);
 
 #endif

@@ -268,6 +268,7 @@ static void run(struct running *r) {
                              .ws = r->ws,
                              .overlay = &r->overlay,
                              .handler = r->command->handler,
+                             .where = r->command->name,
                              .push = push_args,
                              .take = take_result,
                              .ended = after_handler,

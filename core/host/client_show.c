@@ -34,8 +34,8 @@ struct row {
 struct np_show {
   void (*line)(struct np_show *s, lua_State *L); /* the object is at index 1 */
   void (*summary)(struct np_show *s, lua_State *L);
-  const char *const *heads; /* NULL: a tail, whose rows are printed at once */
-  bool headed, colour, quiet;
+  const char *const *heads;          /* NULL: a tail, whose rows are printed at once */
+  bool headed, colour, quiet, shown; /* shown: a line was */
   size_t columns, count;
   struct row rows[ROWS];
   size_t widths[COLUMNS];
@@ -285,6 +285,96 @@ static void call_summary(struct np_show *s, lua_State *L) {
   if (number(L, "commands") == 0) puts("it has no commands");
 }
 
+/* request, people */
+
+static void named(struct np_show *s, lua_State *L, const char *name) {
+  char *text = field(L, name);
+  if (!*text) {
+    free(text);
+    return;
+  }
+  struct row *r = row_new(s);
+  r->cells[0] = (struct cell){np_strdup(name), DIM};
+  r->cells[1].text = text;
+}
+
+/* A text of several lines, after what was there before. */
+static void print_lines(struct np_show *s, lua_State *L, const char *name) {
+  size_t n;
+  if (lua_getfield(L, 1, name) == LUA_TSTRING) {
+    const char *at = lua_tolstring(L, -1, &n), *end = at + n;
+    np_show_flush(s);
+    printf("%s%s%s\n", s->colour ? colours[DIM] : "", name, s->colour ? "\x1b[0m" : "");
+    while (at < end) {
+      const char *stop = memchr(at, '\n', (size_t)(end - at));
+      if (!stop) stop = end;
+      char *line = clean(at, (size_t)(stop - at));
+      printf("    %s\n", line);
+      free(line);
+      at = stop + 1;
+    }
+  }
+  lua_settop(L, 1);
+}
+
+static void request_line(struct np_show *s, lua_State *L) {
+  static const char *const names[] = {"id",    "received", "connection", "generation", "method", "target",
+                                      "route", "remote",   "status",     "outcome",    "error"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    if (strcmp(names[i], "received") == 0) {
+      struct row *r = row_new(s);
+      r->cells[0] = (struct cell){np_strdup("received"), DIM};
+      r->cells[1].text = moment_ago(number(L, "received"));
+    } else {
+      named(s, L, names[i]);
+    }
+  }
+  print_lines(s, L, "headers");
+  print_lines(s, L, "body");
+  print_lines(s, L, "body_base64");
+}
+
+static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The details by name, after whose they are. */
+static void people_line(struct np_show *s, lua_State *L) {
+  char *names[128];
+  size_t n = 0;
+  named(s, L, "reference");
+  lua_getfield(L, 1, "person");
+  lua_replace(L, 1);
+  named(s, L, "connection");
+  named(s, L, "key");
+  struct row *r = row_new(s);
+  r->cells[0] = (struct cell){np_strdup("changed"), DIM};
+  r->cells[1].text = moment_ago(number(L, "changed"));
+  lua_getfield(L, 1, "details");
+  lua_replace(L, 1);
+  if (!lua_istable(L, 1)) return;
+  for (lua_pushnil(L); lua_next(L, 1) && n < 128; lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING) names[n++] = np_strdup(lua_tostring(L, -2));
+  lua_settop(L, 1);
+  qsort(names, n, sizeof *names, compare_texts);
+  for (size_t i = 0; i < n; i++) {
+    char *text = field(L, names[i]), *name = clean(names[i], strlen(names[i]));
+    r = row_new(s);
+    r->cells[0] = (struct cell){name, DIM};
+    r->cells[1].text = text;
+    free(names[i]);
+  }
+}
+
+static void people_summary(struct np_show *s, lua_State *L) {
+  lua_Integer n = number(L, "people");
+  lua_getfield(L, 1, "forgotten");
+  bool forgotten = !lua_isnil(L, -1);
+  lua_settop(L, 1);
+  if (forgotten)
+    puts("forgotten");
+  else if (!s->shown)
+    printf("%lld %s\n", (long long)n, n == 1 ? "person" : "people");
+}
+
 /* tail */
 
 static void tail_line(struct np_show *s, lua_State *L) {
@@ -314,6 +404,8 @@ static const struct {
              {"reload", reload_line, reload_summary, NULL, 2},
              {"devices", devices_line, devices_summary, devices_heads, 6},
              {"call", call_line, call_summary, NULL, 2},
+             {"request", request_line, NULL, NULL, 2},
+             {"people", people_line, people_summary, NULL, 2},
              {"tail", tail_line, NULL, NULL, 6}};
 
 static int show(lua_State *L) { /* the show; the line */
@@ -337,6 +429,7 @@ static int show(lua_State *L) { /* the show; the line */
     if (s->summary && !s->quiet) s->summary(s, L);
   } else if (!s->quiet) {
     lua_settop(L, 1);
+    s->shown = true;
     s->line(s, L);
   }
   return 0;

@@ -202,6 +202,7 @@ static void read_route(lua_State *L, int at, struct np_build *b) {
   read_body_max(L, at, r);
   r->handler = take_int(L, at, "handler");
   r->auth = take_int(L, at, "auth");
+  r->sealed = r->auth || np_schema_is_private(r->query) || np_schema_is_private(r->path) || np_schema_is_private(r->body);
 }
 
 static void read_on(lua_State *L, int at, struct np_build *b) {

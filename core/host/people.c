@@ -17,6 +17,7 @@
 #include "host/ledger_parts.h"
 #include "lib/json.h"
 
+#define KEY_MAX 4096
 #define FIELDS_MAX 100
 #define NAME_BYTES 64
 #define BYTES_MAX 65536    /* of a person's details, as JSON */
@@ -28,8 +29,7 @@ static struct np_seal *seal_of(const struct np_task *t) { return t->in->lane->ho
 
 static const char *check_key(lua_State *L, const char *verb, int idx, size_t *len) {
   const char *key = luaL_checklstring(L, idx, len);
-  if (!*len || *len > 512) luaL_error(L, "plugin.people:%s: the key has to be of 1 to 512 bytes", verb);
-  if (memchr(key, 0, *len)) luaL_error(L, "plugin.people:%s: the key holds a zero byte", verb);
+  if (!*len || *len > KEY_MAX) luaL_error(L, "plugin.people:%s: the key has to be of 1 to %d bytes", verb, KEY_MAX);
   return key;
 }
 

@@ -59,7 +59,8 @@ struct np_route {
   struct np_schema *query, *path, *body; /* owned, each may be NULL */
   bool body_whole;                       /* body is a schema of one field "body": the whole of it, such as an array */
   size_t body_max;
-  bool keep; /* the raw request goes into the inbox */
+  bool keep;   /* the raw request goes into the inbox */
+  bool sealed; /* encrypted there: it has auth, or declares a person's or a secret field */
   int handler;
   int auth; /* run before the request is checked; 0 for none */
 };

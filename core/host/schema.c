@@ -171,6 +171,8 @@ void np_nearest_offer(struct np_nearest *n, const char *word) {
   n->distance = distance;
 }
 
+bool np_schema_is_private(const struct np_schema *s) { return s && s->root.holds_private; }
+
 void np_schema_free(struct np_schema *s) {
   if (!s) return;
   np_arena_free(&s->arena);

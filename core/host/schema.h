@@ -61,4 +61,7 @@ int np_schema_check(lua_State *L, const struct np_schema *s, int idx, const stru
 /* Whether {} passes: no field is required. */
 bool np_schema_all_optional(const struct np_schema *s);
 
+/* Whether a field, at any depth, is a secret or a person's detail. NULL: no. */
+bool np_schema_is_private(const struct np_schema *s);
+
 #endif

@@ -126,7 +126,7 @@ static void begin_set(struct web *w) {
   if (w->ws) np_writeset_unref(w->ws);
   w->ws = np_writeset_new();
   np_overlay_free(&w->overlay);
-  w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->in->code) : NULL;
+  w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->route, w->lane->host->seal) : NULL;
 }
 
 static void send_answer(struct web *w) {

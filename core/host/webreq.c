@@ -9,24 +9,55 @@
 #include "base/utf8.h"
 #include "lib/json.h"
 
-struct np_op *np_webreq_keep(struct np_writeset *ws, const struct np_request *req, const struct np_code *code) {
-  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
-  size_t len = 0;
-  for (size_t i = 0; i < req->header_count; i++) len += strlen(req->headers[i].name) + strlen(req->headers[i].value) + 3;
-  char *headers = np_arena_alloc(&ws->arena, len + 1), *at = headers;
+void np_webreq_place(struct np_webreq_place *p, const struct np_op *op, const char *part) {
+  int n = snprintf(p->which, sizeof p->which, "%lld %.20s %s", (long long)op->as.request.received, op->as.request.method.ptr, part);
+  p->context = (struct np_seal_context){"request", op->as.request.instance.ptr, p->which, (size_t)n};
+}
+
+static struct np_text keep_text(struct np_writeset *ws, const struct np_op *op, struct np_seal *seal, const char *part,
+                                const char *s, size_t n) {
+  if (!seal) return np_writeset_text(ws, s, n);
+  struct np_webreq_place place;
+  char *sealed = np_arena_alloc(&ws->arena, n + NP_SEAL_MORE);
+  np_webreq_place(&place, op, part);
+  np_seal_put(seal, &place.context, s, n, sealed);
+  return (struct np_text){sealed, n + NP_SEAL_MORE};
+}
+
+/* Appends "Name: value\n" for each. */
+static char *add_headers(char *at, const struct np_request *req) {
   for (size_t i = 0; i < req->header_count; i++) {
     at = stpcpy(stpcpy(stpcpy(at, req->headers[i].name), ": "), req->headers[i].value);
     *at++ = '\n';
   }
   *at = 0;
-  op->as.request.headers = (struct np_text){headers, (size_t)(at - headers)};
-  op->as.request.instance = np_writeset_text(ws, code->instance, strlen(code->instance));
-  op->as.request.method = np_writeset_text(ws, req->method, strlen(req->method));
-  op->as.request.target = np_writeset_text(ws, req->target, strlen(req->target));
-  op->as.request.remote = np_writeset_text(ws, req->remote, strlen(req->remote));
-  op->as.request.body = np_writeset_text(ws, req->body ? req->body : "", req->body_len);
+  return at;
+}
+
+struct np_op *np_webreq_keep(struct np_writeset *ws, const struct np_request *req, const struct np_route *route,
+                             struct np_seal *seal) {
+  const struct np_code *code = route->code;
+  const char *target = req->target;
+  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
+  size_t len = strlen(target) + 2;
+  for (size_t i = 0; i < req->header_count; i++) len += strlen(req->headers[i].name) + strlen(req->headers[i].value) + 3;
+  char *headers = np_arena_alloc(&ws->arena, len), *at = headers;
+  if (!route->sealed) seal = NULL;
+  if (seal) {
+    at = stpcpy(at, target);
+    *at++ = '\n';
+    target = route->pattern;
+  }
+  at = add_headers(at, req);
   op->as.request.received = req->received;
   op->as.request.generation = code->number;
+  op->as.request.instance = np_writeset_text(ws, code->instance, strlen(code->instance));
+  op->as.request.method = np_writeset_text(ws, req->method, strlen(req->method));
+  op->as.request.target = np_writeset_text(ws, target, strlen(target));
+  op->as.request.remote = np_writeset_text(ws, req->remote, strlen(req->remote));
+  op->as.request.headers = seal ? keep_text(ws, op, seal, "headers", headers, (size_t)(at - headers))
+                                : (struct np_text){headers, (size_t)(at - headers)};
+  op->as.request.body = keep_text(ws, op, seal, "body", req->body ? req->body : "", req->body_len);
   return op;
 }
 

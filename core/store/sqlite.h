@@ -167,6 +167,8 @@ enum {
   R_SERIES,
   R_GET,
   R_KEYS,
+  R_KEY_COUNT,
+  R_REQUEST,
   R_TIMERS,
   R_TIMER_NEXT,
   R_TIMER_COUNT,

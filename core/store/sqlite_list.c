@@ -40,6 +40,33 @@ int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, c
   return np_sql_end(&r->sql, st, rc, err);
 }
 
+int np_reader_key_count(struct np_reader *r, const char *space, int64_t *n, struct np_error *err) {
+  int rc = np_sql_one(&r->sql, R_KEY_COUNT, n, "s", space);
+  return rc == SQLITE_ROW ? 0 : np_sql_fail(&r->sql, rc, err);
+}
+
+int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
+                      struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_REQUEST, "i", id);
+  int rc = st ? sqlite3_step(st) : SQLITE_OK, found = st && rc == SQLITE_ROW;
+  if (found) {
+    struct np_op op = {.kind = NP_OP_REQUEST};
+    op.as.request.received = sqlite3_column_int64(st, 0);
+    op.as.request.instance = np_sql_text(st, 1);
+    op.as.request.generation = sqlite3_column_int(st, 2);
+    op.as.request.method = np_sql_text(st, 3);
+    op.as.request.target = np_sql_text(st, 4);
+    op.as.request.headers = np_sql_text(st, 5);
+    op.as.request.body = np_sql_text(st, 6);
+    op.as.request.remote = np_sql_text(st, 7);
+    op.as.request.status = sqlite3_column_int(st, 8);
+    op.as.request.outcome = np_sql_text(st, 9);
+    op.as.request.error = np_sql_text(st, 10);
+    fn(arg, id, &op);
+  }
+  return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
+}
+
 int np_reader_timers_due(struct np_reader *r, int64_t now, int limit, bool (*fn)(void *arg, const struct np_timer *t), void *arg,
                          struct np_error *err) {
   sqlite3_stmt *st = np_sql_start(&r->sql, R_TIMERS, "iw", now, limit);

@@ -22,6 +22,9 @@ const char *const np_read_texts[R_COUNT] = {
                  " JOIN names m ON m.id = s.metric WHERE s.id = ?",
     [R_GET] = "SELECT value, version, expires FROM kv WHERE space = ? AND key = ?",
     [R_KEYS] = "SELECT key, value, version, expires FROM kv WHERE space = ? AND key >= ? ORDER BY key",
+    [R_KEY_COUNT] = "SELECT count(*) FROM kv WHERE space = ?",
+    [R_REQUEST] = "SELECT received, instance, generation, method, target, headers, body, remote, status, outcome, error FROM inbox"
+                  " WHERE id = ?",
     [R_TIMERS] = "SELECT instance, name, key, due FROM timers WHERE due <= ? ORDER BY due LIMIT ?",
     [R_TIMER_NEXT] = "SELECT due FROM timers WHERE due > ? ORDER BY due LIMIT 1",
     [R_TIMER_COUNT] = "SELECT count(*) FROM timers",

@@ -105,6 +105,12 @@ int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, c
                    bool (*fn)(void *arg, struct np_text key, struct np_text value, int64_t version), void *arg,
                    struct np_error *err);
 
+int np_reader_key_count(struct np_reader *r, const char *space, int64_t *n, struct np_error *err);
+
+/* The inbox's row of that id as the NP_OP_REQUEST that it was: 1, 0 where there is none, -1 and err. */
+int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
+                      struct np_error *err);
+
 struct np_timer {
   struct np_text instance, name, key;
   int64_t due;

@@ -32,6 +32,19 @@ local function quality(status, cgm)
   return cgm == "1" and "warmup" or "invalid"
 end
 
+-- Who wears the sensor, as a reference: what the cloud tells of a person is kept encrypted, under the first number given.
+local function keep_person(d)
+  local details, key = {}, nil
+  for _, name in ipairs { "patientId", "idCard", "visitId", "patientName", "inSerialId" } do
+    local value = given(d[name])
+    if value and value ~= "" then details[name] = value end
+  end
+  if details.patientId then key = "patient:" .. details.patientId
+  elseif details.idCard then key = "card:" .. details.idCard
+  elseif details.visitId then key = "visit:" .. details.visitId end
+  return key and plugin.people:keep(key, details)
+end
+
 local function read_time(text)
   local at, why = time.parse(text, config.zone, "yyyy-MM-dd HH:mm:ss")
   if at and (at < 0 or at > LAST) then return nil, "not a time that a sensor can measure at" end
@@ -75,7 +88,8 @@ plugin:serve {
       serial = given(d.serialNo), interval = minutes and minutes * 60, quality = quality(given(d.status), cgm),
       extra = { low = given(d.low), high = given(d.high), cgmDay = given(d.cgmDay) },
     }
-    plugin:device { device = d.deviceSn, serial = d.deviceSn, at = at, status = cgm and STATUS[cgm], place = given(d.customerName) }
+    plugin:device { device = d.deviceSn, serial = d.deviceSn, at = at, status = cgm and STATUS[cgm], place = given(d.customerName),
+      owner = keep_person(d) }
     return 200, { code = 0, msg = "" }
   end,
 }

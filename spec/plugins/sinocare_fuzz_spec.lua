@@ -237,11 +237,9 @@ describe("10,000 broken pushes", function()
     local kept = host:sql "select outcome, count(*) as n, sum(error is null) as unsaid from inbox group by outcome order by outcome"
     assert.same({ { outcome = "done", n = #answered, unsaid = #answered }, { outcome = "refused", n = #refused, unsaid = 0 } },
       kept)
-    for _, i in ipairs { refused[1], refused[#refused // 2], refused[#refused] } do
-      local hex = bodies[i]:gsub(".", function(c) return ("%02X"):format(c:byte()) end)
-      local list = host:sql(("select outcome from inbox where hex(body) = '%s'"):format(hex))
-      assert.equal("refused", list[1] and list[1].outcome)
-    end
+    local came = {}
+    for _, row in ipairs(host:inbox()) do came[row.body] = row.outcome end
+    for _, i in ipairs(refused) do assert.equal("refused", came[bodies[i]]) end
   end)
 
   it("leave the host well, and no error in its log", function()

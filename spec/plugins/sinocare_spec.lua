@@ -54,9 +54,7 @@ describe("sinocare", function()
   end
 
   local function last_request()
-    local row = sql "select outcome, error, hex(body) as body from inbox order by id desc limit 1"[1]
-    row.body = row.body:gsub("..", function(pair) return string.char(tonumber(pair, 16)) end)
-    return row
+    return host:inbox "order by id desc limit 1"[1]
   end
 
   local function readings() return sql "select count(*) as n from readings"[1].n end
@@ -607,7 +605,7 @@ describe("sinocare, a person's details", function()
   local function shown()
     local rows = {}
     for _, query in ipairs { "select * from readings", "select * from devices", "select * from events",
-      "select error from inbox", "select * from kv",
+      "select error, target, remote from inbox", "select space, key, hex(value) from kv",
       "select * from held" } do
       rows[#rows + 1] = json.encode(host:sql(query))
     end
@@ -673,6 +671,56 @@ describe("sinocare, a person's details", function()
     assert.equal(0, push(bed.push { deviceSn = "SN-last", testId = "t-last" }).code)
     check_hidden(table.concat(answers, "\n"))
     check_hidden(shown())
+    local files = bed.read(host.store) .. bed.read(host.store .. "-wal")
+    assert.truthy(files:find("SN-last", 1, true)) -- it is there that everything else stands
+    check_hidden(files)
+  end)
+
+  it("are shown to an operator who asks, and that is logged", function()
+    local owner = host:sql "select owner from devices where device = 'SN-good'"[1].owner
+    assert.matches("^p_%x+$", owner)
+    local list = host:command("people", owner)
+    assert.same(SECRETS, list[1].person.details)
+    assert.equal("patient:" .. SECRETS.patientId, list[1].person.key)
+    assert.equal("ward-3", list[1].person.connection)
+    host:wait_text('"event":"details shown","reference":"' .. owner .. '"')
+    local out = bed.run { bed.neap, "people", owner, "--store", host.store }
+    for name, value in pairs(SECRETS) do assert.matches(name .. " +" .. value:gsub("%-", "%%-"), out) end
+
+    local id = host:sql "select request from readings where device = 'SN-good'"[1].request
+    out = bed.run { bed.neap, "request", tostring(id), "--store", host.store }
+    assert.matches("route +/sinocare/push", out)
+    assert.matches("outcome +done", out)
+    check_hidden(out)
+    assert.is_nil(host:read():find('"details shown","request"', 1, true))
+    out = bed.run { bed.neap, "request", tostring(id), "--people", "--store", host.store }
+    assert.matches("target +/sinocare/push", out)
+    assert.matches("content%-type: application/json", out)
+    assert.truthy(out:find(SECRETS.idCard, 1, true), out)
+    host:wait_text('"event":"details shown","request":"' .. id .. '"')
+    local came = host:command("request", tostring(id), "--people")[1]
+    assert.same(SECRETS.patientName, json.decode(came.body).data.patientName)
+    check_hidden(host:read())
+  end)
+
+  it("belong to the first number that is given, and to nobody where none is", function()
+    local function owner(device, changes)
+      local body = bed.push { deviceSn = device, testId = "t-" .. device, patientId = json.null, idCard = json.null, visitId = json.null }
+      for k, v in pairs(changes) do body.data[k] = v end
+      assert.equal(200, (host:request("POST", "/sinocare/push", body)))
+      return host:sql(("select owner from devices where device = '%s'"):format(device))[1].owner
+    end
+    local all = { patientId = "17", idCard = "18", visitId = "19", patientName = "Ann" }
+    local first = owner("SN-p1", all)
+    assert.equal(first, owner("SN-p2", { patientId = 17 }))
+    assert.same(all, host:command("people", first)[1].person.details)
+    local card = owner("SN-p3", { idCard = "18", visitId = "19" })
+    assert.equal("card:18", host:command("people", card)[1].person.key)
+    local visit = owner("SN-p4", { visitId = "19" })
+    assert.equal("visit:19", host:command("people", visit)[1].person.key)
+    assert.equal(json.null, owner("SN-p5", { patientName = "Ann", inSerialId = "3" }))
+    assert.matches("^p_%x+$", owner("SN-p6", { patientId = ("患"):rep(256) }))
+    assert.matches("^p_%x+$", owner("SN-p7", { patientId = "a\0b" }))
   end)
 end)
 
@@ -698,14 +746,14 @@ describe("sinocare, a handler that fails", function()
     assert.are_not.equal(0, answer.code)
     assert.equal("string", type(answer.msg))
     assert.is_nil(text:find(NAME, 1, true))
-    local kept = host:sql "select outcome, error, status, cast(body as text) as body from inbox"
+    local kept = host:inbox()
     assert.equal(1, #kept)
     assert.equal("failed", kept[1].outcome)
     assert.equal(500, kept[1].status)
     assert.equal(body, kept[1].body)
     assert.is_nil(kept[1].error:find(NAME, 1, true))
     assert.truthy(kept[1].error:find("SN-1", 1, true))
-    for _, table in ipairs { "readings", "devices", "events", "kv" } do assert.same({}, host:sql("select * from " .. table)) end
+    for _, table in ipairs { "readings", "devices", "events", "kv where space <> 'host'" } do assert.same({}, host:sql("select * from " .. table)) end
   end)
 
   it("is in the log with plugin, generation and line, without the person", function()

@@ -1,0 +1,206 @@
+/* What an operator asks about people: a request as it came, a person's details. Whatever shows some is logged, with who asked. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <event2/bufferevent.h>
+#include <lauxlib.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "host/admin_line.h"
+#include "host/admin_talk.h"
+#include "host/webreq.h"
+
+#define PEOPLE "people" /* their space in the store; people.c */
+
+/* Who asks, as the kernel says: the number of a user. */
+static void user_of(const struct np_talk *t, char text[24]) {
+  struct ucred who;
+  socklen_t n = sizeof who;
+  if (getsockopt(bufferevent_getfd(t->bev), SOL_SOCKET, SO_PEERCRED, &who, &n) == 0)
+    snprintf(text, 24, "%lu", (unsigned long)who.uid);
+  else
+    snprintf(text, 24, "unknown");
+}
+
+static void log_shown(const struct np_talk *t, const char *event, const char *what, const char *which) {
+  char user[24];
+  user_of(t, user);
+  np_log(NP_INFO, event, what, which, "user", user, NULL);
+}
+
+static bool flag(lua_State *L, int request, const char *name) {
+  lua_getfield(L, request, name);
+  bool on = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return on;
+}
+
+/* A request. */
+
+int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
+  lua_getfield(L, request, "id");
+  int whole;
+  t->at = lua_tointegerx(L, -1, &whole);
+  lua_pop(L, 1);
+  t->people = flag(L, request, "people");
+  return whole && t->at > 0 ? 0 : np_fail(err, "expected the number of a request");
+}
+
+/* As text where it is, otherwise as base64. */
+static void add_bytes(struct np_buf *out, const char *name, const char *bytes, size_t n) {
+  if (np_utf8_check(bytes, n) == n && !memchr(bytes, 0, n)) {
+    char *text = np_strndup(bytes, n);
+    np_line_text(out, name, text);
+    free(text);
+    return;
+  }
+  char label[40];
+  unsigned char *text = np_alloc(n / 3 * 4 + 8);
+  EVP_EncodeBlock(text, (const unsigned char *)bytes, (int)n);
+  snprintf(label, sizeof label, "%s_base64", name);
+  np_line_text(out, label, (const char *)text);
+  free(text);
+}
+
+/* The part as it came, opened where it was sealed: the caller's to free. */
+static char *open_part(const struct np_talk *t, const struct np_op *op, const char *part, struct np_text text, size_t *len,
+                       struct np_error *err) {
+  struct np_webreq_place place;
+  if (!np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len)) {
+    *len = text.len;
+    return np_strndup(text.ptr ? text.ptr : "", text.len);
+  }
+  np_webreq_place(&place, op, part);
+  char *plain = np_alloc(text.len + 1);
+  long n = np_seal_get(t->host->seal, &place.context, text.ptr, text.len, plain, err);
+  if (n >= 0) {
+    *len = (size_t)n;
+    return plain;
+  }
+  free(plain);
+  return NULL;
+}
+
+static void add_parts(struct np_talk *t, const struct np_op *op) {
+  struct np_error err;
+  size_t n;
+  char *headers = open_part(t, op, "headers", op->as.request.headers, &n, &err), *rest = headers;
+  if (headers && np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len)) {
+    rest = strchr(headers, '\n'); /* its first line is the target */
+    if (rest) *rest++ = 0;
+    np_line_text(&t->out, "target", headers);
+  } else {
+    np_line_text(&t->out, "target", op->as.request.target.ptr);
+  }
+  np_line_text(&t->out, "headers", headers ? rest : err.text);
+  free(headers);
+  char *body = open_part(t, op, "body", op->as.request.body, &n, &err);
+  if (body)
+    add_bytes(&t->out, "body", body, n);
+  else
+    np_line_text(&t->out, "body", err.text);
+  free(body);
+}
+
+static void add_request(void *arg, int64_t id, const struct np_op *op) {
+  struct np_talk *t = arg;
+  bool sealed = np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len);
+  np_line_begin(&t->out);
+  np_line_int(&t->out, "id", id);
+  np_line_int(&t->out, "received", op->as.request.received);
+  np_line_text(&t->out, "connection", op->as.request.instance.ptr);
+  np_line_int(&t->out, "generation", op->as.request.generation);
+  np_line_text(&t->out, "method", op->as.request.method.ptr);
+  if (t->people)
+    add_parts(t, op);
+  else
+    np_line_text(&t->out, sealed ? "route" : "target", op->as.request.target.ptr);
+  np_line_text(&t->out, "remote", op->as.request.remote.ptr);
+  np_line_int(&t->out, "status", op->as.request.status);
+  np_line_text(&t->out, "outcome", op->as.request.outcome.ptr);
+  np_line_text(&t->out, "error", op->as.request.error.ptr);
+  np_line_end(&t->out);
+}
+
+void np_talk_request(struct np_talk *t) {
+  struct np_error err;
+  char id[24];
+  snprintf(id, sizeof id, "%lld", (long long)t->at);
+  int found = np_reader_request(t->host->reader, t->at, add_request, t, &err);
+  if (found == 1) {
+    if (t->people) log_shown(t, "details shown", "request", id);
+    np_buf_adds(&t->out, "{\"summary\":{\"requests\":1}}\n");
+    np_talk_end(t);
+    return;
+  }
+  if (found == 0)
+    np_fail(&err, "there is no request %s: it never was, or is older than what is kept (keep.requests in neap.lua)", id);
+  np_talk_fail(t, err.text);
+}
+
+/* People. */
+
+int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
+  size_t n = 0;
+  lua_getfield(L, request, "reference");
+  const char *s = lua_tolstring(L, -1, &n);
+  bool good = !s || np_seal_is_reference(s, n);
+  if (s && good) memcpy(t->reference, s, n + 1);
+  lua_pop(L, 1);
+  t->forget = flag(L, request, "forget");
+  if (good && (*t->reference || !t->forget)) return 0;
+  return np_fail(err, "expected a reference: \"p_\" and 32 hex digits, such as a device's owner");
+}
+
+static int forget(struct np_talk *t, struct np_error *err) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_PUT);
+  op->as.put.space = np_writeset_text(ws, PEOPLE, strlen(PEOPLE));
+  op->as.put.key = np_writeset_text(ws, t->reference, strlen(t->reference));
+  return np_keeper_apply(t->host->keeper, ws, err) == NP_COMMITTED ? 0 : -1;
+}
+
+static int show(struct np_talk *t, const struct np_buf *sealed, struct np_error *err) {
+  const struct np_seal_context place = {"kv", PEOPLE, t->reference, strlen(t->reference)};
+  char *plain = np_alloc(sealed->len + 1);
+  long n = np_seal_get(t->host->seal, &place, sealed->data, sealed->len, plain, err);
+  if (n >= 0) {
+    np_buf_addf(&t->out, "{\"reference\":\"%s\",\"person\":", t->reference);
+    np_buf_add(&t->out, plain, (size_t)n);
+    np_buf_adds(&t->out, "}\n");
+    OPENSSL_cleanse(plain, (size_t)n);
+  }
+  free(plain);
+  return n < 0 ? -1 : 0;
+}
+
+/* One person: shown, or forgotten. */
+static int person(struct np_talk *t, struct np_error *err) {
+  struct np_buf sealed = {0};
+  int64_t version;
+  int result = -1,
+      found = np_reader_get(t->host->reader, PEOPLE, t->reference, strlen(t->reference), np_now_ms(), &sealed, &version, err);
+  if (found == 0) np_fail(err, "nobody is kept under %s", t->reference);
+  if (found == 1) result = t->forget ? forget(t, err) : show(t, &sealed, err);
+  np_buf_free(&sealed);
+  if (result == 0) log_shown(t, t->forget ? "a person was forgotten" : "details shown", "reference", t->reference);
+  return result;
+}
+
+void np_talk_people(struct np_talk *t) {
+  struct np_error err;
+  int64_t n = 0;
+  int result = *t->reference ? person(t, &err) : np_reader_key_count(t->host->reader, PEOPLE, &n, &err);
+  if (result < 0) {
+    np_talk_fail(t, err.text);
+    return;
+  }
+  np_buf_addf(&t->out, "{\"summary\":{\"%s\":%lld}}\n", t->forget ? "forgotten" : "people", (long long)(*t->reference ? 1 : n));
+  np_talk_end(t);
+}
