@@ -416,8 +416,9 @@ void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, 
   op->as.put.expires = expires;
   if (sealed && value) {
     struct np_seal_context c = place(s);
-    char *bytes = np_arena_alloc(&t->ws->arena, len + NP_SEAL_MORE);
+    char *bytes = np_arena_alloc(&t->ws->arena, len + NP_SEAL_MORE + 1);
     np_seal_put(t->in->lane->host->seal, &c, value, len, bytes);
+    bytes[len + NP_SEAL_MORE] = 0;
     op->as.put.value = (struct np_text){bytes, len + NP_SEAL_MORE};
   } else {
     op->as.put.value = np_writeset_text(t->ws, value, len);

@@ -18,9 +18,10 @@ static struct np_text keep_text(struct np_writeset *ws, const struct np_op *op, 
                                 const char *s, size_t n) {
   if (!seal) return np_writeset_text(ws, s, n);
   struct np_webreq_place place;
-  char *sealed = np_arena_alloc(&ws->arena, n + NP_SEAL_MORE);
+  char *sealed = np_arena_alloc(&ws->arena, n + NP_SEAL_MORE + 1);
   np_webreq_place(&place, op, part);
   np_seal_put(seal, &place.context, s, n, sealed);
+  sealed[n + NP_SEAL_MORE] = 0;
   return (struct np_text){sealed, n + NP_SEAL_MORE};
 }
 
