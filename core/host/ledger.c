@@ -677,7 +677,7 @@ static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise)
 }
 
 /* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
- * when its reading had just been stored, so that the same readings give the same messages. */
+ * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it. */
 static int history(lua_State *L) {
   struct np_task *t = np_acting(L, "history", STORE_MODES, "use it in rules and in a vendor's handlers and jobs");
   const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);
@@ -701,10 +701,19 @@ static int history(lua_State *L) {
   lua_createtable(L, (int)limit, 0);
   struct history h = {.L = L, .newest = t->reading ? t->reading->seq : INT64_MAX, .limit = limit};
   struct np_error err;
-  const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
-  int more = t->reading ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
-  if (np_reader_history(t->in->lane->reader, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err) < 0)
-    return luaL_error(L, "plugin:history: %s", err.text);
+  struct np_reader *r = t->in->lane->reader;
+  int done;
+  if (NP_IN(t->mode) & NP_IN_RULES) {
+    const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
+    int more = t->reading ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
+    done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err);
+  } else {
+    const struct np_text device = {dev, strlen(dev)}, kind = {metric, strlen(metric)};
+    const struct np_row_filter f = {
+        .scope = np_data_scope(L), .devices = {&device, 1}, .kinds = {&kind, 1}, .from = from, .to = to};
+    done = np_reader_find_readings(r, &f, (int)limit, add_to_history, &h, &err);
+  }
+  if (done < 0) return luaL_error(L, "plugin:history: %s", err.text);
   if (h.failed) return lua_error(L);
   return 1;
 }
