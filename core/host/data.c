@@ -247,6 +247,7 @@ static void begin_page(lua_State *L, struct page *p, void (*push)(lua_State *L, 
   *p = (struct page){.L = L, .push = push, .limit = limit};
   luaL_checkstack(L, 8, NULL);
   lua_createtable(L, limit < 16 ? (int)limit : 16, 0);
+  np_json_mark_array(L, -1); /* an empty page is [] */
 }
 
 /* What the reader gave: the rows, and the cursor where there are more. */

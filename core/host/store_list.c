@@ -8,6 +8,7 @@
 #include "host/lane.h"
 #include "host/ledger.h"
 #include "host/ledger_parts.h"
+#include "lib/json.h"
 
 enum { LIMIT_MAX = 1000 };
 
@@ -105,6 +106,7 @@ int np_store_list(lua_State *L) {
     return luaL_error(L, "plugin.store:list: %s", err.text);
   const char **sorted = push_sorted(L, &l);
   lua_newtable(L);
+  np_json_mark_array(L, -1);
   lua_Integer n = 0;
   for (size_t i = 0; i < l.count && n < l.limit; i++) {
     struct np_spot s;

@@ -78,6 +78,7 @@ describe("plugin.data", function()
       online = true, extra = { i = 1 } }, d)
     assert.is_nil(run("/a", "return data:device 'nobody'"))
     assert.is_nil(run("/a", "return data:device('d1', 'other')"))
+    assert.equal("[[],[],[],[],[]]", run("/a", "return json.encode { data:devices { device = 'x' }, data:readings { device = 'x' }, data:events { device = 'x' }, data:latest 'x', store:list 'x' }"))
   end)
 
   it("names the connections that it sees", function()

@@ -48,10 +48,12 @@ for line in read("core/host/host.lua"):gmatch "[^\n]*" do
     about_verb = {}
   end
 end
-for comment in read("core/host/ledger.c"):gmatch "(/%* plugin[.:].-%*/)" do
-  local text = clean(comment)
-  local call = text:match "^plugin[%.:][%w_:]+%b()" or text:match "^plugin[%.:][%w_:]+%b{}"
-  put("### %s\n%s\n", call or text:match "^%S+", text)
+for _, path in ipairs { "core/host/ledger.c", "core/host/store_list.c", "core/host/data.c", "core/host/people.c" } do
+  for comment in read(path):gmatch "(/%* plugin[.:][%w_:]+[ ({].-%*/)" do
+    local text = clean(comment)
+    local call = text:match "^plugin[%.:][%w_:]+%b()" or text:match "^plugin[%.:][%w_:]+%b{}"
+    if call then put("### %s\n%s\n", call, text) end
+  end
 end
 for _, path in ipairs { "core/host/account_verbs.c", "core/host/budget.c" } do
   for text in read(path):gmatch "(/%* %l+:[%w_]+%b() ?.-%*/)" do
