@@ -133,7 +133,7 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
   np_line_int(b, "memory", (int64_t)s->memory);
   np_line_int(b, "memory_max", s->memory_max);
   if (s->kind != NP_DESTINATION) np_line_int(b, "held", np_reader_held_count(reader, s->instance));
-  if (s->kind == NP_DESTINATION) {
+  if (s->kind != NP_RULE && (s->kind == NP_DESTINATION || (s->code && s->code->deliver) || !s->generation)) {
     np_line_int(b, "pending", np_reader_outbox_count(reader, s->instance, 'p'));
     np_line_int(b, "dead", np_reader_outbox_count(reader, s->instance, 'x'));
   }
@@ -179,7 +179,7 @@ void np_line_summary(struct np_buf *b, struct np_host *host) {
   int64_t pending = 0, dead = 0; /* a count for each, as the store keeps them by destination */
   for (size_t i = 0; i < np_deploy_count(host->deploy); i++) {
     struct np_status s = np_deploy_status(host->deploy, i);
-    if (s.kind != NP_DESTINATION) continue;
+    if (s.kind == NP_RULE) continue;
     pending += np_reader_outbox_count(host->reader, s.instance, 'p');
     dead += np_reader_outbox_count(host->reader, s.instance, 'x');
   }

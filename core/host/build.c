@@ -28,13 +28,13 @@ static int find_library(void *arg, const char *name, const struct np_source **fo
   return 0;
 }
 
-/* A destination is one that the configuration lists, or a plugin in destinations/ that needs no settings. */
+/* A destination is one that the configuration lists, a plugin in destinations/ that needs no settings, or a connection that delivers. */
 static bool is_destination(void *arg, const char *name) {
   const struct np_build_context *c = ((struct libraries *)arg)->context;
   for (size_t i = 0; i < c->config->entry_count; i++)
     if (c->config->entries[i].kind == NP_DESTINATION && strcmp(c->config->entries[i].instance, name) == 0) return true;
   const struct np_file *f = np_sources_find(c->sources, false, name);
-  return f && strncmp(f->folder, "destinations", 12) == 0;
+  return (f && strncmp(f->folder, "destinations", 12) == 0) || c->delivers(c->arg, name);
 }
 
 /* A connection is one that the configuration lists, or a vendor's plugin that needs no settings. */

@@ -29,6 +29,9 @@ struct np_build_context {
   const struct np_sources *sources;
   const struct np_config *config;
   int lanes;
+  /* Whether that connection delivers, or may do so once it is in force. */
+  bool (*delivers)(void *arg, const char *instance);
+  void *arg;
 };
 
 /* -1 and err with file and line. */

@@ -299,7 +299,7 @@ static void scan_new(void *arg) {
   struct np_courier *c = arg;
   const struct np_epoch *e = c->lane->epoch;
   for (size_t i = 0; e && i < e->slot_count; i++) {
-    if (e->slots[i].kind != NP_DESTINATION) continue;
+    if (!np_slot_takes_messages(&e->slots[i])) continue;
     struct destination *to = find_destination(c, e->slots[i].instance);
     if (!to->scanned) scan(c, to);
   }

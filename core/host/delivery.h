@@ -1,9 +1,11 @@
-/* One try at delivering some messages of one destination and device: the handler is run, its outcome read and committed. Lane's thread. */
+/* One try at delivering some messages of one destination and device: the handler is run, its outcome read and committed. A vendor's handler has a write set
+ * as its requests have: what it wrote is committed together with the outcome, unless it raised or returned nil and why. Lane's thread. */
 #ifndef NP_HOST_DELIVERY_H
 #define NP_HOST_DELIVERY_H
 
 #include "host/alarm.h"
 #include "host/lane.h"
+#include "host/ledger.h"
 #include "host/task.h"
 
 enum np_verdict {
@@ -19,6 +21,14 @@ enum np_delivery_end {
   NP_DELIVERY_STOPPED,  /* the keeper takes nothing more: nothing is known of the messages, they are pending */
 };
 
+struct np_result { /* what the handler says of a message, or of all */
+  enum np_verdict verdict;
+  int status;          /* of the last HTTP answer; 0 for none */
+  int64_t retry_after; /* ms; 0 where the destination did not say */
+  char why[500];       /* where not done; in the protected call, so without malloc */
+  char *error;         /* owned: the same or the handler's error, masked */
+};
+
 struct np_delivery {
   /* Set by who starts it; the rest zero. The messages and their texts live in `arena`. */
   struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
@@ -31,21 +41,25 @@ struct np_delivery {
   void *owner;
   struct np_arena arena;
 
-  int64_t due; /* WAITS: ms */
+  int64_t due;             /* WAITS: ms */
+  enum np_verdict verdict; /* AGAIN where none of them went any further */
 
   /* The delivery's own. */
   struct np_task task;
-  bool running;  /* the handler is */
-  bool answered; /* `take` was called */
-  enum np_verdict verdict;
-  int status;             /* of the last HTTP answer; 0 for none */
-  int64_t retry_after;    /* ms; 0 where the destination did not say */
-  char why[500];          /* where not done; in the protected call, so without malloc */
-  char *error;            /* owned: the same or the handler's error, masked */
-  char *states;           /* in arena: of each message, as NP_OP_SENT has them */
-  struct np_writeset *ws; /* owned while it waits to be submitted again */
+  bool running;                 /* the handler is */
+  bool declined;                /* it returned nil and why: what it wrote does not count */
+  struct np_result all;         /* of all messages, where `each` is NULL */
+  struct np_result *each;       /* in arena: of each message, where the handler returned a list */
+  char *states;                 /* in arena: of each message, as NP_OP_SENT has them */
+  struct np_instance *in;       /* pinned until all is committed */
+  struct np_writeset *ws;       /* owned until submitted: of a vendor, what the handler wrote, and the outcome */
+  struct np_overlay overlay;    /* of a vendor's ws */
+  struct np_writeset_mark mark; /* where the outcome begins in ws */
+  bool wrote, seen;             /* ws holds what the handler wrote, and what it has read */
+  int tries;                    /* of a handler whose reads were overtaken */
   struct np_alarm resubmit;
   bool one_by_one; /* a set of all conflicted: each message has its own */
+  bool apart;      /* one_by_one: what the handler wrote goes first, by itself */
   size_t next;     /* of one_by_one */
 };
 

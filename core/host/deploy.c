@@ -147,34 +147,58 @@ static bool is_listed(const struct np_config *c, const char *name, bool as_plugi
   return false;
 }
 
-static struct wants find_wants(struct np_deploy *d) {
+static void add_listed(struct np_deploy *d, struct wants *w, bool rules) {
   const struct np_config *c = d->config;
-  struct wants w = {np_alloc((c->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
   for (size_t i = 0; i < c->entry_count; i++) {
     const struct np_config_entry *e = &c->entries[i];
-    w.list[w.count++] = (struct np_want){.instance = e->instance,
-                                         .plugin = e->plugin,
-                                         .mount = e->mount,
-                                         .settings = e->settings,
-                                         .canonical = e->canonical,
-                                         .at = e->at,
-                                         .limits = e->limits_set ? &e->limits : NULL,
-                                         .shows = (const char *const *)e->shows,
-                                         .show_count = e->show_count,
-                                         .configured = true,
-                                         .people = e->people,
-                                         .kind = e->kind,
-                                         .file = np_sources_find(&d->sources, false, e->plugin)};
+    if ((e->kind == NP_RULE) != rules) continue;
+    w->list[w->count++] = (struct np_want){.instance = e->instance,
+                                           .plugin = e->plugin,
+                                           .mount = e->mount,
+                                           .settings = e->settings,
+                                           .canonical = e->canonical,
+                                           .at = e->at,
+                                           .limits = e->limits_set ? &e->limits : NULL,
+                                           .shows = (const char *const *)e->shows,
+                                           .show_count = e->show_count,
+                                           .configured = true,
+                                           .people = e->people,
+                                           .kind = e->kind,
+                                           .file = np_sources_find(&d->sources, false, e->plugin)};
   }
+}
+
+static void add_unlisted(struct np_deploy *d, struct wants *w, bool rules) {
   for (size_t i = 0; i < d->sources.count; i++) {
     const struct np_file *f = &d->sources.files[i];
     const char *name = f->source.name;
-    if (f->library || is_listed(c, name, true) || is_listed(c, name, false)) continue;
-    if (w.count && strcmp(w.list[w.count - 1].instance, name) == 0) continue; /* two files of one name: one unit, which says so */
-    w.list[w.count++] = (struct np_want){
+    if (f->library || is_listed(d->config, name, true) || is_listed(d->config, name, false)) continue;
+    bool again = i && !f[-1].library && strcmp(f[-1].source.name, name) == 0; /* two files of one name: one unit, which says so */
+    if (again || (strncmp(f->folder, "rules", 5) == 0) != rules) continue;
+    w->list[w->count++] = (struct np_want){
         .instance = name, .plugin = name, .mount = "", .settings = "{}", .canonical = "{}", .at = f->source.path, .file = f};
   }
+}
+
+/* Rules last: by then it is known to what connections they may send. */
+static struct wants find_wants(struct np_deploy *d) {
+  struct wants w = {np_alloc((d->config->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
+  for (int rules = 0; rules < 2; rules++) {
+    add_listed(d, &w, rules);
+    add_unlisted(d, &w, rules);
+  }
   return w;
+}
+
+/* What is not in force yet may deliver once it is: until then it holds what it is sent. */
+static bool is_connection_that_delivers(const struct unit *u) {
+  const struct np_code *code = u->built.code ? u->built.code : u->code;
+  return code ? code->kind == NP_VENDOR && code->deliver : u->configured && u->kind == NP_VENDOR;
+}
+
+static bool delivers(void *arg, const char *instance) {
+  const struct unit *u = find_unit(arg, instance);
+  return u && is_connection_that_delivers(u);
 }
 
 /* The names that a rule may send to and a connection may show: what failed for want of one is built again when there is another. */
@@ -183,6 +207,8 @@ static void add_names(struct np_buf *text, const struct np_deploy *d) {
     if (d->config->entries[i].kind != NP_RULE) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
   for (size_t i = 0; i < d->sources.count; i++)
     if (!d->sources.files[i].library) np_buf_addf(text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
+  for (size_t i = 0; i < d->unit_count; i++)
+    if (is_connection_that_delivers(d->units[i])) np_buf_addf(text, "%s delivers\n", d->units[i]->instance);
 }
 
 /* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
@@ -219,7 +245,8 @@ struct last_good {
 static void build_last_good(void *arg, const struct np_generation *g) {
   struct last_good *l = arg;
   struct np_error err;
-  struct np_build_context context = {.sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes};
+  struct np_build_context context = {
+      .sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes, .delivers = delivers, .arg = l->d};
   l->number = g->number;
   l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
   if (!l->ok && !l->u->unconfigured)
@@ -260,7 +287,8 @@ static void number_it(struct np_deploy *d, struct unit *u) {
 
 static void build_unit(struct np_deploy *d, struct unit *u, const struct np_want *want, struct np_deploy_change *change) {
   struct np_error err;
-  struct np_build_context context = {.sources = &d->sources, .config = d->config, .lanes = d->lanes};
+  struct np_build_context context = {
+      .sources = &d->sources, .config = d->config, .lanes = d->lanes, .delivers = delivers, .arg = d};
   if (np_build(&context, want, &u->built, &err) == 0) {
     u->print = fingerprint(d, u->built.code, want);
     number_it(d, u);

@@ -33,3 +33,5 @@ const struct np_slot *np_epoch_slot(const struct np_epoch *e, const char *instan
   }
   return NULL;
 }
+
+bool np_slot_takes_messages(const struct np_slot *slot) { return slot->code ? slot->code->deliver != 0 : slot->kind != NP_RULE; }

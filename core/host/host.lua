@@ -211,6 +211,9 @@ function plugin:timer(name, fn)
 end
 
 --- A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end }.
+--- In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is its settings.
+--- The handler returns true, an HTTP answer, nil and why not, or a list of such: for each message true, an HTTP answer, or why not.
+--- A vendor's may read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why.
 function plugin:deliver(t)
   registering "deliver"
   if declared.deliver then misuse "plugin:deliver: called twice" end
@@ -224,7 +227,8 @@ function plugin:deliver(t)
     return n
   end
   declared.deliver = {
-    options = t.options or {}, batch = count("batch", 1, 1000), concurrency = count("concurrency", 8, 64),
+    options = t.options or {}, own_options = t.options ~= nil, batch = count("batch", 1, 1000),
+    concurrency = count("concurrency", 8, 64),
     retry_for = duration("deliver", "retry_for", t.retry_for or "3d"), handler = keep_handler("deliver", t.handler),
   }
 end
@@ -320,15 +324,18 @@ local function finish()
   loading = false
   local serves, rules = #declared.routes + #declared.jobs + #declared.commands, #declared.ons + #declared.timers
   local delivers = declared.deliver and 1 or 0
-  if (serves > 0 and 1 or 0) + (rules > 0 and 1 or 0) + delivers > 1 then
+  if rules > 0 and serves + delivers > 0 then
     error("a plugin is either a vendor (serve, every, command), a rule (on, timer) or a destination (deliver): split the file", 0)
+  end
+  if serves > 0 and delivers > 0 and declared.deliver.own_options then
+    error("plugin:deliver: a vendor's settings are those of plugin:config: leave options out", 0)
   end
   if serves + rules + delivers == 0 then
     error("registers nothing: no plugin:serve, every, command, on, timer or deliver was called while the file was loaded", 0)
   end
   if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
   order()
-  declared.kind = delivers > 0 and "destination" or rules > 0 and "rule" or "vendor"
+  declared.kind = rules > 0 and "rule" or serves > 0 and "vendor" or "destination"
   if declared.kind ~= "vendor" and #declared.accounts + #declared.budgets > 0 then
     error("plugin:account and plugin:budget are for a vendor: a rule decides and does not wait, it sends to a destination", 0)
   end

@@ -38,6 +38,8 @@ void np_epoch_ref(struct np_epoch *e);
 void np_epoch_unref(struct np_epoch *e);
 /* NULL where there is none. */
 const struct np_slot *np_epoch_slot(const struct np_epoch *e, const char *instance);
+/* Whether messages may be sent to it: a destination, or a connection that delivers. What is not in force and could be either holds them. */
+bool np_slot_takes_messages(const struct np_slot *slot);
 
 struct np_router;
 struct np_courier;

@@ -27,7 +27,9 @@
 struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead) {
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
   enum np_mode mode = t ? t->mode : NP_LOADING;
-  if (!(modes & NP_IN(mode))) luaL_error(L, "plugin:%s does not belong in %s: %s", verb, np_mode_names[mode], instead);
+  bool belongs =
+      modes & NP_IN(mode) && !(mode == NP_DELIVERING && t->in->code->kind != NP_VENDOR); /* a destination only delivers */
+  if (!belongs) luaL_error(L, "plugin:%s does not belong in %s: %s", verb, np_mode_names[mode], instead);
   if (t->ws && (t->ws->count > OPS_MAX || t->ws->arena.total > BYTES_MAX))
     luaL_error(L, "plugin:%s: too much in one call: at most %d entries and %d MiB commit together", verb, OPS_MAX,
                (int)(BYTES_MAX >> 20));
@@ -324,7 +326,7 @@ static int send(lua_State *L) {
   const char *to = luaL_checklstring(L, 1, &len);
   luaL_checktype(L, 2, LUA_TTABLE);
   const struct np_slot *slot = np_epoch_slot(t->in->lane->epoch, to);
-  if (!slot || slot->kind != NP_DESTINATION) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
+  if (!slot || !np_slot_takes_messages(slot)) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
   struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
   lua_settop(L, 2);

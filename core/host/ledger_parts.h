@@ -8,7 +8,7 @@
 #include "host/task.h"
 
 #define NP_IN(mode) (1u << (mode))
-#define NP_IN_VENDORS (NP_IN(NP_SERVING) | NP_IN(NP_JOBBING) | NP_IN(NP_COMMANDING))
+#define NP_IN_VENDORS (NP_IN(NP_SERVING) | NP_IN(NP_JOBBING) | NP_IN(NP_COMMANDING) | NP_IN(NP_DELIVERING))
 #define NP_IN_RULES (NP_IN(NP_RULING) | NP_IN(NP_TIMING))
 
 /* The call that runs now, if the verb belongs in its mode and its set has room; otherwise raises, with what to do instead. */
