@@ -184,6 +184,11 @@ static void refuse(struct take *t, const char *code, const char *format, ...) {
 
 static void used_up(struct take *t) {
   struct budget *u = t->budget;
+  int64_t left = left_of(u);
+  if (left > 0) {
+    refuse(t, "quota", "only %" PRId64 " of the %" PRId64 " of %s are left", left, u->limit, u->month);
+    return;
+  }
   refuse(t, "quota", "the %" PRId64 " of %s are used up", u->limit, u->month);
   if (u->told) return;
   u->told = true;

@@ -148,10 +148,10 @@ end
 
 local function new_name(verb, name, list)
   if type(name) ~= "string" or not name:match "^%w[%w._-]*$" then
-    error(("plugin:%s: expected a name of letters, digits, \".\", \"_\" and \"-\" first, got %q"):format(verb, tostring(name)), 4)
+    error(("plugin:%s: expected a name of letters, digits, \".\", \"_\" and \"-\" first, got %q"):format(verb, tostring(name)), 3)
   end
   for _, other in ipairs(list) do
-    if other.name == name then error(("plugin:%s: two are named %q"):format(verb, name), 4) end
+    if other.name == name then error(("plugin:%s: two are named %q"):format(verb, name), 3) end
   end
   return name
 end
@@ -167,7 +167,7 @@ function plugin:account(t)
   check_options("account", t, { [1] = 1, early = 1, refresh = 1 })
   local name = new_name("account", t[1], declared.accounts)
   local early = t.early ~= nil and duration("account", "early", t.early) or nil
-  declared.accounts[#declared.accounts + 1] = { name = name, early = early, handler = keep_handler("account", t.refresh) }
+  declared.accounts[#declared.accounts + 1] = { name = name, early = early, handler = keep_handler("account", t.refresh, "refresh") }
   return core.account(name)
 end
 

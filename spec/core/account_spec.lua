@@ -10,6 +10,8 @@ local lane = tostring {}
 local config = plugin:config { tokens = { "string" }, api = { "string" }, early = { "string", optional = true } }
 
 local account = plugin:account { "main", early = config.early, refresh = function(key, old)
+  local n = plugin.store:get "n" or 0
+  plugin.store:put("n", n + 1)
   local res, why = http.post { url = config.tokens, json = { key = key, refresh = old and old.refresh }, timeout = 60 }
   if not res then return nil, why end
   if res.status == 401 then return nil, "the vendor says " .. res.body, "denied" end
@@ -36,6 +38,9 @@ plugin:serve { "GET /token", query = { key = { "string", optional = true } }, ha
   local token, why, code = account:token(req.query.key)
   return 200, { access = token and token.access, uid = token and token.uid, why = why, code = code }
 end }
+plugin:serve { "GET /n", handler = function() return 200, { n = plugin.store:get "n" } end }
+plugin:serve { "POST /n", handler = function() plugin.store:put("n", 100) return 204 end }
+plugin:command { "token", handler = function() return assert(account:token()).access end }
 plugin:serve { "GET /copy", handler = function() account:expired { access = "x" } return 204 end }
 plugin:serve { "GET /inside", handler = function()
   local ok, why = pcall(coroutine.wrap(function() account:token() end))
@@ -65,12 +70,12 @@ describe("an account", function()
     api.answer = function(r) return r.headers.authorization == "Bearer " .. tostring(good) and 200 or 401, "" end
     rotate(options.extra)
     options.plugins = { ["vendors/acme.lua"] = vendor }
-    options.config = ("lanes = 2, %s connections = { { \"acme\", tokens = %q, api = %q, %s } }"):format(options.more or "", tokens.url, api.url, settings or "")
+    options.config = ("lanes = 2, drain = \"1s\", connections = { { \"acme\", tokens = %q, api = %q, %s } }"):format(tokens.url, api.url, settings or "")
     host = bed.host(options)
   end
 
   after_each(function()
-    host:stop(9)
+    assert.same({ "exit", 0 }, { host:stop() }) -- with nothing left over, where the build looks for leaks
     tokens:close()
     api:close()
   end)
@@ -258,7 +263,7 @@ describe("an account", function()
   end)
 
   it("is another in another connection of the same plugin", function()
-    start(nil, { more = "" })
+    start()
     local config = bed.read(host.folder .. "/neap.lua")
     bed.replace(host.folder .. "/neap.lua", (config:gsub("connections = {", "connections = { { \"acme\", name = \"other\", mount = \"/other\", tokens = \"" .. tokens.url ..
       "\", api = \"" .. api.url .. "\" },")))
@@ -269,7 +274,7 @@ describe("an account", function()
   end)
 
   it("at the end of the time to drain drops what waits, and ends cleanly", function()
-    start(nil, { more = "drain = \"300ms\"," })
+    start()
     local calls = many(20, "/token")
     bed.wait("all to wait", function() return host:summary().tasks == 21 end)
     assert.same({ "exit", 0 }, { host:stop() })
@@ -278,6 +283,65 @@ describe("an account", function()
     rotate()
     host:begin()
     assert.equal("access-1", one "/token".json.access)
+  end)
+
+  it("keeps a token that cannot be stored, gives it to nobody, and asks the vendor for no other", function()
+    local own, folder = bed.neap, bed.folder()
+    finally(function() bed.neap = own end)
+    bed.neap = folder .. "/neap-with-limit" -- a host whose files can be kept from growing, as by a full disk
+    bed.write(bed.neap, ("#!/bin/sh\ntrap '' XFSZ\nexec '%s' \"$@\"\n"):format(own))
+    os.execute(("chmod +x '%s'"):format(bed.neap))
+    start()
+    local function disk(size) assert(os.execute(("prlimit --pid %d --fsize=%s"):format(host.pid, size))) end
+    disk "1:unlimited"
+    local calls = finish(many(20, "/token"))
+    for _, c in ipairs(calls) do
+      assert.equal("again", c.json.code)
+      assert.matches("its token could not be stored", c.json.why)
+    end
+    for _ = 1, 3 do assert.equal("again", one "/token".json.code) end
+    assert.equal(1, #tokens.requests)
+    disk "unlimited:unlimited"
+    all_have(finish(many(20, "/token")), "access-1")
+    assert.equal(1, #tokens.requests)
+
+    good = "revoked" -- and a second one, that only the clean stop stores
+    disk "1:unlimited"
+    assert.equal("again", one "/call".json.code)
+    assert.equal(2, #tokens.requests)
+    disk "unlimited:unlimited"
+    host:restart()
+    assert.equal("access-2", one "/token".json.access)
+    assert.equal(2, #tokens.requests)
+  end)
+
+  it("commits what its refresh wrote with the token; where that was overtaken, the token alone, and says so", function()
+    start()
+    one "/token"
+    assert.equal(1, one "/n".json.n)
+    good = "revoked"
+    local calls = many(5, "/call")
+    bed.wait("all to wait", function()
+      api:poll()
+      return #api.requests == 5 and host:summary().tasks == 6
+    end)
+    assert.equal(204, (host:request("POST", "/n")))
+    all_have(finish(calls), "access-2")
+    host:wait_text "what an account's refresh wrote besides its token is not kept"
+    assert.equal(100, one "/n".json.n)
+    host:restart()
+    assert.equal("access-2", one "/token".json.access)
+    assert.equal(2, #tokens.requests)
+  end)
+
+  it("serves a command as well", function()
+    start()
+    local call = bed.start { bed.neap, "call", "--store", host.store, "acme", "token" }
+    bed.wait("the command", function()
+      tokens:poll()
+      return call:read():find("access-1", 1, true)
+    end)
+    call:wait()
   end)
 
   it("says what is wrong with a use of it", function()
@@ -299,7 +363,8 @@ describe("plugin:account", function()
 
   it("refuses what is misspelt, and a rule that wants one", function()
     assert.matches("did you mean \"refresh\"", check("vendors/v.lua", "local p = ... p:account { 'main', refesh = print } p:every('1s', 'x', print)"))
-    assert.matches("two are named \"main\"", check("vendors/v.lua", "local p = ... p:account { 'main', refresh = print } p:account { 'main', refresh = print }"))
+    assert.matches("vendors/v.lua:1: plugin:account: refresh has to be a function, got a nil", check("vendors/v.lua", "local p = ... p:account { 'main' }"))
+    assert.matches("vendors/v.lua:1: plugin:account: two are named \"main\"", check("vendors/v.lua", "local p = ... p:account { 'main', refresh = print } p:account { 'main', refresh = print }"))
     assert.matches("a rule decides and does not wait", check("rules/r.lua", "local p = ... p:account { 'main', refresh = print } p:on({}, print)"))
     assert.matches("not while the file is loaded", check("vendors/v.lua", "local p = ... p:account { 'main', refresh = print }:token()"))
   end)
