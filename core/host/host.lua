@@ -167,7 +167,8 @@ function plugin:account(t)
   check_options("account", t, { [1] = 1, early = 1, refresh = 1 })
   local name = new_name("account", t[1], declared.accounts)
   local early = t.early ~= nil and duration("account", "early", t.early) or nil
-  declared.accounts[#declared.accounts + 1] = { name = name, early = early, handler = keep_handler("account", t.refresh, "refresh") }
+  local handler = keep_handler("account", t.refresh, "refresh")
+  declared.accounts[#declared.accounts + 1] = { name = name, early = early, handler = handler }
   return core.account(name)
 end
 

@@ -321,9 +321,9 @@ describe("an account", function()
     assert.equal(1, one "/n".json.n)
     good = "revoked"
     local calls = many(5, "/call")
-    bed.wait("all to wait", function()
+    bed.wait("the refresh to be under way", function()
       api:poll()
-      return #api.requests == 5 and host:summary().tasks == 6
+      return host:summary().tasks == 6
     end)
     assert.equal(204, (host:request("POST", "/n")))
     all_have(finish(calls), "access-2")
@@ -367,5 +367,34 @@ describe("plugin:account", function()
     assert.matches("vendors/v.lua:1: plugin:account: two are named \"main\"", check("vendors/v.lua", "local p = ... p:account { 'main', refresh = print } p:account { 'main', refresh = print }"))
     assert.matches("a rule decides and does not wait", check("rules/r.lua", "local p = ... p:account { 'main', refresh = print } p:on({}, print)"))
     assert.matches("not while the file is loaded", check("vendors/v.lua", "local p = ... p:account { 'main', refresh = print }:token()"))
+  end)
+end)
+
+describe("the vendor of docs/plugins.md that has an account", function()
+  it("polls with a token, gets another where it is refused, and counts", function()
+    local text = assert(bed.read "docs/plugins.md":match "```lua\n(%-%- plugins/vendors/fjordco.lua\n.-)```")
+    local cloud = bed.receiver()
+    local n = 0
+    cloud.answer = function(r)
+      if r.path == "/token" then
+        n = n + 1
+        return 200, json.encode { access_token = "a-" .. n, refresh_token = "r-" .. n, expires_in = 3600 }
+      end
+      if r.headers.authorization ~= "Bearer a-2" then return 401, "" end -- the first is refused
+      return 200, json.encode { newest = 7, list = { { buoy = "b-1", m = 1.5, at = 1600000000000, id = "x" } } }
+    end
+    local host = bed.host { plugins = { ["vendors/fjordco.lua"] = text },
+      config = ("connections = { { \"fjordco\", url = %q, id = \"me\", secret = \"sesame\" } }"):format(cloud.url) }
+    bed.wait("the reading", function()
+      cloud:poll()
+      return host:sql "SELECT count(*) AS n FROM readings"[1].n == 1
+    end)
+    local paths = {}
+    for i, r in ipairs(cloud.requests) do paths[i] = r.path end
+    assert.same({ "/token", "/levels?since=0", "/token", "/levels?since=0" }, paths)
+    assert.equal("r-1", cloud.requests[3].json.refresh_token)
+    assert.equal(2, host:plugin "fjordco".budgets[1].used)
+    assert.same({ "exit", 0 }, { host:stop() })
+    cloud:close()
   end)
 end)
