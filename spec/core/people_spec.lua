@@ -10,6 +10,30 @@ plugin:serve { "POST /probe", keep = false, handler = function(req)
   local r = table.pack(assert(load(req.raw, "=probe", "t", env))())
   return 200, { results = table.move(r, 1, r.n, 1, {}) }
 end }
+plugin:every("1h", "look", function()
+  local reference = plugin.store:get "look"
+  if reference then plugin:log("looked", { found = plugin.people:details(reference) ~= nil }) end
+end)
+plugin:command { "look", args = { reference = { "string" } }, handler = function(args)
+  local d, why = plugin.people:details(args.reference)
+  if not d then return nil, why end
+  return d
+end }
+plugin:serve { "GET /list/{reference}", handler = function(req)
+  local n = 0
+  return 200, function()
+    n = n + 1
+    if n <= 300 then return plugin.people:details(req.params.reference).name .. "\n" end
+  end
+end }
+plugin:serve { "POST /session/{token}", auth = function(req)
+  if req.headers.authorization == "Bearer let-me-in" then return "someone" end
+  return nil, "who is that"
+end, handler = function(req) return 200, { caller = req.caller } end }
+plugin:serve { "POST /asked", query = { card = { "string", person = true } }, handler = function() return 204 end }
+plugin:serve { "POST /batch", body = { "array", items = { "object", fields = { deep = { "object", optional = true, fields = { pin = { "secret" } } } } } },
+  handler = function() return 204 end }
+plugin:serve { "POST /open", body = { level = { "number" } }, handler = function() return 204 end }
 plugin:serve { "POST /keep/{key}", keep = false, handler = function(req)
   return 200, { plugin.people:keep(req.params.key, req.body) }
 end }
@@ -132,6 +156,133 @@ describe("people", function()
     host:request("POST", "/probe", ("people:keep('logged', { name = 'Zeta Omega' }) error 'about Zeta Omega'"))
     host:wait_text "about ***"
     for _, text in ipairs { NAME, CARD, "Zeta" } do assert.is_nil(host:read():find(text, 1, true), text) end
+  end)
+end)
+
+describe("what a person's details are read by", function()
+  local host
+  setup(function() host = bed.host { config = CONFIG, plugins = { ["vendors/probe.lua"] = probe } } end)
+  teardown(function() host:stop() end)
+
+  it("is named in the log: a command, a streamed answer, a job", function()
+    local reference = lua(host, "return people:keep('r', { name = 'Wulfstan Aberth' })")
+    local out, code = bed.run { bed.neap, "call", "a", "look", "reference=" .. reference, "--store", host.store }
+    assert.equal(0, code, out)
+    assert.matches("Wulfstan Aberth", out)
+    host:wait_text('"reference":"' .. reference .. '","call":"a command","of":"look"')
+    local _, body = host:request("GET", "/list/" .. reference)
+    assert.equal(("Wulfstan Aberth\n"):rep(300), body)
+    host:wait_text('"reference":"' .. reference .. '","call":"a streamed answer"')
+    assert.is_nil(host:read():find("Wulfstan", 1, true))
+  end)
+
+  it("may do so from the moment on at which the configuration says so, and no longer than that", function()
+    local reference = lua(host, "return people:keep('s', { name = 'Ann' })", "/b")
+    local code = ("return people:details '%s' ~= nil"):format(reference)
+    assert.is_false((lua(host, code, "/b")))
+    local config = bed.read(host.folder .. "/neap.lua")
+    bed.replace(host.folder .. "/neap.lua", (config:gsub('mount = "/b"', 'mount = "/b", people = true')))
+    bed.wait("it to be let", function() return (lua(host, code, "/b")) end)
+    bed.replace(host.folder .. "/neap.lua", config)
+    bed.wait("it not to be let", function() return not (lua(host, code, "/b")) end)
+  end)
+
+  it("has to be told apart by true or false", function()
+    bed.write(host.folder .. "/wrong.lua", ('return { plugins = %q, connections = { { "probe", people = "yes" } } }'):format(host.plugins))
+    local out, code = bed.run { bed.neap, "check", host.folder .. "/wrong.lua" }
+    assert.equal(1, code)
+    assert.matches("connections%[1%].people: expected true or false", out)
+  end)
+end)
+
+describe("an operator", function()
+  local host
+  setup(function() host = bed.host { config = CONFIG, plugins = { ["vendors/probe.lua"] = probe } } end)
+  teardown(function() host:stop() end)
+
+  local function neap(...) return bed.run { bed.neap, ... } end
+
+  it("counts people, is shown one, and forgets one", function()
+    local reference = lua(host, "return people:keep('patient:7', { name = 'Godric Thegn', ward = 3 })")
+    lua(host, "return people:keep('patient:8', { name = 'Ann' })")
+    assert.equal("2 people\n", (neap("people", "--store", host.store)))
+    local out, code = neap("people", reference, host.folder)
+    assert.equal(0, code, out)
+    assert.matches("key +patient:7\n", out)
+    assert.matches("name +Godric Thegn\n", out)
+    assert.matches("ward +3\n", out)
+    host:wait_text('"event":"details shown","reference":"' .. reference .. '","user":"')
+    assert.equal("forgotten\n", (neap("people", reference, "--forget", "--store", host.store)))
+    host:wait_text('"event":"a person was forgotten","reference":"' .. reference)
+    out, code = neap("people", reference, "--store", host.store)
+    assert.same({ "neap: nobody is kept under " .. reference .. "\n", 1 }, { out, code })
+    assert.equal("1 person\n", (neap("people", "--store", host.store)))
+    assert.is_true((lua(host, ("return people:details '%s' == nil"):format(reference))))
+    out, code = neap("people", "p_12", "--store", host.store)
+    assert.equal(1, code)
+    assert.matches("expected a reference", out)
+    assert.is_nil(host:read():find("Godric", 1, true))
+  end)
+
+  it("sees of a request what it is about, and what it held only on demand", function()
+    local function last(target, body, headers)
+      host:request("POST", target, body, headers)
+      return tostring(host:sql "select max(id) as id from inbox"[1].id)
+    end
+    local id = last("/session/tok-Leofric?hint=Eadgyth", '{"x":"Sweyn"}', { authorization = "Bearer let-me-in" })
+    local out = neap("request", id, "--store", host.store)
+    assert.matches("route +/session/{token}\n", out)
+    assert.matches("outcome +done\n", out)
+    for _, text in ipairs { "Leofric", "Eadgyth", "Sweyn", "authorization" } do
+      assert.is_nil(out:find(text, 1, true), text)
+      if text ~= "authorization" then assert.equal("", (files_with(host, text))) end -- which the plugin's source holds
+    end
+    local came = host:command("request", id, "--people")[1]
+    assert.equal("/session/tok-Leofric?hint=Eadgyth", came.target)
+    assert.equal('{"x":"Sweyn"}', came.body)
+    assert.matches("authorization: Bearer let%-me%-in\n", came.headers)
+    host:wait_text('"event":"details shown","request":"' .. id .. '"')
+    id = last("/session/tok-Leofric", "\0\xff\1", { authorization = "Bearer no" })
+    came = host:command("request", id, "--people")[1]
+    assert.same({ "refused", 400, "AP8B" }, { came.outcome, came.status, came.body_base64 })
+    assert.equal("\0\xff\1", host:inbox("where id = " .. id)[1].body)
+  end)
+
+  it("finds in clear what is nobody's", function()
+    host:request("POST", "/open?note=Tostig", { level = 4 })
+    local row = host:inbox "order by id desc limit 1"[1]
+    assert.same({ false, "/open?note=Tostig", '{"level":4}' }, { row.sealed, row.target, row.body })
+    local list = host:command("request", tostring(row.id))
+    assert.same({ "/open?note=Tostig" }, { list[1].target, list[1].body })
+    assert.equal('{"level":4}', host:command("request", tostring(row.id), "--people")[1].body)
+  end)
+
+  it("does not, where a detail is declared anywhere", function()
+    host:request("POST", "/asked?card=Hereward", "")
+    host:request("POST", "/batch", '[{"deep":{"pin":"Waltheof"}}]', { ["content-type"] = "application/json" })
+    for _, row in ipairs(host:inbox "order by id desc limit 2") do assert.is_true(row.sealed) end
+    for _, text in ipairs { "Hereward", "Waltheof" } do assert.equal("", (files_with(host, text))) end
+  end)
+
+  it("is told where there is no such request, or none is named", function()
+    local out, code = neap("request", "999999", "--store", host.store)
+    assert.equal(1, code)
+    assert.matches("there is no request 999999", out)
+    out, code = neap("request", "x", "--store", host.store)
+    assert.equal(2, code)
+    assert.matches('expected the number of a request, got "x"', out)
+  end)
+
+  it("notices where a kept request was moved to another's place", function()
+    host:request("POST", "/session/one", "first", { authorization = "Bearer let-me-in" })
+    host:request("POST", "/session/two", "second", { authorization = "Bearer let-me-in" })
+    local rows = host:inbox "order by id desc limit 2"
+    host:stop()
+    bed.run { "sqlite3", host.store, ("update inbox set body = (select body from inbox where id = %d) where id = %d"):format(rows[1].id, rows[2].id) }
+    host:begin()
+    local came = host:command("request", tostring(rows[2].id), "--people")[1]
+    assert.matches("does not open", came.body)
+    assert.matches("authorization", came.headers)
   end)
 end)
 
