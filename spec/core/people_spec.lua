@@ -371,6 +371,21 @@ describe("the key file", function()
     assert.equal("tok-Athelstan", (lua(host, "return store:get 'token'")))
   end)
 
+  it("lost for good, is given up as the manual says, and the rest of the store is there still", function()
+    host:request("POST", "/keep/lost", { name = "Ann" })
+    lua(host, "store:put('clear', 7) return 1")
+    host:stop()
+    os.remove(folder .. "/neap.db.key")
+    local manual = bed.read "docs/operating.md"
+    local statement = assert(manual:match 'sqlite3 neap%.db "(DELETE FROM kv [^"]*)"')
+    assert.equal("", (bed.run { "sqlite3", host.store, statement }))
+    host:begin()
+    host:wait_text "a key file was made"
+    assert.same({ true, 7 }, { lua(host, "return store:get 'token' == nil, store:get 'clear'") })
+    assert.equal("0 people\n", (bed.run { bed.neap, "people", "--store", host.store }))
+    lua(host, "store:put('token', 'tok-Athelstan', nil, 'sealed') return 1")
+  end)
+
   it("can be at another place", function()
     host:stop()
     local away = bed.folder()
