@@ -9,11 +9,11 @@ local logs = require "elexir.logs"
 
 local config = plugin:config {
   zone = { "string", default = "UTC", about = "of times that carry none, and of what is answered" },
-  url = { "string", optional = true, about = "the vendor's cloud, such as https://api.elexir.example: then this connection polls it" },
+  url = { "string", optional = true, about = "the vendor's cloud, such as https://api.elexir.example: it is polled then" },
   email = { "string", optional = true, about = "the account at url" },
   password = { "secret", optional = true, about = "the account's" },
-  since = { "string", optional = true, pattern = "%d%d%d%d%-[01]%d", about = "the first month to fetch, such as 2024-01; this one" },
-  late = { "integer", default = 2, min = 0, max = 24, about = "months before this one that are fetched again: devices upload late" },
+  since = { "string", optional = true, pattern = "%d%d%d%d%-[01]%d", about = "the first month to fetch: 2024-01; or this one" },
+  late = { "integer", default = 2, min = 0, max = 24, about = "months before this one that are always fetched again" },
   poll = { "duration", default = "15m", min = 1, about = "between two looks at url" },
 }
 assert(time.zone(config.zone))
@@ -149,7 +149,8 @@ serve_device("GET", "check-device", { about = "기기 정보 확인하기", quer
   if not d.serial_code then return nil, "This device is not registered", 400 end
   if d.user_id and d.user_id ~= req.caller.id then return nil, "Already Connected Device", 409 end
   return 200, { serial_code = d.serial_code, user_id = d.user_id or json.null, mac_id = d.mac_id or json.null,
-    model_id = d.model_id, unique_id = d.unique_id, id = d.id, regdate = time.format(d.regdate, "UTC", "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'") }
+    model_id = d.model_id, unique_id = d.unique_id, id = d.id,
+    regdate = time.format(d.regdate, "UTC", "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'") }
 end })
 
 serve_device("POST", "set-my-device", {
@@ -227,9 +228,10 @@ end
 
 plugin:command {
   "device.add", about = "A device from the factory; without serial_code it is known and cannot be registered yet.",
-  args = { unique_id = { "string", min = 1, max = 64, pattern = "%C+" }, serial_code = { "string", optional = true, min = 1, max = 64 },
+  args = { unique_id = { "string", min = 1, max = 64, pattern = "%C+" },
+    serial_code = { "string", optional = true, min = 1, max = 64, pattern = "%C+" },
     model_id = { "integer", optional = true, lenient = true, min = 0, max = 2147483647 },
-    modelname = { "string", optional = true, max = 64 } },
+    modelname = { "string", optional = true, max = 64, pattern = "%C*" } },
   handler = function(args)
     args.at = time.now()
     return devices.add(args)

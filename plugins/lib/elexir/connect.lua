@@ -1,5 +1,5 @@
--- Elexir's other face: one account of the vendor's cloud, or of another neap. Its devices and usage logs are fetched month by month, and
--- what the cloud offers can be called by commands, and by rules whose messages come here.
+-- Elexir's other face: one account of the vendor's cloud, or of another neap. Its devices and usage logs are fetched month by
+-- month, and what the cloud offers can be called by commands, and by rules whose messages come here.
 local http = require "neap.http"
 local json = require "neap.json"
 local neaplog = require "neap.log"
@@ -29,7 +29,9 @@ return function(plugin, config)
       local res, why = http.post { url = url .. "/auth/refresh-token", json = { refresh_token = old.refresh }, timeout = 20 }
       if not res then return nil, why end
       if res.status == 200 then return tokens_of(res, old) end
-      if res.status == 429 or res.status >= 500 then return nil, "refresh: answered " .. res.status, res.status == 429 and "quota" or nil end
+      if res.status == 429 or res.status >= 500 then
+        return nil, "refresh: answered " .. res.status, res.status == 429 and "quota" or nil
+      end
     end
     local res, why = http.post { url = url .. "/auth/signin", timeout = 20,
       form = { username = config.email, email = config.email, password = config.password } }
@@ -121,7 +123,7 @@ return function(plugin, config)
     for _, l in ipairs(assert(array_of("/my-devlog/" .. month))) do
       local why, at = read_log(l)
       if why then
-        neaplog.error("elexir: a log is passed over: " .. why, { month = month, log = type(l) == "table" and json.encode(l.id) or nil })
+        neaplog.error("elexir: a log is passed over: " .. why, { month = month, log = type(l) == "table" and tostring(l.id) })
       else
         log.emit(plugin, name_of(l.device_id), at, tostring(l.id), l)
       end
@@ -134,8 +136,8 @@ return function(plugin, config)
     return ("%04d-%02d"):format(months // 12, months % 12 + 1)
   end
 
-  -- One month at a time; its readings and the month that is next commit together. Past months are looked at again, for a device keeps
-  -- its log until it is next connected to an app: what is there already is known by its id.
+  -- One month at a time; its readings and the month that is next commit together. Past months are looked at again, for a device
+  -- keeps its log until it is next connected to an app: what is there already is known by its id.
   plugin:every(config.poll, "fetch", function()
     local present = month_of(time.now())
     local state = store:get "months"
@@ -178,7 +180,8 @@ return function(plugin, config)
       call = function(args) return call("GET", "/my-devlog/" .. args.month) end },
   }
 
-  for name, offer in pairs(OFFERED) do
+  for _, name in ipairs { "devices", "check", "connect", "unconnect", "upload", "upload.temp", "lasttime", "logs" } do
+    local offer = OFFERED[name]
     plugin:command { name, about = offer.about, args = offer.args, handler = function(args) return value_of(offer.call(args)) end }
   end
 

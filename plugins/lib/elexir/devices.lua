@@ -1,5 +1,5 @@
--- Elexir's devices, as they are served. A factory makes them known, an account registers one by its serial code. What decides whose a
--- device is stands in the plugin's store, so that of two who register it at one moment one is told that it is taken.
+-- Elexir's devices, as they are served. A factory makes them known, an account registers one by its serial code. What decides whose
+-- a device is stands in the plugin's store, so that of two who register it at one moment one is told that it is taken.
 return function(plugin, users)
   local devices = {}
   local store = plugin.store

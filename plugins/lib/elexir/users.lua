@@ -148,11 +148,13 @@ return function(plugin)
   users.routes = {
     { "POST", "signin", about = "Tokens for an address and a password, as a form or JSON.", keep = false, handler = sign_in,
       body = { email = address "or username", username = address "or email", password = { "secret", max = 512 } } },
-    { "POST", "refresh-token", about = "New tokens for a refresh token, which serves once.", keep = false, handler = sign_in_again,
-      body = { refresh_token = text }, query = { refresh_token = text } },
+    { "POST", "refresh-token", about = "New tokens for a refresh token, which serves once.", keep = false,
+      handler = sign_in_again, body = { refresh_token = text }, query = { refresh_token = text } },
   }
 
-  local function shown(user) return { id = user.id, email = user.email, parent = user.parent, created = time.format(user.created) } end
+  local function shown(user)
+    return { id = user.id, email = user.email, parent = user.parent, created = time.format(user.created) }
+  end
   local who = { "string", person = true, min = 3, max = 254, pattern = "[^%s@%c]+@[^%s@%c]+" }
   local password = { "secret", optional = true, min = 8, max = 512, about = "made where absent, and shown once" }
 
@@ -191,7 +193,7 @@ return function(plugin)
     return json.array(list)
   end }
 
-  plugin:command { "keys.revoke", about = "Takes an account away: its tokens, and its devices, which are free again. Its logs stay.",
+  plugin:command { "keys.revoke", about = "Takes an account away, and its tokens; its devices are free again, its logs stay.",
     args = { email = who },
     handler = function(args)
       local user, why, kind, field = known(args)
