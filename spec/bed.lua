@@ -274,7 +274,8 @@ end
 function Host:inbox(rest) return bed.inbox(self.store, rest) end
 
 --- A receiver: a little HTTP server in this process, for webhooks. r:poll() takes in what has come; r.requests is a list of { method, path, headers,
---- body, json }; r.answer = function(request) return status, body, headers end.
+--- body, json }; r.answer = function(request) return status, body, headers end. No status: it hangs up; a text: that is sent as it is, and
+--- then it hangs up; false: it leaves the client waiting.
 local Receiver = {}
 Receiver.__index = Receiver
 
@@ -322,7 +323,12 @@ function Receiver:poll()
       c.text = rest
       self.requests[#self.requests + 1] = request
       local status, body, headers = self.answer(request)
-      if status then reply(c, status, body or "", headers) else why = "closed" end -- no status: hang up
+      if type(status) == "string" then
+        c.socket:settimeout(5)
+        c.socket:send(status)
+        why = "closed"
+      elseif status then reply(c, status, body or "", headers)
+      elseif status == nil then why = "closed" end
       request, rest = take_request(c.text)
     end
     if why == "closed" then

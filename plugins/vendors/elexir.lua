@@ -15,6 +15,7 @@ local config = plugin:config {
   since = { "string", optional = true, pattern = "%d%d%d%d%-[01]%d", about = "the first month to fetch: 2024-01; or this one" },
   late = { "integer", default = 2, min = 0, max = 24, about = "months before this one that are always fetched again" },
   poll = { "duration", default = "15m", min = 1, about = "between two looks at url" },
+  timeout = { "duration", default = "30s", min = 1, max = 300, about = "for an answer of url's" },
 }
 assert(time.zone(config.zone))
 if config.url then return require "elexir.connect"(plugin, config) end

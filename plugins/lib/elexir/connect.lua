@@ -26,14 +26,14 @@ return function(plugin, config)
 
   local account = plugin:account { "main", early = "2m", refresh = function(_, old)
     if old and old.refresh then
-      local res, why = http.post { url = url .. "/auth/refresh-token", json = { refresh_token = old.refresh }, timeout = 20 }
+      local res, why = http.post { url = url .. "/auth/refresh-token", json = { refresh_token = old.refresh }, timeout = config.timeout }
       if not res then return nil, why end
       if res.status == 200 then return tokens_of(res, old) end
       if res.status == 429 or res.status >= 500 then
         return nil, "refresh: answered " .. res.status, res.status == 429 and "quota" or nil
       end
     end
-    local res, why = http.post { url = url .. "/auth/signin", timeout = 20,
+    local res, why = http.post { url = url .. "/auth/signin", timeout = config.timeout,
       form = { username = config.email, email = config.email, password = config.password } }
     if not res then return nil, why end
     if res.status == 200 then return tokens_of(res) end
@@ -48,7 +48,7 @@ return function(plugin, config)
     for _ = 1, 2 do
       local token, why, code = account:token()
       if not token then return nil, why, code end
-      res, why, code = http.request { method = method, url = url .. "/device" .. path, bearer = token.access, timeout = 30,
+      res, why, code = http.request { method = method, url = url .. "/device" .. path, bearer = token.access, timeout = config.timeout,
         query = options and options.query, json = options and options.json }
       if not res then return nil, why, code end
       if res.status ~= 401 then return res end
