@@ -26,7 +26,8 @@ return function(plugin, config)
 
   local account = plugin:account { "main", early = "2m", refresh = function(_, old)
     if old and old.refresh then
-      local res, why = http.post { url = url .. "/auth/refresh-token", json = { refresh_token = old.refresh }, timeout = config.timeout }
+      local res, why = http.post { url = url .. "/auth/refresh-token", timeout = config.timeout,
+        json = { refresh_token = old.refresh } }
       if not res then return nil, why end
       if res.status == 200 then return tokens_of(res, old) end
       if res.status == 429 or res.status >= 500 then
@@ -48,8 +49,8 @@ return function(plugin, config)
     for _ = 1, 2 do
       local token, why, code = account:token()
       if not token then return nil, why, code end
-      res, why, code = http.request { method = method, url = url .. "/device" .. path, bearer = token.access, timeout = config.timeout,
-        query = options and options.query, json = options and options.json }
+      res, why, code = http.request { method = method, url = url .. "/device" .. path, timeout = config.timeout,
+        bearer = token.access, query = options and options.query, json = options and options.json }
       if not res then return nil, why, code end
       if res.status ~= 401 then return res end
       account:expired(token)
