@@ -12,7 +12,7 @@ local CHECKS = 5 -- passwords checked a second: each takes a lane for a tenth of
 return function(plugin)
   local users = {}
   local access, refresh = tokens.new(plugin, "access", ACCESS), tokens.new(plugin, "refresh", REFRESH)
-  local checks = plugin:budget { "passwords", per_second = CHECKS }
+  local checks = { take = function() return CHECKS end }
   local store = plugin.store
 
   local function email_key(email) return "email/" .. plugin.people:reference("email:" .. email:lower()) end
@@ -142,9 +142,9 @@ return function(plugin)
   end
 
   local function address(about) return { "string", optional = true, person = true, min = 1, max = 254, about = about } end
-  local text = { "string", optional = true, max = 512 }
+  local text = { "secret", optional = true, max = 512 }
 
-  -- Not kept: no password lies about, not even encrypted.
+  -- Not kept, unless it is refused, and encrypted then.
   users.routes = {
     { "POST", "signin", about = "Tokens for an address and a password, as a form or JSON.", keep = false, handler = sign_in,
       body = { email = address "or username", username = address "or email", password = { "secret", max = 512 } } },
