@@ -131,7 +131,7 @@ end
 local function path_request()
   local kind = random(4)
   if kind == 1 then -- no month
-    local month = pick { "2025-13", "2025-00", "2025-4", ("%d-%02d"):format(random(0, 999), random(12)), "x" .. visible(random(1, 40)), "%00", "%ff%fe",
+    local month = pick { "2025-13", "2025-00", "2025-4", ("%d-%02d"):format(random(0, 999), random(12)), "x" .. visible(random(1, 40)), "%01", "%ff%fe",
       "2025-04%20" }
     return "GET", "device/my-devlog/" .. month, nil, 400
   elseif kind == 2 then -- no number
@@ -153,7 +153,7 @@ local function sign_in_request()
   if kind == 1 then return "POST", "auth/signin", json.encode { email = visible(20), password = "x" }, 403 end
   if kind == 2 then return "POST", "auth/refresh-token", json.encode { refresh_token = visible(random(1, 100)) }, 401 end
   if kind == 3 then
-    return "POST", pick { "auth/signin", "auth/refresh-token" }, pick { "{", "[]", "1", "{}", '{"email":1}', '{"refresh_token":[]}', '{"password":"x"}', "\xff" }, 422
+    return "POST", pick { "auth/signin", "auth/refresh-token" }, pick { "{", "[1]", "1", '"x"', '{"password":1,"refresh_token":[]}', "\xff" }, 422
   end
   return "POST", "auth/signin", '{"password":' .. pick { "1", "true", "{}", '["x"]', '"' .. ("x"):rep(600) .. '"' } .. ',"email":"a@b.example"}', 422
 end
