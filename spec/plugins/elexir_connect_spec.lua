@@ -89,10 +89,12 @@ local function check_whole(near, w, months, names)
 end
 
 local function wait_for_readings(near, n, proxy)
-  bed.wait(n .. " readings", function()
+  local ok, why = pcall(bed.wait, n .. " readings", function()
     if proxy then proxy:poll() end
+    near:read()
     return near:sql("select count(*) as n from readings where connection = 'campus'")[1].n >= n
-  end, 60)
+  end, 15)
+  if not ok then error(why .. "; its log:\n" .. near.output:sub(-3000), 2) end
 end
 
 -- Runs a command while the proxy answers what it asks for.
@@ -284,7 +286,7 @@ describe("elexir's account", function()
     bed.wait(n .. " looks", function()
       proxy:poll()
       return (proxy.count["device/my-devlog"] or 0) >= n
-    end, 60)
+    end, 15)
   end
 
   it("signs in once, and refreshes with the newest refresh token before the old one expires", function()
@@ -298,7 +300,7 @@ describe("elexir's account", function()
     bed.wait("three refreshes", function()
       proxy:poll()
       return (proxy.count["auth/refresh-token"] or 0) >= 3
-    end, 60)
+    end, 15)
     polls(3)
     assert.equal(1, proxy.count["auth/signin"]) -- else a refresh token had come twice, and was revoked
     near:stop()

@@ -30,9 +30,7 @@ return function(plugin, config)
         json = { refresh_token = old.refresh } }
       if not res then return nil, why end
       if res.status == 200 then return tokens_of(res, old) end
-      if res.status == 429 or res.status >= 500 then
-        return nil, "refresh: answered " .. res.status, res.status == 429 and "quota" or nil
-      end
+      if res.status == 429 or res.status >= 500 then return nil, "refresh: answered " .. res.status end
     end
     local res, why = http.post { url = url .. "/auth/signin", timeout = config.timeout,
       form = { username = config.email, email = config.email, password = config.password } }
@@ -40,7 +38,7 @@ return function(plugin, config)
     if res.status == 200 then return tokens_of(res) end
     if res.status == 401 then return nil, "sign-in: the password is wrong", "denied" end
     if res.status == 403 then return nil, "sign-in: there is no such account", "denied" end
-    return nil, "sign-in: answered " .. res.status, res.status == 429 and "quota" or nil
+    return nil, "sign-in: answered " .. res.status
   end }
 
   -- One call, with the token; with a new one where that is no good. nil, why, code where there is no answer to it.
