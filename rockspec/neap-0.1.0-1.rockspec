@@ -13,6 +13,7 @@ build = {
   install = {
     lua = {
       ["neap.plugins.vendors.sinocare"] = "plugins/vendors/sinocare.lua",
+      ["neap.plugins.vendors.elexir"] = "plugins/vendors/elexir.lua",
       ["neap.plugins.rules.low-glucose"] = "plugins/rules/low-glucose.lua",
       ["neap.plugins.destinations.webhook"] = "plugins/destinations/webhook.lua",
       ["neap.plugins.destinations.log"] = "plugins/destinations/log.lua",

@@ -485,8 +485,7 @@ end)
     assert.equal(200, (elexir.request(near, "POST", "device/devlog", { token = token, body = elexir.log { user_id = user.id, device_id = 2 } })))
     bed.wait("all messages to have ended", function()
       proxy:poll()
-      local left = near:sql "select count(*) as n from outbox where state not in ('d', 'x')"[1].n
-      return left == 0 and near:sql "select count(*) as n from readings where connection = 'gateway'"[1].n == 12
+      return near:sql "select (select count(*) from delivered) + (select count(*) from dead) as n"[1].n == 16
     end, 90)
     local list = w.month "2025-04"
     assert.equal(5, #list)
@@ -503,7 +502,7 @@ end)
     local _, devices = elexir.request(w.host, "GET", "device/my-devices", { token = w.token })
     assert.equal(2, #devices)
     local reasons = {}
-    for _, row in ipairs(near:sql "select * from outbox where state = 'x'") do reasons[#reasons + 1] = json.encode(row) end
+    for _, row in ipairs(near:sql "select * from dead") do reasons[#reasons + 1] = json.encode(row) end
     local text = table.concat(reasons, "\n")
     for _, reason in ipairs { "the account has no device PATIENT-2", "Serial code is not valid", "one of the commands" } do
       assert.truthy(text:find(reason, 1, true), reason .. " in " .. text)
