@@ -113,7 +113,8 @@ function plugin:refuse(fn)
   declared.refuse = keep_handler("refuse", fn)
 end
 
---- A job: plugin:every("5m", "catch up", function() … end).
+--- A job: plugin:every("5m", "catch up", function() … end). Where the handler returns a duration, it runs again after that instead
+--- of its period: "0s" is at once, for the next step of a back-fill.
 function plugin:every(period, name, fn)
   registering "every"
   if type(name) ~= "string" then misuse("plugin:every: expected a period, a name and a function; the name is a %s", type(name)) end

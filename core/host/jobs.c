@@ -7,8 +7,11 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include <lauxlib.h>
+
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/duration.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "host/alarm.h"
@@ -33,12 +36,15 @@ struct job {
   int64_t period;          /* ms */
   int handler;
   int64_t last;            /* ms: start of the last run that was committed; 0: it never was */
-  bool known;              /* last was read from the store */
+  int64_t due;             /* ms: when the handler of that run said it is to run again; 0: the period counts */
+  bool known;              /* last and due were read from the store */
   int failures, conflicts; /* in a row */
   struct np_alarm alarm;
   /* Of the run under way. */
   int64_t began; /* ms */
   int began_generation;
+  int64_t again; /* ms after its end that the handler wants to run again; -1: the period counts */
+  int64_t again_at;
   bool handling; /* the handler runs or waits */
   struct np_task task;
   struct np_overlay overlay;
@@ -69,14 +75,22 @@ static void read_last(struct job *job) {
   if (found < 0)
     np_log(NP_ERROR, "a job's last run cannot be read", "plugin", job->instance, "job", job->name, "error", err.text, NULL);
   job->known = found >= 0;
-  if (found > 0) job->last = strtoll(np_buf_text(&value), NULL, 10);
-  if (job->last > now) job->last = now; /* the clock was set back */
+  char *due = NULL;
+  if (found > 0) job->last = strtoll(np_buf_text(&value), &due, 10);
+  if (due) job->due = strtoll(due, NULL, 10);
+  if (job->last > now) { /* the clock was set back */
+    if (job->due) job->due -= job->last - now;
+    job->last = now;
+  }
   np_buf_free(&value);
 }
 
+static int64_t next_of(const struct job *job) { return job->due ? job->due : job->last + job->period; }
+
 static void set_alarm(struct job *job, int64_t at) {
-  int64_t wait = at - np_now_ms();
-  if (wait > job->period) wait = job->period; /* the clock was set back */
+  int64_t wait = at - np_now_ms(), most = next_of(job) - job->last;
+  if (most < job->period) most = job->period;
+  if (wait > most) wait = most; /* the clock was set back */
   if (!job->jobs->draining) np_alarm_set(&job->alarm, wait);
 }
 
@@ -87,8 +101,8 @@ static void schedule(struct job *job) {
   if (!job->known) read_last(job);
   if (!job->known)
     set_alarm(job, now + STORE_RETRY);
-  else if (job->last + job->period > now)
-    set_alarm(job, job->last + job->period);
+  else if (job->due || next_of(job) > now)
+    set_alarm(job, next_of(job));
   else
     set_alarm(job, now + jitter(job->jobs, job->period));
 }
@@ -150,8 +164,9 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   np_writeset_unref(ws);
   if (outcome == NP_COMMITTED) {
     job->last = job->began;
+    job->due = job->again_at;
     job->failures = 0;
-    finish(job, job->began + job->period);
+    finish(job, next_of(job));
   } else if (outcome == NP_FAILED) {
     fail(job, why);
   } else if (++job->conflicts > CONFLICTS_MOST) {
@@ -164,8 +179,9 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
 }
 
 static void commit(struct job *job) {
-  char text[24];
-  int n = snprintf(text, sizeof text, "%" PRId64, job->began);
+  char text[48];
+  job->again_at = job->again < 0 ? 0 : np_now_ms() + job->again;
+  int n = snprintf(text, sizeof text, "%" PRId64 " %" PRId64, job->began, job->again_at);
   struct np_writeset *ws = job->ws;
   struct np_op *op = np_writeset_add(ws, NP_OP_PUT);
   op->as.put.space = np_writeset_text(ws, SPACE, strlen(SPACE));
@@ -176,6 +192,24 @@ static void commit(struct job *job) {
   if (np_lane_submit(job->jobs->lane, ws, &job->waiter, true) == 0) return;
   np_writeset_unref(ws);
   finish(job, job->began + job->period); /* neap is stopping */
+}
+
+/* In the protected call. */
+static void take_again(lua_State *L, struct np_task *t, int n) {
+  struct job *job = t->owner;
+  int first = lua_gettop(L) - n + 1;
+  size_t len;
+  if (n == 0 || lua_isnil(L, first)) return;
+  if (lua_type(L, first) == LUA_TNUMBER) {
+    lua_Number seconds = lua_tonumber(L, first);
+    if (seconds >= 0 && seconds < 3.2e9) job->again = (int64_t)(seconds * 1000 + 0.5);
+  } else if (lua_type(L, first) == LUA_TSTRING) {
+    const char *text = lua_tolstring(L, first, &len);
+    if (np_duration_parse(text, len, &job->again) < 0) job->again = -1;
+  }
+  if (job->again < 0)
+    luaL_error(L, "a job returns nothing, or a duration such as \"15m\" after which it runs again; got %s",
+               luaL_tolstring(L, first, NULL));
 }
 
 static void after_handler(struct np_task *t) {
@@ -203,12 +237,14 @@ static void run(struct job *job) {
   job->running = job->handling = true;
   job->began = np_now_ms();
   job->began_generation = job->generation;
+  job->again = -1;
   job->ws = np_writeset_new();
   job->task = (struct np_task){.in = in,
                                .mode = NP_JOBBING,
                                .ws = job->ws,
                                .overlay = &job->overlay,
                                .handler = job->handler,
+                               .take = take_again,
                                .where = job->name,
                                .ended = after_handler,
                                .owner = job};

@@ -1,5 +1,5 @@
 /* The jobs (`plugin:every`) of one lane. A job of an instance runs on the lane that its name's hash gives; never twice at once, also over a
- * reload; its last run is kept in the store (space "neap.jobs", key "INSTANCE/NAME", value ms as text). Lane's thread. */
+ * reload; its last run is kept in the store (space "neap.jobs", key "INSTANCE/NAME", value "BEGAN DUE": ms, where DUE is 0 unless the handler said when it is to run again). Lane's thread. */
 #ifndef NP_HOST_JOBS_H
 #define NP_HOST_JOBS_H
 

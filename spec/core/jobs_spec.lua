@@ -78,3 +78,71 @@ describe("a job", function()
     assert.truthy(stored "SELECT count(*) AS n FROM readings" >= 2)
   end)
 end)
+
+describe("a job that returns a duration", function()
+  local host
+  after_each(function() host:stop() end)
+
+  local filler = [[
+    local plugin = ...
+    local config = plugin:config { most = { "integer", default = 50 }, back = { "string", default = "0s" } }
+    plugin:serve { "GET /n", handler = function() return { n = plugin.store:get "n" or 0, m = plugin.store:get "m" or 0 } end }
+    plugin:every("1h", "fill", function()
+      local n = (plugin.store:get "n" or 0) + 1
+      plugin.store:put("n", n)
+      if n < config.most then return config.back end
+    end)
+    plugin:every("1h", "other", function()
+      local m = (plugin.store:get "m" or 0) + 1
+      plugin.store:put("m", m)
+      if m < 5 then return 0.01 end
+    end)
+  ]]
+  local function counted() return select(2, host:json("GET", "/n")) end
+  local function until_n(n)
+    bed.wait("run " .. n, function() return counted().n >= n end)
+  end
+
+  it("runs again at once, one at a time, while requests are served, and then by its period", function()
+    host = bed.host { plugins = { ["vendors/filler.lua"] = filler }, config = "lanes = 1" }
+    until_n(50)
+    bed.wait("the other job", function() return counted().m == 5 end)
+    bed.wait("both to rest", function() return host:summary().tasks == 0 end)
+    assert.same({ n = 50, m = 5 }, counted())
+    local due = host:sql "SELECT CAST(value AS TEXT) AS v FROM kv WHERE space = 'neap.jobs' AND key = 'filler/fill'"[1].v
+    assert.matches("^%d+ 0$", due)
+  end)
+
+  it("goes on at once after a restart, for when it is due is kept", function()
+    host = bed.host { plugins = { ["vendors/filler.lua"] = filler }, config = 'connections = { { "filler", most = 1000000 } }' }
+    for round = 1, 3 do
+      until_n(20 * round)
+      host:restart(round == 2 and 15 or 9)
+    end
+    until_n(80)
+  end)
+
+  it("can wait for longer as well, also over a restart", function()
+    host = bed.host { plugins = { ["vendors/slow.lua"] = [[
+      local plugin = ...
+      plugin:serve { "GET /n", handler = function() return { n = plugin.store:get "n" or 0 } end }
+      plugin:every("100ms", "slow", function() plugin.store:put("n", (plugin.store:get "n" or 0) + 1) return "1d" end)
+    ]] } }
+    until_n(1)
+    host:restart()
+    local row = host:sql "SELECT CAST(value AS TEXT) AS v FROM kv WHERE space = 'neap.jobs'"[1].v
+    local began, due = row:match "^(%d+) (%d+)$"
+    assert.is_true(tonumber(due) - tonumber(began) >= 86400000)
+    bed.wait("its timer to be set", function() return host:summary().timers > 0 end)
+    assert.equal(1, counted().n)
+  end)
+
+  it("and anything else fails the run, and says so", function()
+    host = bed.host { plugins = { ["vendors/odd.lua"] = [[
+      local plugin = ...
+      plugin:every("1h", "odd", function() plugin.store:put("n", 1) return "soon" end)
+    ]] } }
+    host:wait_for 'a job returns nothing, or a duration such as \\"15m\\" after which it runs again; got soon'
+    assert.same({}, host:sql "SELECT 1 FROM kv WHERE key = 'n'")
+  end)
+end)
