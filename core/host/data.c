@@ -402,7 +402,7 @@ static int data_events(lua_State *L) {
 }
 
 /* plugin.data:count(what, filter) -> how many; what is "devices", "readings" or "events", and the filter is theirs; after, order and limit do not matter.
- * Readings are counted at some 30 million a second, on the lane: not for every request where a device has that many. */
+ * Readings are counted at some 20 million a second, on the lane: not for every request where a device has that many. */
 static int data_count(lua_State *L) {
   static const char *const what[] = {"devices", "readings", "events"};
   struct np_reader *r = reading(L, "count");

@@ -184,54 +184,57 @@ static int give(struct np_reader *r, sqlite3_stmt *st, np_device_fn *fn, void *a
   return finish(r, st, rc, err);
 }
 
-static int give_count(struct np_reader *r, sqlite3_stmt *st, int64_t *n, struct np_error *err) {
+static bool take_count(struct np_reader *r, sqlite3_stmt *st, int64_t *n, struct np_error *err) {
   int rc = sqlite3_step(st);
-  if (rc == SQLITE_ROW) *n = sqlite3_column_int64(st, 0);
-  return finish(r, st, rc, err);
+  *n = rc == SQLITE_ROW ? sqlite3_column_int64(st, 0) : 0;
+  return finish(r, st, rc, err) == 0;
 }
 
-/* fn NULL: counts into n. */
-static int find(struct np_reader *r, const struct np_device_filter *f, int limit, np_device_fn *fn, void *arg, int64_t *n,
-                struct np_error *err) {
-  struct query *q = np_alloc(sizeof *q);
-  bool one, nothing;
-  int done = np_find_begin(r, err);
-  if (done == 0) {
-    done = find_scope(r, q, &f->scope, &one, &nothing, err);
-    if (done == 0 && !nothing) {
-      q->sql = sqlite3_str_new(r->sql.db);
-      if (fn)
-        add_columns(q);
-      else
-        add(q, "SELECT count(*)");
-      bool room = add_source(q, f, one);
-      if (fn)
-        sqlite3_str_appendf(
-            q->sql, one && !f->devices.count && !f->owner.ptr ? " ORDER BY w.device LIMIT %d" : " ORDER BY d.id LIMIT %d", limit);
-      sqlite3_stmt *st = room ? prepare(r, q, err) : NULL;
-      if (!room) sqlite3_free(sqlite3_str_finish(q->sql));
-      if (!room)
-        done = np_fail(err, "store: more than %d words in one query", BOUND_MAX);
-      else if (!st)
-        done = -1;
-      else
-        done = fn ? give(r, st, fn, arg, err) : give_count(r, st, n, err);
-    }
-    done = np_find_end(r, done, err);
+/* The statement of a filter; with limit 0 it counts. NULL and err, or NULL and *nothing where no device can be in the scope. */
+static sqlite3_stmt *make(struct np_reader *r, struct query *q, const struct np_device_filter *f, int limit, bool *nothing,
+                          struct np_error *err) {
+  bool one, picked = f->devices.count || f->owner.ptr;
+  if (find_scope(r, q, &f->scope, &one, nothing, err) < 0 || *nothing) return NULL;
+  q->sql = sqlite3_str_new(r->sql.db);
+  if (limit)
+    add_columns(q);
+  else
+    add(q, "SELECT count(*)");
+  if (!add_source(q, f, one)) {
+    sqlite3_free(sqlite3_str_finish(q->sql));
+    np_fail(err, "store: more than %d words in one query", BOUND_MAX);
+    return NULL;
   }
+  if (limit) sqlite3_str_appendf(q->sql, " ORDER BY %s LIMIT %d", one && !picked ? "w.device" : "d.id", limit);
+  return prepare(r, q, err);
+}
+
+static void forget(struct query *q) {
   np_buf_free(&(struct np_buf){.data = q->ids});
   free(q);
-  return done;
 }
 
 int np_reader_find_devices(struct np_reader *r, const struct np_device_filter *f, int limit, np_device_fn *fn, void *arg,
                            struct np_error *err) {
-  return find(r, f, limit, fn, arg, NULL, err);
+  bool nothing = false;
+  if (limit < 1) return 0;
+  if (np_find_begin(r, err) < 0) return -1;
+  struct query *q = np_alloc(sizeof *q);
+  sqlite3_stmt *st = make(r, q, f, limit, &nothing, err);
+  int done = st ? give(r, st, fn, arg, err) : nothing ? 0 : -1;
+  forget(q);
+  return np_find_end(r, done, err);
 }
 
 int64_t np_reader_count_devices(struct np_reader *r, const struct np_device_filter *f, struct np_error *err) {
   struct np_device_filter whole = *f;
+  bool nothing = false;
   int64_t n = 0;
   whole.after = 0;
-  return find(r, &whole, 0, NULL, NULL, &n, err) < 0 ? -1 : n;
+  if (np_find_begin(r, err) < 0) return -1;
+  struct query *q = np_alloc(sizeof *q);
+  sqlite3_stmt *st = make(r, q, &whole, 0, &nothing, err);
+  int done = st ? (take_count(r, st, &n, err) ? 0 : -1) : nothing ? 0 : -1;
+  forget(q);
+  return np_find_end(r, done, err) < 0 ? -1 : n;
 }

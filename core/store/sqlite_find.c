@@ -9,10 +9,10 @@
 #include "store/sqlite.h"
 
 #define BOTH(base, columns, key, id)                                                                                               \
-  [base] = columns " WHERE " key " AND at BETWEEN ?3 AND ?4 ORDER BY at DESC, " id " DESC",                                        \
-  [base + 1] = columns " WHERE " key " AND at = ?3 AND " id " < ?4 ORDER BY " id " DESC",                                          \
-  [base + 2] = columns " WHERE " key " AND at BETWEEN ?3 AND ?4 ORDER BY at, " id,                                                 \
-  [base + 3] = columns " WHERE " key " AND at = ?3 AND " id " > ?4 ORDER BY " id
+  [(base)] = columns " WHERE " key " AND at BETWEEN ?3 AND ?4 ORDER BY at DESC, " id " DESC",                                      \
+  [(base) + 1] = columns " WHERE " key " AND at = ?3 AND " id " < ?4 ORDER BY " id " DESC",                                        \
+  [(base) + 2] = columns " WHERE " key " AND at BETWEEN ?3 AND ?4 ORDER BY at, " id,                                               \
+  [(base) + 3] = columns " WHERE " key " AND at = ?3 AND " id " > ?4 ORDER BY " id
 #define READINGS "SELECT " NP_READING_COLUMNS " FROM reading_rows INDEXED BY reading_time"
 #define EVENTS "SELECT id, device, at, received, type, key, connection, data FROM event_rows INDEXED BY "
 

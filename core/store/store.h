@@ -91,7 +91,7 @@ typedef bool np_event_fn(void *arg, const struct np_event *event);
 int np_reader_find_events(struct np_reader *r, const struct np_row_filter *f, int limit, np_event_fn *fn, void *arg,
                           struct np_error *err);
 
-/* How many there are in all, whatever `after` says. From the index alone, about 30 ns each; of a shared device each row is
+/* How many there are in all, whatever `after` says. From the index alone, about 50 ns each; of a shared device each row is
  * looked at, about 1 us. -1 and err. */
 int64_t np_reader_count_readings(struct np_reader *r, const struct np_row_filter *f, struct np_error *err);
 int64_t np_reader_count_events(struct np_reader *r, const struct np_row_filter *f, struct np_error *err);

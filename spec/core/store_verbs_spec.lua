@@ -54,7 +54,7 @@ describe("the store's verbs", function()
   setup(function()
     desk = bed.receiver()
     host = bed.host {
-      config = ([[lanes = 2, connections = { { "probe", name = "a" }, { "probe", name = "b", mount = "/b" }, { "poster" } }, rules = { { "rule", to = "desk" } },
+      config = ([[lanes = 2, connections = { { "probe", name = "a", shows = "poster" }, { "probe", name = "b", mount = "/b" }, { "poster" } }, rules = { { "rule", to = "desk" } },
         destinations = { desk = { "webhook", url = "http://127.0.0.1:%d/" } }]]):format(desk.port),
       plugins = { ["vendors/probe.lua"] = probe, ["vendors/poster.lua"] = poster, ["rules/rule.lua"] = rule, ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua") },
     }
@@ -212,7 +212,7 @@ describe("the store's verbs", function()
     assert.equal(0, by.h4.other)
   end)
 
-  it("history gives a vendor everything, by time or number", function()
+  it("history gives a vendor everything that it shows, by time or number", function()
     local base = 1700000000000
     emit { { device = "v", metric = "x", value = 1, at = base, extra = { a = 1 } }, { device = "v", metric = "x", value = 2.5, at = base + 1, unit = "mmol/L" }, { device = "v", metric = "x", value = "text", at = base + 2, quality = "warmup", trend = "flat" },
       { device = "v", metric = "y", value = true, at = base + 3, serial = 7, interval = 300 } }
