@@ -166,8 +166,9 @@ static bool held_back(const struct np_broker *b, const struct np_account *a, int
   return strcmp(a->code, "denied") != 0 || a->reloads == b->reloads;
 }
 
-static void begin(struct np_account *a, struct np_instance *in, const struct np_account_decl *decl) {
+static void begin(struct np_broker *b, struct np_account *a, struct np_instance *in, const struct np_account_decl *decl) {
   a->working = true;
+  a->reloads = b->reloads; /* one that comes while it is under way is not answered by what it began with */
   np_broker_start(in->lane, np_refresh_new(a, in, decl));
 }
 
@@ -180,11 +181,11 @@ bool np_account_ask(struct np_token_call *c, struct np_instance *in, const struc
   bool held = !storing && held_back(b, a, in->code->number);
   if (good) {
     give(c, a->current);
-    if (now >= a->early && !a->working && !held && !in->lane->draining) begin(a, in, decl);
+    if (now >= a->early && !a->working && !held && !in->lane->draining) begin(b, a, in, decl);
   } else if (!a->working && held) {
     tell(c, a->why, a->code);
   } else {
-    if (!a->working) begin(a, in, decl);
+    if (!a->working) begin(b, a, in, decl);
     np_wait_enter(&a->waiting, &c->wait);
   }
   bool waits = c->wait.in != NULL;
@@ -253,7 +254,6 @@ int64_t np_account_failed(struct np_broker *b, struct np_account *a, int generat
   a->why = text;
   a->code = code;
   a->generation = generation;
-  a->reloads = b->reloads;
   a->failures++;
   int64_t ms = wait_after(b, a, code);
   a->not_before = np_mono_us() + ms * 1000;
@@ -275,8 +275,8 @@ void np_accounts_reload(struct np_broker *b) {
   np_broker_unlock(b);
 }
 
-static bool is_denied(const struct np_broker *b, const struct np_account *a) {
-  return a->why && strcmp(a->code, "denied") == 0 && held_back(b, a, a->generation);
+static bool is_denied(const struct np_broker *b, const struct np_account *a, int generation) {
+  return a->why && strcmp(a->code, "denied") == 0 && held_back(b, a, generation);
 }
 
 static void add_text(struct np_buf *out, const char *name, const char *text) {
@@ -286,17 +286,22 @@ static void add_text(struct np_buf *out, const char *name, const char *text) {
   free(masked);
 }
 
-static void describe(const struct np_broker *b, const struct np_account *a, struct np_buf *out) {
+static void describe(const struct np_broker *b, const struct np_account *a, int generation, struct np_buf *out) {
   bool good = !a->bad && is_good(a->current, np_now_ms());
   np_buf_addc(out, '{');
   add_text(out, "account", a->name);
-  add_text(out, "state", is_denied(b, a) ? "denied" : a->working ? "refreshing" : good ? "good" : a->why ? "failing" : "none");
+  add_text(out, "state",
+           is_denied(b, a, generation) ? "denied"
+           : a->working                ? "refreshing"
+           : good                      ? "good"
+           : a->why                    ? "failing"
+                                       : "none");
   if (a->current && a->current->expires != INT64_MAX) np_buf_addf(out, ",\"expires\":%" PRId64, a->current->expires);
   if (a->why) add_text(out, "error", a->why);
   np_buf_addc(out, '}');
 }
 
-void np_accounts_describe(struct np_broker *b, const char *connection, struct np_buf *out) {
+void np_accounts_describe(struct np_broker *b, const char *connection, int generation, struct np_buf *out) {
   struct np_map_entry *e;
   const struct np_account *denied = NULL;
   size_t n = 0;
@@ -304,10 +309,10 @@ void np_accounts_describe(struct np_broker *b, const char *connection, struct np
   for (size_t i = 0; (e = np_map_next(&b->accounts, &i));) {
     const struct np_account *a = e->value;
     if (strcmp(a->connection, connection) != 0) continue;
-    if (!denied && is_denied(b, a)) denied = a;
+    if (!denied && is_denied(b, a, generation)) denied = a;
     if (++n > 100) continue; /* a line is for reading */
     np_buf_adds(out, n == 1 ? ",\"accounts\":[" : ",");
-    describe(b, a, out);
+    describe(b, a, generation, out);
   }
   if (n) np_buf_addc(out, ']');
   if (denied) {

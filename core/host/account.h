@@ -32,7 +32,7 @@ struct np_account {
   int64_t not_before; /* us on the monotonic clock */
   char *why;          /* owned: NULL where the last one did not fail */
   const char *code;   /* static */
-  unsigned reloads;   /* of the broker, when it was denied */
+  unsigned reloads;   /* of the broker, when the last refresh began */
 };
 
 /* What a call of account:token got: one of token and why, a reference and a copy; both NULL while it waits. */
@@ -57,8 +57,8 @@ void np_token_hide(lua_State *L, int idx);
 
 /* An operator's reload: what was denied is tried again. Without the lock. */
 void np_accounts_reload(struct np_broker *b);
-/* ,"accounts":[…] of a connection, and where one is denied ,"denied":"…". Without the lock. */
-void np_accounts_describe(struct np_broker *b, const char *connection, struct np_buf *out);
+/* ,"accounts":[…] of a connection whose generation that is, and where one is denied ,"denied":"…". Without the lock. */
+void np_accounts_describe(struct np_broker *b, const char *connection, int generation, struct np_buf *out);
 void np_accounts_settle(struct np_broker *b, struct np_writeset *ws);
 void np_accounts_free(struct np_broker *b);
 

@@ -282,7 +282,8 @@ void np_refresh_leave(struct np_lane *lane) {
   struct np_broker_lane *own = &lane->host->broker->lanes[lane->index];
   struct np_refresh **lists[] = {&own->running, &own->starts};
   for (size_t i = 0; i < 2; i++)
-    for (struct np_refresh *r; (r = *lists[i]);) {
+    for (struct np_refresh *r = *lists[i], *next; r; r = next) {
+      next = r->next;
       if (r->handling) np_task_kill(&r->task, "neap is stopping");
       finish(r);
     }
