@@ -1,0 +1,77 @@
+/* What deploy's files share: units, which are what may be in force under one name. deploy_unit.c finds what is wanted of each and builds it,
+ * deploy_epoch.c puts it in force, deploy.c decides when. Private to them. Main thread. */
+#ifndef NP_HOST_DEPLOY_PARTS_H
+#define NP_HOST_DEPLOY_PARTS_H
+
+#include "host/build.h"
+#include "host/deploy.h"
+#include "host/sources.h"
+
+struct event;
+struct np_watch;
+
+#define NP_GONE_MS 400 /* a file has to be gone so long before its plugin is retired: some editors remove and write anew */
+
+struct np_unit {
+  char *instance, *plugin; /* owned */
+  enum np_kind kind;       /* as listed or as built */
+  bool configured, wanted;
+  struct np_code *code;           /* a reference: in force; NULL where nothing is */
+  struct np_instance **instances; /* owned array; the instances are the lanes' */
+  char *good;                     /* owned: fingerprint of what is in force */
+  char *tried;                    /* owned: fingerprint, with all libraries, of what was looked at last */
+  char *bad;                      /* owned: the same of what failed last */
+  char *error;                    /* owned: why */
+  char *file;                     /* owned: as shown */
+  bool last_good;                 /* in force is an older generation than the file */
+  bool unconfigured;
+  bool clashed; /* it failed for a route that another has: whatever changes there may free it */
+  int64_t since, gone_since;
+  int last_number;       /* newest generation in the store */
+  struct np_built built; /* of this deploy, until it is in force */
+  char *print;           /* owned: fingerprint of what built is */
+  bool stored;           /* its generation is in the store already */
+};
+
+struct np_deploy {
+  struct np_host *host;     /* NULL for `neap check` */
+  struct np_config *config; /* borrowed: the host's, or newest */
+  struct np_config *newest; /* owned: as neap.lua is now, without the command line's words; NULL before the first look */
+  const char *plugins;      /* borrowed: the folder, as it was at the start */
+  char *config_error;       /* owned: why neap.lua as it stands is not in force */
+  struct np_sources sources;
+  struct np_unit **units; /* owned, sorted by instance */
+  size_t unit_count;
+  struct np_watch *watch;
+  struct event *again; /* looks once more after a while */
+  int lanes;
+  uint64_t epoch;
+};
+
+struct np_wants {
+  struct np_want *list; /* owned */
+  size_t count;
+};
+
+struct np_wants
+np_unit_wants(struct np_deploy *d); /* what the files and the configuration want; its list is the caller's to free */
+struct np_unit *np_unit_find(struct np_deploy *d, const char *instance);
+/* Builds it beside what is in force, where anything of it has changed; what fails says so and keeps what it had. */
+void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change);
+void np_unit_fail(struct np_deploy *d, struct np_unit *u, const char *error);
+bool np_unit_is_listed(const struct np_config *c, const char *name, bool as_plugin);
+void np_unit_free(struct np_deploy *d, struct np_unit *u);
+bool np_unit_same(const char *a, const char *b); /* both there and equal */
+void np_unit_set(char **at, const char *text);   /* an owned copy */
+
+/* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */
+struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change *change);
+int np_deploy_record(struct np_deploy *d, struct np_error *err); /* the new generations, durably */
+struct np_epoch *np_deploy_epoch(struct np_deploy *d, struct np_routes *routes);
+bool np_deploy_all_adopted(const struct np_deploy *d);
+void np_deploy_switch(struct np_deploy *d, struct np_epoch *e);
+void np_deploy_settle(struct np_deploy *d,
+                      struct np_deploy_change *change); /* what was built is in force: the units take it over */
+void np_deploy_discard(struct np_deploy *d);            /* what was built is not */
+
+#endif

@@ -1,0 +1,281 @@
+/* Units: what is wanted of each, whether it has changed, and what came of building it. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "host/deploy_parts.h"
+
+static char *print_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static char *print_of(const char *format, ...) {
+  char *text;
+  va_list args;
+  va_start(args, format);
+  if (vasprintf(&text, format, args) < 0) abort();
+  va_end(args);
+  return text;
+}
+
+bool np_unit_same(const char *a, const char *b) { return a && b && strcmp(a, b) == 0; }
+
+void np_unit_set(char **at, const char *text) {
+  char *copy = text ? np_strdup(text) : NULL;
+  free(*at);
+  *at = copy;
+}
+static int compare_units(const void *a, const void *b) {
+  return strcmp((*(struct np_unit *const *)a)->instance, (*(struct np_unit *const *)b)->instance);
+}
+
+struct np_unit *np_unit_find(struct np_deploy *d, const char *instance) {
+  struct np_unit key = {.instance = (char *)instance}, *at = &key;
+  struct np_unit **found = d->unit_count ? bsearch(&at, d->units, d->unit_count, sizeof *d->units, compare_units) : NULL;
+  return found ? *found : NULL;
+}
+
+static int note_number(struct np_deploy *d, const char *instance);
+
+static struct np_unit *get_unit(struct np_deploy *d, const struct np_want *want) {
+  struct np_unit *u = np_unit_find(d, want->instance);
+  if (!u) {
+    u = np_alloc(sizeof *u);
+    u->instance = np_strdup(want->instance);
+    u->last_number = note_number(d, want->instance);
+    d->units = np_realloc(d->units, (d->unit_count + 1) * sizeof *d->units);
+    d->units[d->unit_count++] = u;
+    qsort(d->units, d->unit_count, sizeof *d->units, compare_units);
+  }
+  np_unit_set(&u->plugin, want->plugin);
+  if (want->file) np_unit_set(&u->file, want->file->source.path);
+  if (want->configured) u->kind = want->kind;
+  u->configured = want->configured;
+  u->wanted = true;
+  return u;
+}
+
+void np_unit_free(struct np_deploy *d, struct np_unit *u) {
+  np_built_discard(&u->built, d->lanes);
+  np_code_unref(u->code);
+  free(u->instances);
+  free(u->instance), free(u->plugin), free(u->good), free(u->bad), free(u->tried), free(u->error), free(u->file), free(u->print);
+  free(u);
+}
+
+static void take_number(void *arg, const struct np_generation *g) { *(int *)arg = g->number; }
+
+static int note_number(struct np_deploy *d, const char *instance) {
+  int number = 0;
+  if (d->host) np_reader_generation(d->host->reader, instance, NULL, take_number, &number, NULL);
+  return number;
+}
+
+void np_unit_fail(struct np_deploy *d, struct np_unit *u, const char *error) {
+  bool news = !np_unit_same(u->error, error);
+  np_unit_set(&u->error, error);
+  if (!news || !d->host) return;
+  char generation[16];
+  snprintf(generation, sizeof generation, "%d", u->code ? u->code->number : 0);
+  if (u->code)
+    np_log(NP_ERROR, "not put in force; the generation before goes on", "plugin", u->instance, "generation", generation, "error",
+           error, NULL);
+  else
+    np_log(NP_ERROR, u->kind == NP_RULE ? "not in force; its readings are held" : "not in force", "plugin", u->instance, "error",
+           error, NULL);
+}
+
+/* What is wanted. */
+
+bool np_unit_is_listed(const struct np_config *c, const char *name, bool as_plugin) {
+  for (size_t i = 0; i < c->entry_count; i++)
+    if (strcmp(as_plugin ? c->entries[i].plugin : c->entries[i].instance, name) == 0) return true;
+  return false;
+}
+
+static void add_listed(struct np_deploy *d, struct np_wants *w, bool rules) {
+  const struct np_config *c = d->config;
+  for (size_t i = 0; i < c->entry_count; i++) {
+    const struct np_config_entry *e = &c->entries[i];
+    if ((e->kind == NP_RULE) != rules) continue;
+    w->list[w->count++] = (struct np_want){.instance = e->instance,
+                                           .plugin = e->plugin,
+                                           .mount = e->mount,
+                                           .settings = e->settings,
+                                           .canonical = e->canonical,
+                                           .at = e->at,
+                                           .limits = e->limits_set ? &e->limits : NULL,
+                                           .shows = (const char *const *)e->shows,
+                                           .show_count = e->show_count,
+                                           .configured = true,
+                                           .people = e->people,
+                                           .kind = e->kind,
+                                           .file = np_sources_find(&d->sources, false, e->plugin)};
+  }
+}
+
+static void add_unlisted(struct np_deploy *d, struct np_wants *w, bool rules) {
+  for (size_t i = 0; i < d->sources.count; i++) {
+    const struct np_file *f = &d->sources.files[i];
+    const char *name = f->source.name;
+    if (f->library || np_unit_is_listed(d->config, name, true) || np_unit_is_listed(d->config, name, false)) continue;
+    bool again = i && !f[-1].library && strcmp(f[-1].source.name, name) == 0; /* two files of one name: one unit, which says so */
+    if (again || (strncmp(f->folder, "rules", 5) == 0) != rules) continue;
+    w->list[w->count++] = (struct np_want){
+        .instance = name, .plugin = name, .mount = "", .settings = "{}", .canonical = "{}", .at = f->source.path, .file = f};
+  }
+}
+
+/* Rules last: by then it is known to what connections they may send. */
+struct np_wants np_unit_wants(struct np_deploy *d) {
+  struct np_wants w = {np_alloc((d->config->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
+  for (int rules = 0; rules < 2; rules++) {
+    add_listed(d, &w, rules);
+    add_unlisted(d, &w, rules);
+  }
+  return w;
+}
+
+/* What is not in force yet may deliver once it is: until then it holds what it is sent. */
+static bool is_connection_that_delivers(const struct np_unit *u) {
+  const struct np_code *code = u->built.code ? u->built.code : u->code;
+  return code ? code->kind == NP_VENDOR && code->deliver : u->configured && u->kind == NP_VENDOR;
+}
+
+static bool delivers(void *arg, const char *instance) {
+  const struct np_unit *u = np_unit_find(arg, instance);
+  return u && is_connection_that_delivers(u);
+}
+
+/* The names that a rule may send to and a connection may show: what failed for want of one is built again when there is another. */
+static void add_names(struct np_buf *text, const struct np_deploy *d) {
+  for (size_t i = 0; i < d->config->entry_count; i++)
+    if (d->config->entries[i].kind != NP_RULE) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
+  for (size_t i = 0; i < d->sources.count; i++)
+    if (!d->sources.files[i].library) np_buf_addf(text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
+  for (size_t i = 0; i < d->unit_count; i++)
+    if (is_connection_that_delivers(d->units[i])) np_buf_addf(text, "%s delivers\n", d->units[i]->instance);
+}
+
+/* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
+ * and all names of connections and destinations. */
+static char *fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
+  char hash[65];
+  struct np_buf text = {0};
+  if (!code) {
+    np_buf_adds(&text, d->sources.library_hash);
+    add_names(&text, d);
+  }
+  for (size_t i = 0; code && i < code->library_count; i++) {
+    const struct np_file *f = np_sources_find(&d->sources, true, code->libraries[i]);
+    if (f) np_bundle_add(&text, &f->source);
+  }
+  if (want->file) np_buf_add(&text, want->file->source.text, want->file->source.len);
+  for (size_t i = 0; i < want->show_count; i++) np_buf_addf(&text, "\nshows %s", want->shows[i]);
+  np_sha256_hex(np_buf_text(&text), text.len, hash);
+  np_buf_free(&text);
+  const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
+  return print_of("%s %s %s %s %d %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical,
+                  want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total,
+                  want->file && want->file->error ? want->file->error : "");
+}
+
+struct last_good {
+  struct np_deploy *d;
+  struct np_unit *u;
+  const struct np_want *want;
+  int number;
+  bool ok;
+};
+
+static void build_last_good(void *arg, const struct np_generation *g) {
+  struct last_good *l = arg;
+  struct np_error err;
+  struct np_build_context context = {
+      .sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes, .delivers = delivers, .arg = l->d};
+  l->number = g->number;
+  l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
+  if (!l->ok && !l->u->unconfigured)
+    np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
+}
+
+/* At start, what comes up broken runs on its last good generation. */
+static void fall_back(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
+  struct last_good l = {.d = d, .u = u, .want = want};
+  if (!d->host || np_reader_generation(d->host->reader, u->instance, "good", build_last_good, &l, NULL) != 1 || !l.ok) return;
+  u->built.code->number = l.number;
+  u->stored = true;
+  u->last_good = true;
+  u->print = np_strdup("");
+  char number[16];
+  snprintf(number, sizeof number, "%d", l.number);
+  np_log(NP_WARN, "runs on its last good generation, for its file is broken", "plugin", u->instance, "generation", number, "error",
+         u->error, NULL);
+}
+
+struct recall {
+  const char *hash;
+  int number;
+};
+
+static void same_sources(void *arg, const struct np_generation *g) {
+  struct recall *r = arg;
+  if (g->hash.ptr && strcmp(g->hash.ptr, r->hash) == 0) r->number = g->number;
+}
+
+/* A restart with the same sources goes on with the same generation. */
+static void number_it(struct np_deploy *d, struct np_unit *u) {
+  struct recall r = {.hash = u->built.code->hash};
+  if (d->host && (!u->code || u->last_good)) np_reader_generation(d->host->reader, u->instance, "good", same_sources, &r, NULL);
+  u->stored = r.number != 0;
+  u->built.code->number = r.number ? r.number : u->last_number + 1;
+}
+
+static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change) {
+  struct np_error err;
+  struct np_build_context context = {
+      .sources = &d->sources, .config = d->config, .lanes = d->lanes, .delivers = delivers, .arg = d};
+  if (np_build(&context, want, &u->built, &err) == 0) {
+    u->print = fingerprint(d, u->built.code, want);
+    number_it(d, u);
+    u->last_good = u->unconfigured = false;
+    return;
+  }
+  u->unconfigured = u->built.unconfigured;
+  if (u->unconfigured && !u->code) { /* it waits for a person's settings: no fault */
+    np_unit_set(&u->error, err.text);
+  } else {
+    change->failed++;
+    np_unit_fail(d, u, err.text);
+  }
+  if (!u->code && want->file) fall_back(d, u, want);
+}
+
+void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change) {
+  struct np_unit *u = get_unit(d, want);
+  int64_t now = np_mono_us() / 1000;
+  if (want->file)
+    u->gone_since = 0;
+  else if (u->code && !u->gone_since)
+    u->gone_since = now;
+  if (!want->file && u->code && now - u->gone_since < NP_GONE_MS) { /* perhaps only between two writes */
+    change->kept++;
+    return;
+  }
+  char *good = u->code ? fingerprint(d, u->code, want) : NULL;
+  free(u->tried);
+  u->tried = fingerprint(d, NULL, want);
+  if (u->code && np_unit_same(good, u->good)) {
+    if (u->error) np_log(NP_INFO, "the file is again what is in force", "plugin", u->instance, NULL);
+    np_unit_set(&u->error, NULL);
+    np_unit_set(&u->bad, NULL);
+    u->clashed = false;
+    change->kept++;
+  } else if (np_unit_same(u->tried, u->bad) && !u->clashed) {
+    change->kept++;
+  } else {
+    u->clashed = false;
+    build_unit(d, u, want, change);
+    np_unit_set(&u->bad, u->built.code && !u->last_good ? NULL : u->tried);
+    if (!want->file && u->code) u->wanted = false; /* its file is gone for good: retired, and held where it is listed */
+  }
+  free(good);
+}
