@@ -1,4 +1,5 @@
 /* Units: what is wanted of each, whether it has changed, and what came of building it. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -20,8 +20,6 @@
 
 #define OPS_MAX 200000
 #define BYTES_MAX ((size_t)128 << 20)
-#define SECRET_LEAST                                                                                                               \
-  6 /* bytes of a sealed text from which on it is masked: words such as "Bearer" are found in every line, but no secret is so short */
 
 /* The call that runs now, if the verb belongs there and the set has room. */
 struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead) {
@@ -48,7 +46,7 @@ static struct np_text text_field(lua_State *L, struct np_writeset *ws, const cha
   return np_writeset_text(ws, s, len);
 }
 
-static int64_t time_field(lua_State *L, const char *verb, const char *field) {
+int64_t np_field_time(lua_State *L, const char *verb, const char *field) {
   int exact;
   lua_Integer ms = lua_tointegerx(L, -1, &exact);
   if (!exact || lua_type(L, -1) != LUA_TNUMBER)
@@ -57,7 +55,7 @@ static int64_t time_field(lua_State *L, const char *verb, const char *field) {
   return ms;
 }
 
-static int64_t integer_field(lua_State *L, const char *verb, const char *field) {
+int64_t np_field_integer(lua_State *L, const char *verb, const char *field) {
   int exact;
   lua_Integer i = lua_tointegerx(L, -1, &exact);
   if (!exact || lua_type(L, -1) != LUA_TNUMBER)
@@ -66,7 +64,7 @@ static int64_t integer_field(lua_State *L, const char *verb, const char *field) 
 }
 
 /* ms of a duration at idx: "15m" or seconds. */
-static int64_t duration_at(lua_State *L, int idx, const char *verb, const char *what) {
+int64_t np_field_duration(lua_State *L, int idx, const char *verb, const char *what) {
   idx = lua_absindex(L, idx);
   int64_t ms = -1;
   if (lua_type(L, idx) == LUA_TNUMBER) {
@@ -188,13 +186,13 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
   else if (strcmp(name, "unit") == 0)
     r->unit = text_field(L, ws, "emit", name);
   else if (strcmp(name, "at") == 0)
-    r->at = time_field(L, "emit", name), *has_at = true;
+    r->at = np_field_time(L, "emit", name), *has_at = true;
   else if (strcmp(name, "key") == 0)
     r->key = text_field(L, ws, "emit", name);
   else if (strcmp(name, "serial") == 0)
-    r->serial = integer_field(L, "emit", name);
+    r->serial = np_field_integer(L, "emit", name);
   else if (strcmp(name, "interval") == 0)
-    r->interval = duration_at(L, -1, "emit", name);
+    r->interval = np_field_duration(L, -1, "emit", name);
   else if (strcmp(name, "trend") == 0)
     r->trend = name_field(L, "emit", name, np_trend_names, 6);
   else if (strcmp(name, "quality") == 0)
@@ -255,7 +253,7 @@ static int device(lua_State *L) {
     else if (strcmp(name, "online") == 0)
       op.as.device.online = lua_toboolean(L, -1);
     else if (strcmp(name, "at") == 0)
-      op.as.device.at = time_field(L, "device", name);
+      op.as.device.at = np_field_time(L, "device", name);
     else if (strcmp(name, "extra") == 0)
       op.as.device.extra = json_field(L, t->ws, "device", name);
     else
@@ -295,7 +293,7 @@ static int event(lua_State *L) {
     else if (strcmp(name, "key") == 0)
       op.as.event.key = text_field(L, t->ws, "event", name);
     else if (strcmp(name, "at") == 0)
-      op.as.event.at = time_field(L, "event", name);
+      op.as.event.at = np_field_time(L, "event", name);
     else if (strcmp(name, "data") == 0)
       op.as.event.data = json_field(L, t->ws, "event", name);
     else
@@ -356,7 +354,7 @@ static int arm(lua_State *L) {
   if (key_len > 512) return luaL_error(L, "plugin:arm: the key is longer than 512 bytes");
   if (memchr(key, 0, key_len)) return luaL_error(L, "plugin:arm: the key holds a zero byte");
   if (lua_toboolean(L, 3))
-    due = t->now + duration_at(L, 3, "arm", "the time");
+    due = t->now + np_field_duration(L, 3, "arm", "the time");
   else if (lua_isnoneornil(L, 3))
     return luaL_error(L, "plugin:arm: after what time? Give a duration, or false to disarm");
   struct np_op *op = np_writeset_add(t->ws, NP_OP_ARM);
@@ -368,357 +366,6 @@ static int arm(lua_State *L) {
 }
 
 /* Key-value, with what this set has written on top. */
-
-void np_overlay_free(struct np_overlay *o) {
-  np_map_free(&o->puts, NULL);
-  np_map_free(&o->seen, NULL);
-}
-
-void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char *space, const char *key, size_t len) {
-  size_t n = strlen(space);
-  if (n + 514 > sizeof s->bytes) luaL_error(L, "%s: the plugin's name is too long", verb);
-  if (len > 512) luaL_error(L, "%s: the key is longer than 512 bytes", verb);
-  if (memchr(key, 0, len)) luaL_error(L, "%s: the key holds a zero byte", verb);
-  memcpy(s->bytes, space, n + 1);
-  s->space = n;
-  memcpy(s->bytes + n + 1, key, len);
-  s->len = n + 1 + len;
-  s->bytes[s->len] = 0;
-}
-
-void np_spot_own(lua_State *L, struct np_spot *s, const char *kind, const char *key, size_t len) {
-  char space[200];
-  snprintf(space, sizeof space, "%s:%s", kind, np_env(L)->name);
-  np_spot_find(L, s, "plugin.store", space, key, len);
-}
-
-void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws) {
-  np_overlay_free(o);
-  for (struct np_op *op = ws->first; op; op = op->next) {
-    bool put = op->kind == NP_OP_PUT;
-    if (!put && op->kind != NP_OP_SEEN) continue;
-    const struct np_text *space = put ? &op->as.put.space : &op->as.seen.space, *key = put ? &op->as.put.key : &op->as.seen.key;
-    char bytes[1300];
-    if (space->len + key->len + 1 > sizeof bytes) continue; /* no verb makes such a key */
-    memcpy(bytes, space->ptr, space->len + 1);
-    memcpy(bytes + space->len + 1, key->ptr, key->len);
-    np_map_put(put ? &o->puts : &o->seen, bytes, space->len + 1 + key->len, op);
-  }
-}
-
-/* What a sealed value is sealed for: its place. */
-static struct np_seal_context place(const struct np_spot *s) {
-  return (struct np_seal_context){"kv", s->bytes, s->bytes + s->space + 1, s->len - s->space - 1};
-}
-
-void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, size_t len, int64_t expires, bool sealed) {
-  struct np_op *op = np_writeset_add(t->ws, NP_OP_PUT);
-  op->as.put.space = np_writeset_text(t->ws, s->bytes, s->space);
-  op->as.put.key = np_writeset_text(t->ws, s->bytes + s->space + 1, s->len - s->space - 1);
-  op->as.put.expires = expires;
-  if (sealed && value) {
-    struct np_seal_context c = place(s);
-    char *bytes = np_arena_alloc(&t->ws->arena, len + NP_SEAL_MORE + 1);
-    np_seal_put(t->in->lane->host->seal, &c, value, len, bytes);
-    bytes[len + NP_SEAL_MORE] = 0;
-    op->as.put.value = (struct np_text){bytes, len + NP_SEAL_MORE};
-  } else {
-    op->as.put.value = np_writeset_text(t->ws, value, len);
-  }
-  np_map_put(&t->overlay->puts, s->bytes, s->len, op);
-}
-
-/* What the store has under the key, or what this set has put there. */
-static int get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
-  struct np_op *op = t->overlay ? np_map_get(&t->overlay->puts, s->bytes, s->len) : NULL;
-  if (op) {
-    if (!op->as.put.value.ptr) return 0;
-    np_buf_add(value, op->as.put.value.ptr, op->as.put.value.len);
-    return 1;
-  }
-  struct np_error err;
-  int64_t version = 0, now = t->now ? t->now : np_now_ms();
-  const char *key = s->bytes + s->space + 1;
-  size_t key_len = s->len - s->space - 1;
-  int found = np_reader_get(t->in->lane->reader, s->bytes, key, key_len, now, value, &version, &err);
-  if (found < 0) return luaL_error(L, "plugin.store: %s", err.text);
-  if (t->ws && !np_map_get(&t->overlay->seen, s->bytes, s->len)) {
-    op = np_writeset_add(t->ws, NP_OP_SEEN);
-    op->as.seen.space = np_writeset_text(t->ws, s->bytes, s->space);
-    op->as.seen.key = np_writeset_text(t->ws, key, key_len);
-    op->as.seen.version = version;
-    np_map_put(&t->overlay->seen, s->bytes, s->len, op);
-  }
-  return found;
-}
-
-void np_spot_open(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
-  struct np_error err;
-  struct np_seal_context c = place(s);
-  struct np_buf *sealed = np_box_new(L);
-  *sealed = *value;
-  *value = (struct np_buf){0};
-  long n = np_seal_get(t->in->lane->host->seal, &c, sealed->data, sealed->len, np_buf_reserve(value, sealed->len), &err);
-  if (n < 0) luaL_error(L, "plugin.store: %s: %s", s->bytes + s->space + 1, err.text);
-  value->len = (size_t)n;
-  value->data[n] = 0;
-  lua_pop(L, 1);
-}
-
-int np_spot_get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
-  if (!get(L, t, s, value)) return 0;
-  if (!np_seal_is(value->data, value->len)) return 1;
-  np_spot_open(L, t, s, value);
-  return 2;
-}
-
-/* Buffers that outlive a raise: a userdata with a finalizer. */
-static int free_box(lua_State *L) {
-  np_buf_free(lua_touserdata(L, 1));
-  return 0;
-}
-
-struct np_buf *np_box_new(lua_State *L) {
-  struct np_buf *b = lua_newuserdatauv(L, sizeof *b, 0);
-  *b = (struct np_buf){0};
-  if (luaL_newmetatable(L, "neap.box")) {
-    lua_pushcfunction(L, free_box);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
-  return b;
-}
-
-struct masking {
-  lua_State *L;
-  struct np_task *t;
-  size_t least;
-  int left; /* values */
-};
-
-static void mask_top(struct masking *m, int depth) {
-  lua_State *L = m->L;
-  if (m->left-- <= 0) return;
-  if (lua_type(L, -1) == LUA_TTABLE && depth < 16 && lua_checkstack(L, 4)) {
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) mask_top(m, depth + 1);
-  } else if (lua_type(L, -1) == LUA_TSTRING || lua_type(L, -1) == LUA_TNUMBER) {
-    size_t len;
-    lua_pushvalue(L, -1); /* what it is in the table stays what it is */
-    const char *s = lua_tolstring(L, -1, &len);
-    if (len >= m->least) {
-      struct np_mask *mask = np_arena_alloc(&m->t->arena, sizeof *mask);
-      *mask = (struct np_mask){.next = m->t->people, .value = np_arena_copy(&m->t->arena, s, len), .len = len};
-      m->t->people = mask;
-    }
-    lua_pop(L, 1);
-  }
-}
-
-void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least) {
-  struct masking m = {.L = L, .t = t, .least = least, .left = 256};
-  lua_pushvalue(L, idx);
-  mask_top(&m, 0);
-  lua_pop(L, 1);
-  np_mask_people(t->people);
-}
-
-#define STORE_MODES (NP_IN_VENDORS | NP_IN_RULES)
-static const char *const store_instead = "use it in a vendor's handlers and jobs, and in rules";
-
-bool np_spot_push(lua_State *L, struct np_task *t, const struct np_spot *s) {
-  struct np_buf *b = np_box_new(L);
-  struct np_error err;
-  int found = np_spot_get(L, t, s, b);
-  if (found && np_json_decode(L, b->data, b->len, &err) < 0)
-    luaL_error(L, "plugin.store: %s: %s", s->bytes + s->space + 1, err.text);
-  if (found == 2) np_mask_value(L, t, -1, SECRET_LEAST);
-  lua_remove(L, found ? -2 : -1);
-  return found;
-}
-
-/* plugin.store:get(key) -> value, or nil */
-static int store_get(lua_State *L) {
-  struct np_task *t = np_acting(L, "store", STORE_MODES, store_instead);
-  size_t len;
-  const char *key = luaL_checklstring(L, 2, &len);
-  struct np_spot s;
-  np_spot_own(L, &s, "plugin", key, len);
-  if (!np_spot_push(L, t, &s)) lua_pushnil(L);
-  return 1;
-}
-
-/* plugin.store:put(key, value [, lifetime [, "sealed"]]): any value that JSON can hold; nil deletes. It commits with the call. "sealed" keeps it
- * encrypted, and its texts out of the log of the call: for what has to be had back, such as a token. get opens it. */
-static int store_put(lua_State *L) {
-  struct np_task *t = np_acting(L, "store", STORE_MODES, store_instead);
-  size_t len, value_len = 0;
-  const char *key = luaL_checklstring(L, 2, &len), *value = NULL;
-  struct np_spot s;
-  np_spot_own(L, &s, "plugin", key, len);
-  luaL_checkany(L, 3);
-  bool sealed = !lua_isnoneornil(L, 5);
-  if (sealed && strcmp(luaL_checkstring(L, 5), "sealed") != 0)
-    return luaL_error(L, "plugin.store:put: after the lifetime only \"sealed\" can stand, got \"%s\"", lua_tostring(L, 5));
-  if (sealed) np_mask_value(L, t, 3, SECRET_LEAST);
-  int64_t now = t->now ? t->now : np_now_ms();
-  int64_t expires = lua_isnoneornil(L, 4) ? 0 : now + duration_at(L, 4, "store", "the lifetime");
-  if (!lua_isnil(L, 3)) {
-    struct np_error err;
-    if (np_json_encode(L, 3, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
-    value = lua_tolstring(L, -1, &value_len);
-  }
-  np_spot_put(t, &s, value, value_len, expires, sealed);
-  return 0;
-}
-
-/* plugin.store:delete(key): it commits with the call. */
-static int store_delete(lua_State *L) {
-  lua_settop(L, 2);
-  lua_pushnil(L);
-  return store_put(L);
-}
-
-/* plugin:throttle(key, time) -> true where this key has passed within that time; else false, and it counts as passed now. */
-static int throttle(lua_State *L) {
-  struct np_task *t = np_acting(L, "throttle", NP_IN_RULES, "it is for rules");
-  size_t len;
-  const char *key = luaL_checklstring(L, 1, &len);
-  int64_t ms = duration_at(L, 2, "throttle", "the time");
-  struct np_spot s;
-  np_spot_own(L, &s, "throttle", key, len);
-  struct np_buf *b = np_box_new(L);
-  if (np_spot_get(L, t, &s, b)) {
-    int64_t last = strtoll(np_buf_text(b), NULL, 10);
-    /* a reading received before the last one that passed was in order then: it is inside the time as well */
-    if (t->now < last + ms) {
-      lua_pushboolean(L, 1);
-      return 1;
-    }
-  }
-  char now[24];
-  int n = snprintf(now, sizeof now, "%lld", (long long)t->now);
-  np_spot_put(t, &s, now, (size_t)n, t->now + ms, false);
-  lua_pushboolean(L, 0);
-  return 1;
-}
-
-void np_push_reading(lua_State *L, const struct np_reading *r) {
-  lua_createtable(L, 0, 14);
-  const struct {
-    const char *name;
-    const struct np_text *text;
-  } texts[] = {{"device", &r->device},         {"metric", &r->metric}, {"vendor", &r->vendor},
-               {"connection", &r->connection}, {"unit", &r->unit},     {"key", &r->key}};
-  for (size_t i = 0; i < 6; i++) {
-    if (!texts[i].text->ptr) continue;
-    lua_pushlstring(L, texts[i].text->ptr, texts[i].text->len);
-    lua_setfield(L, -2, texts[i].name);
-  }
-  switch (r->value.type) {
-  case NP_NUMBER_INT: lua_pushinteger(L, r->value.i); break;
-  case NP_NUMBER_REAL: lua_pushnumber(L, r->value.d); break;
-  case NP_STRING: lua_pushlstring(L, r->value.s.ptr, r->value.s.len); break;
-  case NP_BOOL: lua_pushboolean(L, (int)r->value.i); break;
-  }
-  lua_setfield(L, -2, "value");
-  const struct {
-    const char *name;
-    int64_t i;
-    bool has;
-  } integers[] = {
-      {"at", r->at, true}, {"received", r->received, true}, {"id", r->seq, true}, {"serial", r->serial, r->serial != INT64_MIN}};
-  for (size_t i = 0; i < 4; i++) {
-    if (!integers[i].has) continue;
-    lua_pushinteger(L, integers[i].i);
-    lua_setfield(L, -2, integers[i].name);
-  }
-  if (r->interval) {
-    lua_pushnumber(L, (lua_Number)r->interval / 1000);
-    lua_setfield(L, -2, "interval");
-  }
-  lua_pushstring(L, np_quality_names[r->quality]);
-  lua_setfield(L, -2, "quality");
-  if (np_trend_names[r->trend]) {
-    lua_pushstring(L, np_trend_names[r->trend]);
-    lua_setfield(L, -2, "trend");
-  }
-  struct np_error err;
-  if (r->extra.ptr && np_json_decode(L, r->extra.ptr, r->extra.len, &err) == 0) lua_setfield(L, -2, "extra");
-}
-
-struct history {
-  lua_State *L;
-  int64_t newest; /* seq */
-  lua_Integer n, limit;
-  bool failed;
-};
-
-static int push_one(lua_State *L) {
-  np_push_reading(L, lua_touserdata(L, 1));
-  return 1;
-}
-
-/* Protected, for a raise may not cross the reader that calls this. */
-static bool add_to_history(void *arg, const struct np_reading *r) {
-  struct history *h = arg;
-  if (r->seq > h->newest) return true;
-  lua_pushcfunction(h->L, push_one);
-  lua_pushlightuserdata(h->L, (void *)r);
-  if (lua_pcall(h->L, 1, 1, 0) != LUA_OK) {
-    h->failed = true;
-    return false;
-  }
-  lua_rawseti(h->L, -2, ++h->n); /* the table was made with room for it */
-  return h->n < h->limit;
-}
-
-static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise) {
-  if (lua_getfield(L, 3, field) != LUA_TNIL) otherwise = time_field(L, "history", field);
-  lua_pop(L, 1);
-  return otherwise;
-}
-
-/* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
- * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it. */
-static int history(lua_State *L) {
-  struct np_task *t = np_acting(L, "history", STORE_MODES, "use it in rules and in a vendor's handlers and jobs");
-  const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);
-  lua_settop(L, 3);
-  if (lua_isnil(L, 3)) {
-    lua_newtable(L);
-    lua_replace(L, 3);
-  }
-  luaL_checktype(L, 3, LUA_TTABLE);
-  int64_t now = t->now ? t->now : np_now_ms(), from = INT64_MIN, to = INT64_MAX;
-  if (t->reading) now = t->reading->at, to = now;
-  if (lua_getfield(L, 3, "last") != LUA_TNIL) from = now - duration_at(L, -1, "history", "last");
-  lua_pop(L, 1);
-  from = optional_time(L, "from", from);
-  to = optional_time(L, "to", to);
-  lua_Integer limit = 100;
-  if (lua_getfield(L, 3, "limit") != LUA_TNIL) limit = integer_field(L, "history", "limit");
-  lua_pop(L, 1);
-  if (limit < 1 || limit > 10000) return luaL_error(L, "plugin:history: limit has to be from 1 to 10000");
-  luaL_checkstack(L, 8, NULL);
-  lua_createtable(L, (int)limit, 0);
-  struct history h = {.L = L, .newest = t->reading ? t->reading->seq : INT64_MAX, .limit = limit};
-  struct np_error err;
-  struct np_reader *r = t->in->lane->reader;
-  int done;
-  if (NP_IN(t->mode) & NP_IN_RULES) {
-    const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
-    int more = t->reading ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
-    done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err);
-  } else {
-    const struct np_text device = {dev, strlen(dev)}, kind = {metric, strlen(metric)};
-    const struct np_row_filter f = {
-        .scope = np_data_scope(L), .devices = {&device, 1}, .kinds = {&kind, 1}, .from = from, .to = to};
-    done = np_reader_find_readings(r, &f, (int)limit, add_to_history, &h, &err);
-  }
-  if (done < 0) return luaL_error(L, "plugin:history: %s", err.text);
-  if (h.failed) return lua_error(L);
-  return 1;
-}
 
 /* plugin:log(text [, fields]): a line of the log; the same as log.info. */
 static int log_line(lua_State *L) {
@@ -733,10 +380,11 @@ static int log_line(lua_State *L) {
 }
 
 int np_ledger_open(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"emit", emit},         {"device", device},   {"event", event},  {"send", send}, {"arm", arm},
-                                   {"throttle", throttle}, {"history", history}, {"log", log_line}, {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"emit", emit},          {"device", device}, {"event", event},
+                                   {"send", send},          {"arm", arm},       {"throttle", np_store_throttle},
+                                   {"history", np_history}, {"log", log_line},  {NULL, NULL}};
   static const luaL_Reg store[] = {
-      {"get", store_get}, {"put", store_put}, {"delete", store_delete}, {"list", np_store_list}, {NULL, NULL}};
+      {"get", np_store_get}, {"put", np_store_put}, {"delete", np_store_delete}, {"list", np_store_list}, {NULL, NULL}};
   luaL_newlib(L, verbs);
   luaL_newlib(L, store);
   lua_setfield(L, -2, "store");

@@ -10,6 +10,7 @@
 #define NP_IN(mode) (1u << (mode))
 #define NP_IN_VENDORS (NP_IN(NP_SERVING) | NP_IN(NP_JOBBING) | NP_IN(NP_COMMANDING) | NP_IN(NP_DELIVERING))
 #define NP_IN_RULES (NP_IN(NP_RULING) | NP_IN(NP_TIMING))
+#define NP_IN_STORE (NP_IN_VENDORS | NP_IN_RULES)
 
 /* The call that runs now, if the verb belongs in its mode and its set has room; otherwise raises, with what to do instead. */
 struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead);
@@ -36,7 +37,14 @@ struct np_buf *np_box_new(lua_State *L);
 
 /* Masks the strings and numbers in the value at idx, for the log and the errors of the call that runs. Shorter ones than `least` would mask ordinary text. */
 void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least);
-int np_store_list(lua_State *L);  /* plugin.store:list; store_list.c */
+int np_store_get(lua_State *L), np_store_put(lua_State *L), np_store_delete(lua_State *L),
+    np_store_throttle(lua_State *L); /* ledger_store.c */
+int np_store_list(lua_State *L);     /* plugin.store:list; store_list.c */
+int np_history(lua_State *L);        /* ledger_history.c */
+/* The field's value at the top, or at idx; they raise with verb and field. Times in ms, within the years 1 to 9999; a duration's "15m" or seconds in ms. */
+int64_t np_field_time(lua_State *L, const char *verb, const char *field);
+int64_t np_field_integer(lua_State *L, const char *verb, const char *field);
+int64_t np_field_duration(lua_State *L, int idx, const char *verb, const char *what);
 int np_people_open(lua_State *L); /* pushes plugin.people's functions; people.c */
 
 #endif

@@ -48,7 +48,7 @@ for line in read("core/host/host.lua"):gmatch "[^\n]*" do
     about_verb = {}
   end
 end
-for _, path in ipairs { "core/host/ledger.c", "core/host/store_list.c", "core/host/data.c", "core/host/people.c" } do
+for _, path in ipairs { "core/host/ledger.c", "core/host/ledger_store.c", "core/host/ledger_history.c", "core/host/store_list.c", "core/host/data.c", "core/host/people.c" } do
   for comment in read(path):gmatch "(/%* plugin[.:][%w_:]+[ ({].-%*/)" do
     local text = clean(comment)
     local call = text:match "^plugin[%.:][%w_:]+%b()" or text:match "^plugin[%.:][%w_:]+%b{}"

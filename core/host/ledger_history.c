@@ -1,0 +1,132 @@
+/* Readings as plugins see them, and plugin:history. */
+#include "host/ledger.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "host/data.h"
+#include "host/lane.h"
+#include "host/ledger_parts.h"
+#include "host/task.h"
+#include "lib/json.h"
+
+void np_push_reading(lua_State *L, const struct np_reading *r) {
+  lua_createtable(L, 0, 14);
+  const struct {
+    const char *name;
+    const struct np_text *text;
+  } texts[] = {{"device", &r->device},         {"metric", &r->metric}, {"vendor", &r->vendor},
+               {"connection", &r->connection}, {"unit", &r->unit},     {"key", &r->key}};
+  for (size_t i = 0; i < 6; i++) {
+    if (!texts[i].text->ptr) continue;
+    lua_pushlstring(L, texts[i].text->ptr, texts[i].text->len);
+    lua_setfield(L, -2, texts[i].name);
+  }
+  switch (r->value.type) {
+  case NP_NUMBER_INT: lua_pushinteger(L, r->value.i); break;
+  case NP_NUMBER_REAL: lua_pushnumber(L, r->value.d); break;
+  case NP_STRING: lua_pushlstring(L, r->value.s.ptr, r->value.s.len); break;
+  case NP_BOOL: lua_pushboolean(L, (int)r->value.i); break;
+  }
+  lua_setfield(L, -2, "value");
+  const struct {
+    const char *name;
+    int64_t i;
+    bool has;
+  } integers[] = {
+      {"at", r->at, true}, {"received", r->received, true}, {"id", r->seq, true}, {"serial", r->serial, r->serial != INT64_MIN}};
+  for (size_t i = 0; i < 4; i++) {
+    if (!integers[i].has) continue;
+    lua_pushinteger(L, integers[i].i);
+    lua_setfield(L, -2, integers[i].name);
+  }
+  if (r->interval) {
+    lua_pushnumber(L, (lua_Number)r->interval / 1000);
+    lua_setfield(L, -2, "interval");
+  }
+  lua_pushstring(L, np_quality_names[r->quality]);
+  lua_setfield(L, -2, "quality");
+  if (np_trend_names[r->trend]) {
+    lua_pushstring(L, np_trend_names[r->trend]);
+    lua_setfield(L, -2, "trend");
+  }
+  struct np_error err;
+  if (r->extra.ptr && np_json_decode(L, r->extra.ptr, r->extra.len, &err) == 0) lua_setfield(L, -2, "extra");
+}
+
+struct history {
+  lua_State *L;
+  int64_t newest; /* seq */
+  lua_Integer n, limit;
+  bool failed;
+};
+
+static int push_one(lua_State *L) {
+  np_push_reading(L, lua_touserdata(L, 1));
+  return 1;
+}
+
+/* Protected, for a raise may not cross the reader that calls this. */
+static bool add_to_history(void *arg, const struct np_reading *r) {
+  struct history *h = arg;
+  if (r->seq > h->newest) return true;
+  lua_pushcfunction(h->L, push_one);
+  lua_pushlightuserdata(h->L, (void *)r);
+  if (lua_pcall(h->L, 1, 1, 0) != LUA_OK) {
+    h->failed = true;
+    return false;
+  }
+  lua_rawseti(h->L, -2, ++h->n); /* the table was made with room for it */
+  return h->n < h->limit;
+}
+
+static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise) {
+  if (lua_getfield(L, 3, field) != LUA_TNIL) otherwise = np_field_time(L, "history", field);
+  lua_pop(L, 1);
+  return otherwise;
+}
+
+/* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
+ * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it. */
+int np_history(lua_State *L) {
+  struct np_task *t = np_acting(L, "history", NP_IN_STORE, "use it in rules and in a vendor's handlers and jobs");
+  const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);
+  lua_settop(L, 3);
+  if (lua_isnil(L, 3)) {
+    lua_newtable(L);
+    lua_replace(L, 3);
+  }
+  luaL_checktype(L, 3, LUA_TTABLE);
+  int64_t now = t->now ? t->now : np_now_ms(), from = INT64_MIN, to = INT64_MAX;
+  if (t->reading) now = t->reading->at, to = now;
+  if (lua_getfield(L, 3, "last") != LUA_TNIL) from = now - np_field_duration(L, -1, "history", "last");
+  lua_pop(L, 1);
+  from = optional_time(L, "from", from);
+  to = optional_time(L, "to", to);
+  lua_Integer limit = 100;
+  if (lua_getfield(L, 3, "limit") != LUA_TNIL) limit = np_field_integer(L, "history", "limit");
+  lua_pop(L, 1);
+  if (limit < 1 || limit > 10000) return luaL_error(L, "plugin:history: limit has to be from 1 to 10000");
+  luaL_checkstack(L, 8, NULL);
+  lua_createtable(L, (int)limit, 0);
+  struct history h = {.L = L, .newest = t->reading ? t->reading->seq : INT64_MAX, .limit = limit};
+  struct np_error err;
+  struct np_reader *r = t->in->lane->reader;
+  int done;
+  if (NP_IN(t->mode) & NP_IN_RULES) {
+    const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
+    int more = t->reading ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
+    done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err);
+  } else {
+    const struct np_text device = {dev, strlen(dev)}, kind = {metric, strlen(metric)};
+    const struct np_row_filter f = {
+        .scope = np_data_scope(L), .devices = {&device, 1}, .kinds = {&kind, 1}, .from = from, .to = to};
+    done = np_reader_find_readings(r, &f, (int)limit, add_to_history, &h, &err);
+  }
+  if (done < 0) return luaL_error(L, "plugin:history: %s", err.text);
+  if (h.failed) return lua_error(L);
+  return 1;
+}
