@@ -15,6 +15,7 @@
 #include "host/config.h"
 #include "host/deploy.h"
 #include "host/host.h"
+#include "host/stage.h"
 
 #ifndef NP_VERSION
 #define NP_VERSION "0.1.0"
@@ -22,7 +23,7 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, REQUEST, PEOPLE, VERSION, HELP };
+enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, SANDBOX, REQUEST, PEOPLE, VERSION, HELP };
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS)) /* take words, and the CONFIG as an option */
 #define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | CALLS)
@@ -54,13 +55,13 @@ static const struct {
   const char *name, *value, *about; /* value NULL: takes none */
   unsigned commands;
 } options[OPTIONS] = {
-    [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN)},
-    [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | CLIENTS},
-    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK)},
-    [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN)},
-    [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN)},
-    [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN)},
-    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | CLIENTS},
+    [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN) | BIT(SANDBOX)},
+    [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | BIT(SANDBOX) | CLIENTS},
+    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(SANDBOX)},
+    [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN) | BIT(SANDBOX)},
+    [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN) | BIT(SANDBOX)},
+    [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
+    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(SANDBOX) | CLIENTS},
     [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
     [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
     [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL)},
@@ -117,6 +118,12 @@ static const struct {
     [PEOPLE] = {"people", "[REFERENCE] [CONFIG]", "shows what is kept of a person",
                 "A device's owner is such a REFERENCE. The host logs each that is shown. Without one, people are counted.",
                 "neap people p_0123456789abcdef0123456789abcdef"},
+    [SANDBOX] =
+        {"sandbox", "VENDOR", "runs a host of its own with a vendor's API, invented data and credentials",
+         "For whoever writes a client of that API. It runs until Ctrl-C, on a free port and a store in a new folder, which is "
+         "removed at the\nend, unless --listen and --store say otherwise. With --json one line says all there is to know; the "
+         "log goes to standard error,\nwarnings and errors alone. The exit code is 2 where the vendor has no sandbox.",
+         "neap sandbox dreisam --listen 127.0.0.1:9000"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
@@ -310,7 +317,26 @@ static int run(const struct line *l) {
   signal(SIGPIPE, SIG_IGN);
   np_log_setup((enum np_log_level)level, json);
   struct np_config *config = np_config_load(l->argument, &flags, &err);
-  return config ? np_host_run(config) : config_failed(&err, false);
+  return config ? np_host_run(config, NULL) : config_failed(&err, false);
+}
+
+static int sandbox(const struct line *l) {
+  static const char *const levels[] = {"debug", "info", "warn", "error"}, *const forms[] = {"human", "json"};
+  long lanes = 0;
+  int level = NP_WARN, json = !isatty(STDERR_FILENO);
+  if (read_whole(l, LANES, 64, "a number from 1 to 64", &lanes) < 0 ||
+      read_word(l, LOG_LEVEL, levels, 4, "debug, info, warn or error", &level) < 0 ||
+      read_word(l, LOG, forms, 2, "human or json", &json) < 0)
+    return 2;
+  struct np_stage stage = {.vendor = l->argument,
+                           .listen = l->values[LISTEN],
+                           .store = l->values[STORE],
+                           .plugins = l->values[PLUGINS_DIR],
+                           .lanes = (int)lanes,
+                           .json = l->values[JSON] != NULL};
+  signal(SIGPIPE, SIG_IGN);
+  np_log_setup((enum np_log_level)level, json);
+  return np_stage_run(&stage);
 }
 
 static int check(const struct line *l) {
@@ -445,6 +471,7 @@ static int act(const struct line *l) {
   case HELP: return help(l);
   case CALL:
   case KEYS: return call(l);
+  case SANDBOX: return sandbox(l);
   default: return ask(l);
   }
 }

@@ -252,7 +252,7 @@ static int push_args(lua_State *L, struct np_task *t) {
     snprintf(kind, sizeof kind, "\"%s\"", problem.kind);
     tell_error(r->call, problem.field, problem.reason, kind);
   }
-  r->declined = result < 0 || refuse_unknown(L, r, at);
+  r->declined = result < 0 || (!r->call->any_args && refuse_unknown(L, r, at));
   lua_settop(L, at);
   if (!r->declined) return 1;
   t->take = NULL;

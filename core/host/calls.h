@@ -19,6 +19,7 @@ struct np_call {
   char *name;          /* owned: the command's; NULL: the connection's commands are listed */
   char *args;          /* owned: a JSON object; NULL is {} */
   bool from_text;      /* values of args may be text, as words of a command line are: numbers and booleans are read from it */
+  bool any_args;       /* arguments that the command does not declare are passed on, not refused */
   /* Called on the main thread once it has been dealt with; frees it by np_call_free. Not called where the host ends before. */
   void (*done)(struct np_call *call);
   void *arg;   /* for `done` */

@@ -130,7 +130,7 @@ struct np_wants np_unit_wants(struct np_deploy *d) {
   struct np_wants w = {np_alloc((d->config->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
   for (int rules = 0; rules < 2; rules++) {
     add_listed(d, &w, rules);
-    add_unlisted(d, &w, rules);
+    if (!d->host || !d->host->config->only_listed) add_unlisted(d, &w, rules);
   }
   return w;
 }

@@ -221,18 +221,30 @@ static void watch_signals(struct running *r) {
   evsignal_add(r->on_int, NULL);
 }
 
-static void tell_where(const struct np_host *host) {
-  char port[8], lanes[8];
+/* An address that takes requests on all of this machine's is reached by its own. */
+static void add_url(struct np_buf *url, const struct np_host *host, bool reachable) {
   const char *listen = host->config->listen, *colon = strrchr(listen, ':');
-  snprintf(port, sizeof port, "%d", host->port);
+  int len = colon ? (int)(colon - listen) : (int)strlen(listen);
+  if (reachable && (len == 0 || strncmp(listen, "0.0.0.0:", 8) == 0 || strncmp(listen, "[::]:", 5) == 0)) {
+    listen = "127.0.0.1";
+    len = (int)strlen(listen);
+  }
+  np_buf_addf(url, "%s://%.*s:%d", host->config->certificate ? "https" : "http", len, listen, host->port);
+}
+
+static void tell_where(struct np_host *host, const struct np_host_hooks *hooks) {
+  char lanes[8];
   snprintf(lanes, sizeof lanes, "%d", host->lane_count);
   struct np_buf url = {0};
-  np_buf_addf(&url, "%s://%.*s:%s", host->config->certificate ? "https" : "http",
-              colon ? (int)(colon - listen) : (int)strlen(listen), listen, port);
+  add_url(&url, host, hooks != NULL);
   np_log(NP_INFO, "listening", "url", url.data, "lanes", lanes, "store", host->config->store, "plugins", host->config->plugins,
          NULL);
-  printf("neap listening on %s\n", url.data);
-  fflush(stdout);
+  if (hooks) {
+    hooks->listening(host, url.data, hooks->arg);
+  } else {
+    printf("neap listening on %s\n", url.data);
+    fflush(stdout);
+  }
   np_buf_free(&url);
 }
 
@@ -286,7 +298,7 @@ static void stop(struct running *r) {
   np_config_free(host->config);
 }
 
-int np_host_run(struct np_config *config) {
+int np_host_run(struct np_config *config, const struct np_host_hooks *hooks) {
   struct running r = {.host = {.config = config}};
   struct np_error err;
   if (start(&r, &err) < 0) {
@@ -295,7 +307,7 @@ int np_host_run(struct np_config *config) {
     fprintf(stderr, "neap: %s\n", err.text);
     return 1;
   }
-  tell_where(&r.host);
+  tell_where(&r.host, hooks);
   event_base_loop(r.host.base, EVLOOP_NO_EXIT_ON_EMPTY);
   stop(&r);
   np_log(NP_INFO, "stopped", NULL);

@@ -35,8 +35,14 @@ struct np_host {
   int port;                 /* that it listens on */
 };
 
-/* Runs until a signal says stop, then drains. The process's exit code. */
-int np_host_run(struct np_config *config);
+struct np_host_hooks { /* for who runs a host of its own */
+  /* On the main thread, once it takes requests at url; then nothing is printed. */
+  void (*listening)(struct np_host *host, const char *url, void *arg);
+  void *arg;
+};
+
+/* Runs until a signal says stop, then drains. The process's exit code. hooks may be NULL. */
+int np_host_run(struct np_config *config, const struct np_host_hooks *hooks);
 /* Starts a drain as SIGTERM does; np_host_run returns when it is done. */
 void np_host_stop(struct np_host *host);
 /* Has a lane run it; call->done is called later, from the loop. */
