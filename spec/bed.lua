@@ -274,8 +274,8 @@ end
 function Host:inbox(rest) return bed.inbox(self.store, rest) end
 
 --- A receiver: a little HTTP server in this process, for webhooks. r:poll() takes in what has come; r.requests is a list of { method, path, headers,
---- body, json }; r.answer = function(request) return status, body, headers end. No status: it hangs up; a text: that is sent as it is, and
---- then it hangs up; false: it leaves the client waiting.
+--- body, json }; r.answer = function(request, client) return status, body, headers end. No status: it hangs up; a text: that is sent as it is,
+--- and then it hangs up; false: it leaves the client waiting, and client.socket to the spec.
 local Receiver = {}
 Receiver.__index = Receiver
 
@@ -322,7 +322,7 @@ function Receiver:poll()
     while request do
       c.text = rest
       self.requests[#self.requests + 1] = request
-      local status, body, headers = self.answer(request)
+      local status, body, headers = self.answer(request, c)
       if type(status) == "string" then
         c.socket:settimeout(5)
         c.socket:send(status)
@@ -346,6 +346,14 @@ end
 function Receiver:close()
   for _, c in ipairs(self.clients) do c.socket:close() end
   self.socket:close()
+end
+
+--- The project's own plugins, as bed.host's `plugins` takes them, with more of the spec's.
+function bed.own_plugins(more)
+  local files = {}
+  for path in io.popen(("find '%s' -name '*.lua'"):format(bed.plugins)):lines() do files[path:sub(#bed.plugins + 2)] = bed.read(path) end
+  for name, text in pairs(more or {}) do files[name] = text end
+  return files
 end
 
 --- A Sinocare push with `changes` of its data; json.null stays.
