@@ -729,10 +729,9 @@ describe("sinocare, a handler that fails", function()
   local host
   setup(function()
     local text = bed.read(bed.plugins .. "/vendors/sinocare.lua")
-    local broken, n = text:gsub("\n    return 200, { code = 0, msg = \"\" }\n",
-      "\n    error(\"cannot file \" .. d.patientName .. \" of \" .. d.deviceSn)\n")
+    local broken, n = text:gsub("\n  return true\n", "\n  error(\"cannot file \" .. d.patientName .. \" of \" .. d.deviceSn)\n")
     assert(n == 1)
-    host = bed.host { plugins = { ["vendors/sinocare.lua"] = broken }, config = [[connections = { { "sinocare",
+    host = bed.host { plugins = bed.own_plugins { ["vendors/sinocare.lua"] = broken }, config = [[connections = { { "sinocare",
       name = "ward-3" } }]] }
   end)
   teardown(function() host:stop() end)
