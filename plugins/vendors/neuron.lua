@@ -24,6 +24,7 @@ local config = plugin:config {
   public_key = { "string", optional = true, about = "the Public Key, PEM or its base64" },
   project = { "string", optional = true, about = "the Platform Project ID, sent with data sets and histories" },
   building = { "string", optional = true, about = "where pushed readings belong; without it, the device's place" },
+  pull = { "boolean", default = true, about = "whether the platform is asked; false where it is only pushed to" },
   poll = { "duration", default = "1m", min = 1, about = "between looks at the newest values" },
   devices = { "duration", default = "1h", min = 1, about = "between looks at the list of devices" },
   history = { "duration", default = "15m", min = 1, about = "between looks at what was missed" },

@@ -64,7 +64,7 @@ end
 
 local function ms(seconds) return math.tointeger(seconds * 1000 // 1) end
 
-local function list_of(data) return json.is_array(data) and data or {} end
+local function list_of(data) return json.is_array(data) and data or {} end -- nil too
 
 --- Registers jobs, deliveries and commands of a connection that has a url.
 return function(plugin, config, s)
@@ -98,12 +98,27 @@ return function(plugin, config, s)
     return call("POST", "/dataset/v1/" .. escape(name), { body = json.array(records), project = project or config.project })
   end
 
-  -- What the courier is told. A refused batch (400, 413) is tried again one by one by it; what is there already has arrived.
+  -- What the courier is told of a message: 4xx is a dead letter, a text is tried again. What is there already has arrived.
   local function outcome(data, why, code, res)
     if data ~= nil or code == 1000 then return true end
     if code == 400 then return { status = 400, body = why } end
     if code == "http" and (res.status == 413 or res.status == 429 or res.status >= 500) then return res end
-    return nil, why
+    return why
+  end
+
+  local function is_refused(result) return type(result) == "table" and (result.status == 400 or result.status == 413) end
+
+  -- Pushes the records of those messages. Of a batch that is refused, each half is tried again: what is wrong with one record keeps
+  -- no other from arriving.
+  local function push_halves(indexes, records, outcomes, from, to)
+    local result = outcome(push { table.unpack(records, from, to) })
+    if is_refused(result) and from < to then
+      local middle = (from + to) // 2
+      push_halves(indexes, records, outcomes, from, middle)
+      push_halves(indexes, records, outcomes, middle + 1, to)
+      return
+    end
+    for i = from, to do outcomes[indexes[i]] = result end
   end
 
   local COMMANDS = {
@@ -112,28 +127,39 @@ return function(plugin, config, s)
   }
 
   plugin:deliver {
-    about = "Pushes readings, and the commands push and dataset.", batch = MOST,
+    about = "Pushes readings, and what the commands push and dataset push.", batch = MOST,
     handler = function(messages)
-      local records, reading = {}, messages[1].data.reading
-      local row = reading and plugin.data:device(reading.device, reading.vendor) -- messages are one device's
+      local outcomes, indexes, records, row = {}, {}, {}, nil
+      local function flush()
+        if #records > 0 then push_halves(indexes, records, outcomes, 1, #records) end
+        indexes, records = {}, {}
+      end
       for i, m in ipairs(messages) do
-        reading = m.data.reading
-        if not reading and #messages > 1 then return { status = 400, body = "commands go one by one" } end
-        records[i] = reading and record(reading, row)
-        if reading and not records[i].buildingName then
-          return { status = 400, body = "no building: set building, or the device's place" }
+        local reading = m.data.reading
+        if reading then
+          row = row or plugin.data:device(reading.device, reading.vendor) -- messages are one device's
+          local r = record(reading, row)
+          outcomes[i] = not r.buildingName and { status = 400, body = "set building, for the device has no place" }
+          if r.buildingName then indexes[#indexes + 1], records[#records + 1] = i, r end
+        else
+          flush()
+          local command = COMMANDS[m.data.command]
+          outcomes[i] = command and outcome(command(m.data.args or {}))
+            or { status = 400, body = "a message has to carry a reading, or the command push or dataset" }
         end
       end
-      if records[1] then return outcome(push(records)) end
-      local command = COMMANDS[messages[1].data.command]
-      if not command then return { status = 400, body = "a message has to carry a reading, or the command push or dataset" } end
-      return outcome(command(messages[1].data.args or {}))
+      flush()
+      return outcomes
     end,
   }
 
   -- 2. Polling. A run does a part and commits it with how far it has come; then it goes on at once.
 
-  plugin:every(config.devices, "devices", function()
+  local function every(period, name, run)
+    if config.pull then plugin:every(period, name, run) end
+  end
+
+  every(config.devices, "devices", function()
     local page = plugin.store:get "devices.page" or 1
     local data = must(call("GET", "/device/v1/mn/page", { query = { current = page, size = PAGE } }))
     local records = list_of(data.records)
@@ -146,12 +172,17 @@ return function(plugin, config, s)
     return "0s"
   end)
 
-  -- Calls one(row) for the next devices of this connection. `more` from it keeps the place. "0s" while there are devices left.
+  -- Calls one(row) for the next devices of this connection. It returns whether it has more to do for this one, and why it could
+  -- not. A failure ends the run: what went before is kept where there is any, and the next run begins with the device that failed.
   local function walk(key, one)
-    local began, after = time.now(), plugin.store:get(key)
-    local rows = plugin.data:devices { connection = plugin.name, vendor = "neuron", after = after, limit = STEP }
+    local began, first = time.now(), plugin.store:get(key)
+    local after = first
+    local rows = plugin.data:devices { connection = plugin.name, vendor = "neuron", after = first, limit = STEP }
     for _, row in ipairs(rows) do
-      if one(row) then
+      local more, why = one(row)
+      if why and after == first then error(why, 0) end
+      if why then log.warn("asking goes on with this device", { device = row.device, why = why }) end
+      if why or more then
         plugin.store:put(key, after)
         return "0s"
       end
@@ -166,18 +197,18 @@ return function(plugin, config, s)
     return "0s"
   end
 
-  -- A device that the platform knows no more, or fails on, does not keep the others waiting; anything else ends the run.
-  local function of_device(row, data, why, code)
-    if data ~= nil then return list_of(data) end
-    if code ~= 404 and code ~= 400 and code ~= 500 then error(why, 0) end
-    log.warn("the platform gives nothing of a device", { device = row.device, why = why })
+  -- Emits what the platform gives of a device; returns why it has to be asked again. A device that it knows no more, or fails on,
+  -- does not keep the others waiting.
+  local function take(row, data, why, code)
+    if data == nil and code ~= 404 and code ~= 400 and code ~= 500 then return why end
+    if data == nil then log.warn("the platform gives nothing of a device", { device = row.device, why = why }) end
+    for _, v in ipairs(list_of(data)) do shape.emit(s, plugin, v) end
   end
 
-  plugin:every(config.poll, "values", function()
+  every(config.poll, "values", function()
     return walk("values.after", function(row)
       if not row.serial then return end -- without a devEui: its history alone
-      local path = ("/device/v1/realtime/%s/values"):format(escape(row.serial))
-      for _, v in ipairs(of_device(row, call("GET", path, {})) or {}) do shape.emit(s, plugin, v) end
+      return false, take(row, call("GET", ("/device/v1/realtime/%s/values"):format(escape(row.serial)), {}))
     end)
   end)
 
@@ -193,17 +224,20 @@ return function(plugin, config, s)
     local w = windows.next(plugin.store, key, { since = since, span = ms(config.span), overlap = ms(config.overlap), now = now })
     local body = { equipmentName = row.name, field = field, startTime = s.write_time(w.from // 1000 * 1000),
       endTime = s.write_time(w.to // 1000 * 1000) }
-    local list = of_device(row, call("POST", "/device/v1/realtime/history", { body = body, project = config.project }))
-    for _, v in ipairs(list or {}) do shape.emit(s, plugin, v) end
+    local why = take(row, call("POST", "/device/v1/realtime/history", { body = body, project = config.project }))
+    if why then return false, why end
     windows.done(plugin.store, key, w)
     return w.more
   end
 
-  plugin:every(config.history, "history", function()
+  every(config.history, "history", function()
     return walk("history.after", function(row)
       if not row.name then return end
-      local numbers, texts = history_of(row, "VALUE"), history_of(row, "READING")
-      return numbers or texts
+      local numbers, why = history_of(row, "VALUE")
+      if why then return false, why end
+      local texts
+      texts, why = history_of(row, "READING")
+      return numbers or texts, why
     end)
   end)
 
