@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "host/account.h"
 #include "host/budget.h"
+#include "store/seal.h"
 
 #ifndef NP_VERSION
 #define NP_VERSION "0.1.0"
@@ -108,6 +109,7 @@ void np_line_device(struct np_buf *b, const struct np_device *d) {
   add_text(b, "serial", d->serial);
   add_text(b, "model", d->model);
   add_text(b, "name", d->name);
+  if (np_seal_is_reference(d->owner.ptr, d->owner.len)) add_text(b, "owner", d->owner); /* anything else may be a name */
   add_text(b, "place", d->place);
   add_text(b, "status", d->status);
   if (d->online >= 0) {

@@ -144,6 +144,9 @@ struct masking {
   int left; /* values */
 };
 
+/* What every line of its log names it by. */
+static bool is_own_name(const struct np_code *c, const char *s) { return strcmp(s, c->instance) == 0 || strcmp(s, c->plugin) == 0; }
+
 static void mask_top(struct masking *m, int depth) {
   lua_State *L = m->L;
   if (m->left-- <= 0) return;
@@ -153,7 +156,7 @@ static void mask_top(struct masking *m, int depth) {
     size_t len;
     lua_pushvalue(L, -1); /* what it is in the table stays what it is */
     const char *s = lua_tolstring(L, -1, &len);
-    if (len >= m->least) {
+    if (len >= m->least && !is_own_name(m->t->in->code, s)) {
       struct np_mask *mask = np_arena_alloc(&m->t->arena, sizeof *mask);
       *mask = (struct np_mask){.next = m->t->people, .value = np_arena_copy(&m->t->arena, s, len), .len = len};
       m->t->people = mask;

@@ -33,6 +33,15 @@ static const char *check_key(lua_State *L, const char *verb, int idx, size_t *le
   return key;
 }
 
+/* The key as well: it is often a number of the person's. */
+static void mask_record(lua_State *L, struct np_task *t) {
+  lua_getfield(L, -1, "key");
+  np_mask_value(L, t, -1, 2);
+  lua_getfield(L, -2, "details");
+  np_mask_value(L, t, -1, 2);
+  lua_pop(L, 2);
+}
+
 /* Pushes the record under a reference, or nil. A row that is not sealed was not made here. */
 static bool push_record(lua_State *L, struct np_task *t, const struct np_spot *s) {
   struct np_error err;
@@ -44,7 +53,7 @@ static bool push_record(lua_State *L, struct np_task *t, const struct np_spot *s
   else if (np_json_decode(L, b->data, b->len, &err) < 0)
     luaL_error(L, "plugin.people: %s: %s", s->bytes + s->space + 1, err.text);
   else
-    np_mask_value(L, t, -1, 2);
+    mask_record(L, t);
   lua_remove(L, -2);
   return found != 0;
 }
@@ -152,9 +161,12 @@ static int none(lua_State *L, const char *why) {
   return 2;
 }
 
+/* Unmasked: it names no detail, and a short one ("12") would otherwise blot out half of a reference. */
 static void log_reading(const struct np_task *t, const char *reference) {
+  np_mask_people(NULL);
   np_log(NP_INFO, "a person's details were read", "plugin", t->in->code->instance, "reference", reference, "call",
          np_mode_names[t->mode], "of", t->where, NULL);
+  np_mask_people(t->people);
 }
 
 /* plugin.people:details(reference) -> table, or nil, why. Only where the configuration says `people = true` of this connection, and of people that it

@@ -179,7 +179,8 @@ void np_seal_reference(const struct np_seal *s, const char *connection, const ch
   derive(s->references, b.data, b.len, mac);
   OPENSSL_cleanse(b.data, b.len);
   np_buf_free(&b);
-  memcpy(out, "p_", 2);
+  out[0] = 'p';
+  out[1] = '_';
   add_hex(out + 2, mac, 16);
 }
 

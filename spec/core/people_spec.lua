@@ -123,6 +123,15 @@ describe("people", function()
     assert.is_nil(host:read():find("Mallory", 1, true))
   end)
 
+  it("do not blot out what the log names a call by", function()
+    local reference = lua(host, "local r = people:reference 'short' return people:keep('short', { digit = r:sub(5, 7), who = 'face' })", "/b")
+    assert.equal("face", (lua(host, ("return people:details('%s').who"):format(reference), "/face")))
+    host:wait_text('"plugin":"face","reference":"' .. reference .. '","call":"a request\'s handler","of":"/face/probe"')
+    host:request("POST", "/face/probe", ("local d = people:details '%s' error('of ' .. d.digit)"):format(reference))
+    host:wait_text '"plugin":"face","generation":"1","route":"/face/probe"'
+    assert.matches("probe:1: of %*%*%*", host:read())
+  end)
+
   it("misused, say what is wrong", function()
     local function wrong(text) return (lua(host, "return select(2, pcall(function() " .. text .. " end))")) end
     assert.matches("plugin.people:keep: tags has to be a string, a number or a boolean, or json.null to remove it, got a table",

@@ -679,6 +679,11 @@ describe("sinocare, a person's details", function()
   it("are shown to an operator who asks, and that is logged", function()
     local owner = host:sql "select owner from devices where device = 'SN-good'"[1].owner
     assert.matches("^p_%x+$", owner)
+    local shown_owner
+    for _, d in ipairs((host:command "devices")) do
+      if d.device == "SN-good" then shown_owner = d.owner end
+    end
+    assert.equal(owner, shown_owner)
     local list = host:command("people", owner)
     assert.same(SECRETS, list[1].person.details)
     assert.equal("patient:" .. SECRETS.patientId, list[1].person.key)
