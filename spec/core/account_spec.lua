@@ -233,7 +233,7 @@ describe("an account", function()
   end)
 
   it("is refreshed early in the background, while the old token serves", function()
-    start("early = \"10s\",", { extra = { lifetime = 4 } })
+    start("early = \"9s\",", { extra = { lifetime = 10 } })
     assert.equal("access-1", one "/token".json.access)
     bed.wait("the second refresh", function()
       local calls = finish(many(1, "/token"), true) -- the token endpoint does not answer, and nobody waits for it
