@@ -940,6 +940,8 @@ describe("elexir", function()
     upload { user_id = ana.id, device_id = d.id, log_data = "c0ffee00c0ffee00", event_num = 1, logdate = "2018-01-01T00:00:00" }
     local row = sql "select outcome, cast(body as text) as body, cast(headers as text) as headers from inbox order by id desc limit 1"[1]
     assert.equal("done", row.outcome)
+    assert.is_nil((row.body .. row.headers):find("c0ffee00", 1, true))
+    assert.is_nil((row.body .. row.headers):find(ana_token, 1, true))
     assert.equal(0, sql("select count(*) as n from inbox where target like '%%auth/%%' and outcome = 'done'")[1].n)
   end)
 

@@ -79,7 +79,7 @@ return function(plugin, config)
     local key = "name/" .. id
     local name = store:get(key)
     if not name then
-      name = unique_id or "elexir-" .. id
+      name = unique_id or plugin.name .. "-" .. id
       store:put(key, name)
     end
     return name
