@@ -1005,3 +1005,50 @@ describe("elexir, where the server fails", function()
     host:stop()
   end)
 end)
+
+describe("elexir's sandbox", function()
+  it("has accounts, devices and weeks of sessions that work with the credentials it gives", function()
+    local host = bed.host { config = [[connections = { { "elexir", people = true } }]] }
+    local made = elexir.call(host, "elexir", "sandbox", { url = host.url })
+    local c = made.credentials
+    local function get(path, options)
+      options = options or {}
+      options.token = options.token or c.access_token
+      return elexir.request(host, options.method or "GET", "device/" .. path, options)
+    end
+    assert.equal(c.user_id, select(2, get "my-devices")[1].user_id)
+    c.access_token = elexir.sign_in(host, c.email, c.password).access_token
+    assert.equal(c.device_id, select(2, get("check-device", { query = { unique_id = c.unique_id } })).id)
+    assert.equal(409, (get("check-device", { query = { unique_id = c.other_unique_id } })))
+    assert.equal(400, (get("check-device", { query = { unique_id = c.unregistered_unique_id } })))
+    assert.equal(200, (get("set-my-device", { method = "POST", query = { unique_id = c.free_unique_id, serial_code = c.free_serial_code } })))
+    assert.equal(200, (get("set-my-device", { method = "POST", query = { unique_id = c.unique_id, serial_code = c.serial_code } })))
+    local now, sessions = time.now(), {}
+    for _, at in ipairs { now, now - 28 * 86400000 } do
+      local month = time.format(at, "UTC", "yyyy-MM")
+      if not sessions[month] then sessions[month] = select(2, get("my-devlog/" .. month)) end
+    end
+    local n, kids = 0, 0
+    for _, list in pairs(sessions) do
+      for _, l in ipairs(list) do
+        n = n + 1
+        if l.user_id == c.child_id then kids = kids + 1 else assert.equal(c.user_id, l.user_id) end
+        assert.equal(c.device_id, l.device_id)
+        assert.equal(l.event_num * 16, #l.log_data)
+        local at = time.parse(l.logdate)
+        assert.is_true(at < now and at > now - 22 * 86400000, l.logdate)
+      end
+    end
+    assert.is_true(n >= 20 and kids >= 10 and n - kids >= 10, n .. " sessions")
+    assert.is_true(n * 2 <= host:sql "select count(*) as n from events where type in ('session_start', 'session_end')"[1].n)
+    assert.equal(200, (get("devlog/lasttime/" .. c.device_id)))
+    local l = elexir.log { user_id = c.user_id, device_id = c.device_id, model_id = c.model_id }
+    assert.equal(200, (get("devlog", { method = "POST", body = l })))
+    elexir.sign_in(host, c.other_email, c.other_password)
+    local out, code = bed.run { "sh", "-c", made.example }
+    assert.equal(0, code)
+    assert.truthy(out:find(c.unique_id, 1, true), out)
+    assert.is_nil(host:read():find("log_data", 1, true)) -- nothing odd about what was invented
+    host:stop()
+  end)
+end)
