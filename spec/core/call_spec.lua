@@ -75,7 +75,7 @@ describe("a command", function()
         .. "lanes = 2" }
   end)
   teardown(function()
-    host:stop()
+    assert.same({ "exit", 0 }, { host:stop() })
     receiver:close()
   end)
 

@@ -62,7 +62,7 @@ describe("a connection that delivers", function()
       rules = { { "pass", to = "campus" } }]]):format(receiver.url, more or "") }
   end
   after_each(function()
-    host:stop()
+    assert.same({ "exit", 0 }, { host:stop() })
     receiver:close()
   end)
 

@@ -81,7 +81,7 @@ end)
 
 describe("a job that returns a duration", function()
   local host
-  after_each(function() host:stop() end)
+  after_each(function() assert.same({ "exit", 0 }, { host:stop() }) end)
 
   local filler = [[
     local plugin = ...

@@ -28,7 +28,7 @@ describe("forward", function()
         rules = { %s }, destinations = { desk = { "webhook", url = %q }, paper = { "log" } }]]):format(rules, receiver.url) }
   end
   after_each(function()
-    host:stop()
+    assert.same({ "exit", 0 }, { host:stop() })
     receiver:close()
   end)
 
