@@ -45,7 +45,7 @@ plugin:command { "add", handler = function()
 end }
 plugin:command { "raise", handler = function() plugin.store:put("issued", -1) error "it is broken" end }
 plugin:command { "loop", handler = function() plugin.store:put("issued", -1) while true do end end }
-plugin:command { "hoard", handler = function() local t = {} while true do t[#t + 1] = ("x"):rep(100000) .. #t end end }
+plugin:command { "hoard", handler = function() local t = {} while true do t[#t + 1] = ("x"):rep(1000):rep(5000) .. #t end end }
 plugin:command { "fetch", handler = function()
   plugin.store:put("fetched", true)
   local res, why = http.get { url = config.url .. "/x", timeout = 60 }
