@@ -101,7 +101,7 @@ lint: deps-run deps-lint
 
 install: all
 	install -D -m 755 $B/neap $(DESTDIR)$(PREFIX)/bin/neap
-	cd plugins && find . -name '*.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/neap/plugins/{} \;
+	cd plugins && find . -name '*.lua' ! -name '*_spec.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/neap/plugins/{} \;
 
 clean:
 	rm -rf build

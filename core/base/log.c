@@ -15,6 +15,8 @@
 
 static enum np_log_level least = NP_INFO;
 static bool as_json = true;
+static np_log_taken *diverted;
+static void *diverted_arg;
 
 static pthread_rwlock_t secrets_lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct np_mask *secrets; /* under secrets_lock; lives as long as the process */
@@ -202,8 +204,30 @@ static void add_value(struct np_buf *b, const char *value, bool json) {
   np_buf_free(&v);
 }
 
+void np_log_divert(np_log_taken *taken, void *arg) {
+  diverted = taken;
+  diverted_arg = arg;
+}
+
+static void divert(enum np_log_level level, const char *event, const char *const *pairs, size_t n) {
+  const char **masked = np_alloc(2 * (n + 1) * sizeof *masked);
+  for (size_t i = 0; i < n; i++) {
+    masked[2 * i] = pairs[2 * i];
+    masked[2 * i + 1] = pairs[2 * i + 1] ? np_mask_text(pairs[2 * i + 1], strlen(pairs[2 * i + 1])) : NULL;
+  }
+  char *said = np_mask_text(event, strlen(event));
+  diverted(diverted_arg, level, said, masked, n);
+  free(said);
+  for (size_t i = 0; i < n; i++) free((char *)masked[2 * i + 1]);
+  free(masked);
+}
+
 void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n) {
   if (level < least) return;
+  if (diverted) {
+    divert(level, event, pairs, n);
+    return;
+  }
   struct np_buf b = {0};
   if (as_json) {
     np_buf_adds(&b, "{\"time\":\"");

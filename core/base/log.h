@@ -21,6 +21,10 @@ void np_log(enum np_log_level level, const char *event, ...) __attribute__((sent
 /* The same with the pairs in an array of 2 * n strings. */
 void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n);
 
+/* A test's: lines go there instead of standard error, values masked. NULL: they are written again. Not while other threads run. */
+typedef void np_log_taken(void *arg, enum np_log_level level, const char *event, const char *const *pairs, size_t n);
+void np_log_divert(np_log_taken *taken, void *arg);
+
 /* Masks value in every line from now on, in all threads. Under 4 bytes it is ignored, for it would mask ordinary text. */
 void np_mask_secret(const char *value, size_t len);
 

@@ -199,15 +199,15 @@ static int pumped(lua_State *L, int status, lua_KContext context) {
 /* (function); the stream is the task's owner. Each piece has the whole budget. */
 static int pump(lua_State *L) {
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
-  for (int64_t stop = np_mono_us() + SLICE_US;;) {
+  for (int64_t stop = np_work_us() + SLICE_US;;) {
     lua_settop(L, 1);
     t->instructions = 0;
-    t->slice_end = np_mono_us() + (int64_t)(t->in->code->limits.running * 1e6);
+    t->slice_end = np_work_us() + (int64_t)(t->in->code->limits.running * 1e6);
     lua_pushvalue(L, 1);
     lua_call(L, 0, 1);
     int result = pumped(L, LUA_OK, (lua_KContext)t->owner);
     if (result >= 0) return result;
-    if (np_mono_us() < stop) continue;
+    if (np_work_us() < stop) continue;
     np_env(L)->ticket(np_env(L));
     np_task_wake(t);
     return lua_yieldk(L, 0, (lua_KContext)t->owner, pump_on);

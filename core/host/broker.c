@@ -6,10 +6,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <lauxlib.h>
 
+#include "base/random.h"
 #include "host/account.h"
 #include "host/budget.h"
 #include "host/host.h"
@@ -158,7 +158,7 @@ struct np_broker *np_broker_new(struct np_host *host) {
   b->host = host;
   b->lanes = np_alloc((size_t)host->lane_count * sizeof *b->lanes);
   pthread_mutex_init(&b->lock, NULL);
-  if (getrandom(&b->random, sizeof b->random, 0) != sizeof b->random || !b->random) b->random = 1;
+  b->random = np_random_number();
   return b;
 }
 

@@ -31,10 +31,11 @@ static int find_library(void *arg, const char *name, const struct np_source **fo
 /* A destination is one that the configuration lists, a plugin in destinations/ that needs no settings, or a connection that delivers. */
 static bool is_destination(void *arg, const char *name) {
   const struct np_build_context *c = ((struct libraries *)arg)->context;
+  if (c->delivers(c->arg, name)) return true;
   for (size_t i = 0; i < c->config->entry_count; i++)
     if (c->config->entries[i].kind == NP_DESTINATION && strcmp(c->config->entries[i].instance, name) == 0) return true;
   const struct np_file *f = np_sources_find(c->sources, false, name);
-  return (f && strncmp(f->folder, "destinations", 12) == 0) || c->delivers(c->arg, name);
+  return f && strncmp(f->folder, "destinations", 12) == 0;
 }
 
 /* A connection is one that the configuration lists, or a vendor's plugin that needs no settings. */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <event2/event.h>
 
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/random.h"
 #include "host/delivery.h"
 #include "host/host.h"
 
@@ -350,7 +350,7 @@ struct np_courier *np_courier_new(struct np_lane *lane) {
   c->pump = event_new(lane->base, -1, 0, on_pump, c);
   if (!c->pump) abort(); /* as np_alloc */
   c->rescan = (struct np_alarm){.lane = lane, .fn = scan_new, .arg = c};
-  if (getrandom(&c->random, sizeof c->random, 0) != sizeof c->random || !c->random) c->random = 1;
+  c->random = np_random_number();
   return c;
 }
 

@@ -17,6 +17,13 @@ struct np_admin;
 struct np_call;
 struct np_broker;
 
+/* What a test of plugins (core/test/) has in place of the world. */
+struct np_host_test {
+  struct np_alarms *alarms;                                                                            /* see host/alarm.h */
+  void (*script)(void *arg, const struct np_fetch_request *request, struct np_fetch_scripted *answer); /* of HTTP out */
+  void *arg;
+};
+
 struct np_host {
   struct np_config *config; /* owned: the one that it started with; deploy holds the newest */
   struct event_base *base;  /* owned: the main thread's loop */
@@ -25,14 +32,15 @@ struct np_host {
   struct np_seal *seal;     /* owned: of the store; any thread */
   struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
-  _Atomic uint64_t epoch;   /* number in force: each lane adopts its staged epoch once this reaches its number */
-  struct np_broker *broker; /* owned; the lanes share it */
-  struct np_deploy *deploy; /* owned */
-  struct np_admin *admin;   /* owned */
-  _Atomic int64_t last_seq; /* of the newest committed reading: the main thread looks at it now and then, for tail */
-  struct np_mailbox called; /* struct np_call that lanes have dealt with */
-  int calling;              /* calls that are with the lanes, or in there */
-  int port;                 /* that it listens on */
+  _Atomic uint64_t epoch;    /* number in force: each lane adopts its staged epoch once this reaches its number */
+  struct np_broker *broker;  /* owned; the lanes share it */
+  struct np_deploy *deploy;  /* owned */
+  struct np_admin *admin;    /* owned */
+  _Atomic int64_t last_seq;  /* of the newest committed reading: the main thread looks at it now and then, for tail */
+  struct np_mailbox called;  /* struct np_call that lanes have dealt with */
+  int calling;               /* calls that are with the lanes, or in there */
+  int port;                  /* that it listens on */
+  struct np_host_test *test; /* borrowed: NULL in a host that runs */
 };
 
 struct np_host_hooks { /* for who runs a host of its own */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <lauxlib.h>
 
@@ -14,6 +13,7 @@
 #include "base/duration.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/random.h"
 #include "host/alarm.h"
 #include "host/host.h"
 #include "host/ledger.h"
@@ -299,8 +299,28 @@ void np_jobs_adopt(struct np_jobs *j) {
 struct np_jobs *np_jobs_new(struct np_lane *lane) {
   struct np_jobs *j = np_alloc(sizeof *j);
   j->lane = lane;
-  if (getrandom(&j->random, sizeof j->random, 0) != sizeof j->random || !j->random) j->random = 1;
+  j->random = np_random_number();
   return j;
+}
+
+static struct job *known_job(const struct np_jobs *j, const char *instance, const char *name) {
+  struct np_buf key = {0};
+  np_buf_addf(&key, "%s/%s", instance, name);
+  struct job *job = np_map_get(&j->all, key.data, key.len);
+  np_buf_free(&key);
+  return job && job->wanted ? job : NULL;
+}
+
+bool np_jobs_hurry(struct np_jobs *j, const char *instance, const char *name) {
+  struct job *job = known_job(j, instance, name);
+  if (!job || job->running) return false;
+  np_alarm_set(&job->alarm, 0);
+  return true;
+}
+
+bool np_jobs_running(const struct np_jobs *j, const char *instance, const char *name) {
+  const struct job *job = known_job(j, instance, name);
+  return job && job->running;
 }
 
 void np_jobs_drain(struct np_jobs *j) {

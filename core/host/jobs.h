@@ -7,6 +7,9 @@
 
 struct np_jobs *np_jobs_new(struct np_lane *lane);
 void np_jobs_adopt(struct np_jobs *j); /* the lane has adopted a new epoch */
+/* Has it run now, whenever it is due. False where this lane has no such job, or it is running. */
+bool np_jobs_hurry(struct np_jobs *j, const char *instance, const char *name);
+bool np_jobs_running(const struct np_jobs *j, const char *instance, const char *name);
 void np_jobs_drain(struct np_jobs *j); /* starts nothing more */
 void np_jobs_free(struct np_jobs *j);
 

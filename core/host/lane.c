@@ -199,15 +199,19 @@ static struct event *listen_to(struct np_lane *lane, int fd, event_callback_fn f
   return e;
 }
 
+void np_lane_enter(struct np_lane *lane) {
+  np_lane_sync(lane);
+  np_router_rescan(lane->router);
+  np_courier_rescan(lane->courier);
+  np_router_run(lane->router);
+}
+
 static void *run(void *arg) {
   struct np_lane *lane = arg;
   char name[16];
   snprintf(name, sizeof name, "neap-lane-%d", lane->index);
   pthread_setname_np(pthread_self(), name);
-  np_lane_sync(lane);
-  np_router_rescan(lane->router);
-  np_courier_rescan(lane->courier);
-  np_router_run(lane->router);
+  np_lane_enter(lane);
   event_base_loop(lane->base, EVLOOP_NO_EXIT_ON_EMPTY);
   return NULL;
 }
@@ -216,13 +220,13 @@ static int open_server(struct np_lane *lane, struct np_error *err) {
   const struct np_config *c = lane->host->config;
   char address[300];
   /* the first lane picks the port, the others share it */
-  const char *colon = strrchr(c->listen, ':');
-  int host_len = colon ? (int)(colon - c->listen) : (int)strlen(c->listen);
+  const char *listen = c->listen ? c->listen : "", *colon = strrchr(listen, ':');
+  int host_len = colon ? (int)(colon - listen) : (int)strlen(listen);
   if (lane->host->port)
-    snprintf(address, sizeof address, "%.*s:%d", host_len, c->listen, lane->host->port);
+    snprintf(address, sizeof address, "%.*s:%d", host_len, listen, lane->host->port);
   else
-    snprintf(address, sizeof address, "%s", c->listen);
-  struct np_server_options options = {.address = address,
+    snprintf(address, sizeof address, "%s", listen);
+  struct np_server_options options = {.address = lane->host->test ? NULL : address,
                                       .alone = !lane->host->port,
                                       .certificate = c->certificate,
                                       .key = c->key,
@@ -250,6 +254,11 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   lane->base = event_base_new_with_config(config);
   event_config_free(config);
   struct np_fetch_options fetch = {.ca_file = host->config->ca_file};
+  if (host->test) {
+    lane->alarms = host->test->alarms;
+    fetch.script = host->test->script;
+    fetch.script_arg = host->test->arg;
+  }
   if (!lane->base || np_mailbox_init(&lane->answers, 0) < 0 || np_mailbox_init(&lane->letters, 0) < 0) {
     np_fail(err, "lane %d: no descriptor left for its loop", index);
     return NULL;
@@ -263,7 +272,7 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   lane->on_woken = event_new(lane->base, -1, EV_PERSIST, on_woken, lane);
   lane->tick = event_new(lane->base, -1, EV_PERSIST, on_tick, lane);
   struct timeval second = {1, 0};
-  event_add(lane->tick, &second);
+  if (!host->test) event_add(lane->tick, &second);
   lane->router = np_router_new(lane, err);
   if (!lane->router || open_server(lane, err) < 0) return NULL;
   lane->courier = np_courier_new(lane);

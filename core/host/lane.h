@@ -41,6 +41,7 @@ const struct np_slot *np_epoch_slot(const struct np_epoch *e, const char *instan
 /* Whether messages may be sent to it: a destination, or a connection that delivers. What is not in force and could be either holds them. */
 bool np_slot_takes_messages(const struct np_slot *slot);
 
+struct np_alarms;
 struct np_router;
 struct np_courier;
 struct np_jobs;
@@ -68,6 +69,7 @@ struct np_lane {
   struct np_courier *courier;  /* owned */
   struct np_jobs *jobs;        /* owned */
   struct np_calls *calls;      /* owned */
+  struct np_alarms *alarms;    /* borrowed: a test's, see host/alarm.h; NULL where the real clock counts */
   int requests;                /* under way */
   size_t request_bytes;        /* of their bodies */
   bool draining;
@@ -96,7 +98,8 @@ struct np_waiter {
 
 /* Makes a lane whose first epoch is staged; it listens, so that its port is known, and answers once begun. */
 struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *first, struct np_error *err);
-int np_lane_begin(struct np_lane *lane, struct np_error *err);     /* starts its thread, once host->lanes is complete */
+int np_lane_begin(struct np_lane *lane, struct np_error *err); /* starts its thread, once host->lanes is complete */
+void np_lane_enter(struct np_lane *lane); /* what that thread does before it runs the loop: a test runs the loop itself */
 void np_lane_send(struct np_lane *lane, struct np_letter *letter); /* any thread */
 void np_lane_join(struct np_lane *lane);                           /* waits for its thread to end, after NP_LETTER_STOP */
 void np_lane_free(struct np_lane *lane);                           /* after the keeper has stopped, for it answers to the lane */

@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <lauxlib.h>
 
 #include "base/clock.h"
 #include "base/duration.h"
+#include "base/random.h"
 #include "host/data.h"
 #include "host/host.h"
 #include "host/lane.h"
@@ -203,6 +203,17 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
     unknown_field(L, "emit");
 }
 
+void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at) {
+  bool has_value = false;
+  idx = lua_absindex(L, idx);
+  *r = (struct np_reading){.serial = INT64_MIN};
+  *has_at = false;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) read_reading(L, ws, r, has_at, &has_value);
+  if (!r->device.len) luaL_error(L, "plugin:emit: device is missing");
+  if (!r->metric.len) luaL_error(L, "plugin:emit: metric is missing");
+  if (!has_value) luaL_error(L, "plugin:emit: value is missing");
+}
+
 /* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} }: a reading. device, metric
  * and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it was measured, now where absent; key is the
  * vendor's own id of it; serial counts up by one, and a hole becomes an event "gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or
@@ -210,13 +221,10 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
 static int emit(lua_State *L) {
   struct np_task *t = np_acting(L, "emit", NP_IN_VENDORS, "readings come from a vendor plugin's handlers and jobs");
   luaL_checktype(L, 1, LUA_TTABLE);
-  struct np_reading r = {.serial = INT64_MIN};
-  bool has_at = false, has_value = false;
+  struct np_reading r;
+  bool has_at;
   lua_settop(L, 1);
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) read_reading(L, t->ws, &r, &has_at, &has_value);
-  if (!r.device.len) return luaL_error(L, "plugin:emit: device is missing");
-  if (!r.metric.len) return luaL_error(L, "plugin:emit: metric is missing");
-  if (!has_value) return luaL_error(L, "plugin:emit: value is missing");
+  np_take_reading(L, 1, t->ws, &r, &has_at);
   whose(L, t, &r.vendor, &r.connection);
   r.received = received_now(t);
   if (!has_at) r.at = r.received;
@@ -312,7 +320,7 @@ static int event(lua_State *L) {
 static struct np_text new_message_id(struct np_writeset *ws) {
   unsigned char raw[16];
   char text[40] = "msg_";
-  if (getrandom(raw, sizeof raw, 0) != sizeof raw) abort();
+  np_random(raw, sizeof raw);
   for (int i = 0; i < 16; i++) snprintf(text + 4 + 2 * i, 3, "%02x", raw[i]);
   return np_writeset_text(ws, text, 36);
 }

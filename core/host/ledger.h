@@ -2,6 +2,8 @@
 #ifndef NP_HOST_LEDGER_H
 #define NP_HOST_LEDGER_H
 
+#include <stdbool.h>
+
 #include <lua.h>
 
 #include "base/map.h"
@@ -18,6 +20,9 @@ void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws);
 
 /* Pushes a table of functions for host.lua. */
 int np_ledger_open(lua_State *L);
+/* Reads the table at idx into r, as plugin:emit does: its texts are of the set; *has_at: it says when. Raises. vendor, connection, received and
+ * partition are the caller's. */
+void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at);
 /* Pushes a reading as plugins see it. */
 void np_push_reading(lua_State *L, const struct np_reading *r);
 

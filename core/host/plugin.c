@@ -210,7 +210,7 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
   struct np_code limits_only = {.limits = loading_limits}; /* the hook reads its bounds here while the chunk is loaded */
   lua_State *co = lua_newthread(in->L);                    /* its stack is still there when it has failed */
   struct np_task loading = {
-      .in = in, .mode = NP_LOADING, .co = co, .slice_end = np_mono_us() + (int64_t)(loading_limits.running * 1e6)};
+      .in = in, .mode = NP_LOADING, .co = co, .slice_end = np_work_us() + (int64_t)(loading_limits.running * 1e6)};
   in->env.name = b.code->instance;
   in->code = &limits_only;
   in->building = &b;

@@ -256,7 +256,7 @@ static void run_batch(struct np_part *p) {
   struct np_router *r = p->router;
   struct np_writeset *ws = np_writeset_new();
   struct np_part_item **end = &p->batch;
-  int64_t stop = np_mono_us() + SLICE_US;
+  int64_t stop = np_work_us() + SLICE_US;
   for (int n = 0; p->first && n < BATCH; n++) {
     struct np_part_item *item = p->first;
     p->first = item->next;
@@ -266,7 +266,7 @@ static void run_batch(struct np_part *p) {
     end = &item->next;
     run_rules(r, item->reading, ws);
     p->done = item->reading->seq;
-    if (ws->arena.total > (1u << 20) || np_mono_us() > stop) break;
+    if (ws->arena.total > (1u << 20) || np_work_us() > stop) break;
   }
   np_router_commit(p, ws, false);
 }
@@ -393,12 +393,12 @@ static void flush_cursors(struct np_router *r) {
 void np_router_run(struct np_router *r) {
   if (r->draining) return;
   if (r->behind) scan(r);
-  int64_t stop = np_mono_us() + SLICE_US;
+  int64_t stop = np_work_us() + SLICE_US;
   for (int n = 0, first = r->turn; n < NP_PARTITIONS; n++) {
     int i = (first + n) % NP_PARTITIONS;
     if (!np_router_mine(r, i)) continue;
     np_router_part_run(&r->parts[i]);
-    if (np_mono_us() <= stop) continue;
+    if (np_work_us() <= stop) continue;
     r->turn = i + 1;
     event_active(r->lane->tick, EV_TIMEOUT, 0);
     break;
@@ -451,6 +451,7 @@ bool np_router_idle(const struct np_router *r) {
 /* What waits is in the store, and its cursors are not past it: it is run after the next start. */
 void np_router_drain(struct np_router *r) {
   flush_cursors(r);
+  np_alarm_stop(&r->timers);
   r->draining = true;
 }
 
@@ -465,7 +466,7 @@ void np_router_free(struct np_router *r) {
     if (p->ws) np_writeset_unref(p->ws);
     event_free(p->again);
   }
-  event_free(r->timers);
+  np_alarm_stop(&r->timers);
   np_overlay_free(&r->overlay);
   free(r);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "host/alarm.h"
 #include "host/host.h"
 #include "host/ledger.h"
 #include "host/router.h"
@@ -55,7 +56,7 @@ struct np_router {
   bool draining;
   bool held_more;            /* held entries wait in the store for those in memory; readings wait for both */
   int64_t lazy_since;        /* ms: when a cursor first moved without a commit; 0 */
-  struct event *timers;      /* fires when the next armed timer is due */
+  struct np_alarm timers;    /* rings when the next armed timer is due */
   int64_t timers_at;         /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
   int turn;                  /* the partition that comes first */

@@ -48,14 +48,14 @@ void np_router_timer_run(struct np_part *p) {
   np_router_commit(p, ws, false);
 }
 
+/* A test's clock stands still while readings are committed: there they are due when they are due. */
+static int64_t grace(const struct np_router *r) { return r->lane->alarms ? 0 : TIMER_GRACE_MS; }
+
 void np_router_timers_at(struct np_router *r, int64_t at) {
   if (at >= r->timers_at) return;
   r->timers_at = at;
   if (r->draining) return;
-  int64_t ms = at + TIMER_GRACE_MS - np_now_ms();
-  if (ms < 0) ms = 0;
-  struct timeval in = {ms / 1000, (ms % 1000) * 1000};
-  event_add(r->timers, &in);
+  np_alarm_set(&r->timers, at + grace(r) - np_now_ms());
 }
 
 void np_router_timers_note(struct np_router *r, const struct np_writeset *ws) {
@@ -99,10 +99,11 @@ static bool take_timer(void *arg, const struct np_timer *t) {
 }
 
 /* Looked for a little after they are due, so that a reading that came in time has been committed and has moved them. */
-static void find_timers(struct np_router *r) {
+static void find_timers(void *arg) {
+  struct np_router *r = arg;
   struct np_error err;
   struct due due = {.r = r};
-  int64_t now = np_now_ms() - TIMER_GRACE_MS;
+  int64_t now = np_now_ms() - grace(r);
   r->timers_at = INT64_MAX;
   if (r->draining) return;
   if (!r->behind && np_reader_timers_due(r->lane->reader, now, DUE_MOST, take_timer, &due, &err) < 0) {
@@ -113,17 +114,11 @@ static void find_timers(struct np_router *r) {
     if (r->parts[i].timer) np_router_part_run(&r->parts[i]);
   int64_t next = due.more || r->behind ? now + 10 : np_reader_timer_next(r->lane->reader, now);
   /* looked again within a second in any case: another lane may arm one whose key is of a partition of this lane, and the clock may be set */
-  np_router_timers_at(r, next < 0 || next > now + 1000 ? now + 1000 : next);
-}
-
-static void on_timers(evutil_socket_t fd, short what, void *arg) {
-  (void)fd, (void)what;
-  struct np_router *r = arg;
-  np_lane_sync(r->lane);
-  find_timers(r);
+  bool alone = r->lane->alarms && next >= 0;
+  np_router_timers_at(r, !alone && (next < 0 || next > now + 1000) ? now + 1000 : next);
 }
 
 void np_router_timers_open(struct np_router *r) {
   r->timers_at = INT64_MAX;
-  r->timers = event_new(r->lane->base, -1, 0, on_timers, r);
+  r->timers = (struct np_alarm){.lane = r->lane, .fn = find_timers, .arg = r, .uncounted = true};
 }

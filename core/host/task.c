@@ -77,7 +77,7 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
 static bool check_budget(lua_State *L, struct np_task *t) {
   if (t->instructions > t->in->code->limits.instructions)
     over_budget(L, t, "instructions");
-  else if (np_mono_us() > t->slice_end)
+  else if (np_work_us() > t->slice_end)
     over_budget(L, t, "time");
   return t->over == NULL;
 }
@@ -252,7 +252,7 @@ static void resume(struct np_task *t, int nargs) {
   in->running = t;
   *in->env.now_slot = t->now;
   np_mask_people(t->people);
-  t->slice_end = np_mono_us() + (int64_t)(in->code->limits.running * 1e6);
+  t->slice_end = np_work_us() + (int64_t)(in->code->limits.running * 1e6);
   lua_State *outer_state = np_task_enter(t->co);
   int n = 0, status = lua_resume(t->co, NULL, nargs, &n);
   np_task_enter(outer_state);

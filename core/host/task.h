@@ -42,10 +42,11 @@ struct np_task {
   int nargs;
   lua_State *co;
   int co_ref;
-  int64_t instructions;         /* used so far */
-  int64_t slice_end, total_end; /* us on the monotonic clock */
-  uint64_t serial;              /* of all calls of its instance: tells it from another that stands at the same address later */
-  bool waiting;                 /* a ticket is out */
+  int64_t instructions; /* used so far */
+  int64_t slice_end;    /* us on np_work_us */
+  int64_t total_end;    /* us on np_mono_us */
+  uint64_t serial;      /* of all calls of its instance: tells it from another that stands at the same address later */
+  bool waiting;         /* a ticket is out */
   bool woken;
   struct np_task *next_woken;
   struct np_mask *people;     /* details found in its input: masked while it runs. In `arena` */

@@ -44,6 +44,8 @@ struct np_fetch {
   struct np_fetch_trust *trust; /* owned */
   char *user_agent;             /* owned */
   bool names_lead_anywhere;
+  void (*script)(void *arg, const struct np_fetch_request *request, struct np_fetch_scripted *answer); /* see fetch.h */
+  void *script_arg;
   size_t waiting; /* over all hosts */
   int per_host;
   bool delivering, dead; /* freed while delivering: `deliver` does the rest */
@@ -194,8 +196,17 @@ static void launch(struct np_fetch_call *call) {
   event_active(f->wake, EV_TIMEOUT, 0);
 }
 
+static void finish(struct np_fetch_call *call) {
+  append(&call->f->finished, call);
+  event_active(call->f->wake, EV_TIMEOUT, 0);
+}
+
 static void queue(struct np_fetch_call *call) {
   struct np_fetch *f = call->f;
+  if (f->script) { /* it is asked when the call is about to be told */
+    finish(call);
+    return;
+  }
   struct host *h = np_map_get(&f->hosts, call->origin, strlen(call->origin));
   if (!h) {
     h = np_alloc(sizeof *h);
@@ -254,6 +265,7 @@ static void deliver(struct np_fetch *f) {
   for (size_t n = f->finished.count; n && f->finished.head; n--) {
     struct np_fetch_call *call = f->finished.head;
     unlink_call(call);
+    if (f->script && !call->code) np_fetch_call_script(call, f->script, f->script_arg);
     if (!call->code && np_fetch_call_redirect(call) && has_time(call)) {
       queue(call);
       continue;
@@ -305,6 +317,8 @@ struct np_fetch *np_fetch_new(struct event_base *base, const struct np_fetch_opt
   f->base = base;
   f->per_host = o.per_host > 0 ? o.per_host : 8;
   f->names_lead_anywhere = o.names_lead_anywhere;
+  f->script = o.script;
+  f->script_arg = o.script_arg;
   f->user_agent = np_strdup(o.user_agent ? o.user_agent : "neap");
   f->timer = evtimer_new(base, on_timer, f);
   f->wake = evtimer_new(base, on_wake, f);
@@ -333,12 +347,10 @@ struct np_fetch_call *np_fetch_start(struct np_fetch *f, const struct np_fetch_r
   if (!call->deadline) abort(); /* as np_alloc */
   event_add(call->deadline, &(struct timeval){.tv_sec = (time_t)r->timeout,
                                               .tv_usec = (suseconds_t)((r->timeout - (double)(time_t)r->timeout) * 1e6)});
-  if (!call->code) {
+  if (!call->code)
     queue(call);
-  } else {
-    append(&f->finished, call);
-    event_active(f->wake, EV_TIMEOUT, 0);
-  }
+  else
+    finish(call);
   return call;
 }
 

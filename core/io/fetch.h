@@ -15,10 +15,22 @@ struct event_base;
 struct np_fetch;
 struct np_fetch_call;
 
+struct np_fetch_request;
+
+struct np_fetch_scripted {
+  int status;
+  const char *code, *why; /* where it fails, as in np_fetch_answer; static, and borrowed until it has been told */
+  struct np_buf headers;  /* owned by the answer: "name: value\n" lines */
+  struct np_buf body;     /* owned by the answer */
+};
+
 struct np_fetch_options {
   int per_host;           /* 0 is 8 */
   const char *ca_file;    /* more trusted certificates, PEM; NULL is the system's */
   const char *user_agent; /* NULL is "neap" */
+  /* A test's: answers in place of the network, from the loop. NULL: nothing is asked of it. */
+  void (*script)(void *arg, const struct np_fetch_request *request, struct np_fetch_scripted *answer);
+  void *script_arg;
   bool names_lead_anywhere; /* else a name that leads to loopback or a link-local address is not asked: see core/io/fetch_reach.h */
 };
 

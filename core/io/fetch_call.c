@@ -383,6 +383,31 @@ struct np_fetch_call *np_fetch_call_new(const struct np_fetch_request *r, struct
   return call;
 }
 
+void np_fetch_call_script(struct np_fetch_call *call,
+                          void (*script)(void *arg, const struct np_fetch_request *request, struct np_fetch_scripted *answer),
+                          void *arg) {
+  struct np_fetch_scripted a = {0};
+  const char *headers[200];
+  struct np_fetch_request r = {.method = call->method,
+                               .url = call->url,
+                               .headers = headers,
+                               .body = call->body,
+                               .body_len = call->body_len,
+                               .timeout = call->timeout};
+  for (struct curl_slist *h = call->headers; h && r.header_count < sizeof headers / sizeof *headers; h = h->next)
+    if (h->data[strcspn(h->data, ":") + (strchr(h->data, ':') != NULL)]) headers[r.header_count++] = h->data; /* not "Expect:" */
+  script(arg, &r, &a);
+  np_buf_free(&call->got_headers);
+  np_buf_free(&call->got);
+  call->status = a.status;
+  call->got_headers = a.headers;
+  call->got = a.body;
+  if (a.code)
+    np_fetch_call_fail(call, a.code, a.why);
+  else if (call->got.len > call->answer_max)
+    np_fetch_call_fail(call, "too_large", "the answer is larger than allowed");
+}
+
 void np_fetch_call_tell(struct np_fetch_call *call) {
   struct np_fetch_answer a = {.url = call->url, .headers = "", .body = "", .code = call->code};
   if (call->code) {

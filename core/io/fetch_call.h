@@ -49,6 +49,10 @@ void np_fetch_call_end(struct np_fetch_call *call, CURLcode result);
 void np_fetch_call_fail(struct np_fetch_call *call, const char *code, const char *why);
 /* True where its answer is a redirect to be followed: it asks the new place now. Else it is to be told, as it is or as failed. */
 bool np_fetch_call_redirect(struct np_fetch_call *call);
+/* What a test's script says is its answer. */
+void np_fetch_call_script(struct np_fetch_call *call,
+                          void (*script)(void *arg, const struct np_fetch_request *request, struct np_fetch_scripted *answer),
+                          void *arg);
 void np_fetch_call_tell(struct np_fetch_call *call);
 
 #endif

@@ -138,6 +138,12 @@ static bool accept_one(struct np_server *s) {
   return true;
 }
 
+void np_server_take(struct np_server *s, int fd, const char *remote) {
+  s->now = np_mono_us();
+  np_conn_new(s, fd)->req.remote = np_strdup(remote);
+  if (s->count == 1) event_add(&s->sweep, &sweep_every);
+}
+
 static void on_acceptable(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_server *s = arg;
@@ -211,13 +217,13 @@ struct np_server *np_server_new(struct event_base *base, const struct np_server_
   TAILQ_INIT(&s->all);
   TAILQ_INIT(&s->ready);
   if (options->certificate && !(s->tls = np_tls_new(options->certificate, options->key, err))) goto fail;
-  if ((s->fd = open_listener(options->address, options->alone, err)) < 0) goto fail;
-  s->port = port_of(s->fd);
+  if (options->address && (s->fd = open_listener(options->address, options->alone, err)) < 0) goto fail;
+  if (options->address) s->port = port_of(s->fd);
   event_assign(&s->acceptable, base, s->fd, EV_READ | EV_PERSIST, on_acceptable, s);
   event_assign(&s->retry, base, -1, 0, on_retry, s);
   event_assign(&s->sweep, base, -1, EV_PERSIST, on_sweep, s);
   event_assign(&s->wake, base, -1, 0, on_wake, s);
-  set_listening(s, true);
+  if (options->address) set_listening(s, true);
   return s;
 fail:
   np_tls_free(s->tls);

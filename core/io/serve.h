@@ -61,7 +61,7 @@ struct np_server_handler {
 };
 
 struct np_server_options {
-  const char *address;     /* "127.0.0.1:8080", "[::1]:0"; port 0 picks one */
+  const char *address;     /* "127.0.0.1:8080", "[::1]:0"; port 0 picks one. NULL, in a test: only what np_server_take gives */
   bool alone;              /* fails where anybody listens there already; else it shares the port with others of this user */
   const char *certificate; /* PEM chain; NULL is plain HTTP */
   const char *key;         /* PEM */
@@ -78,6 +78,8 @@ struct np_server_options {
 /* Listens with SO_REUSEPORT, so that each lane has its own listener on one port. NULL and err where it cannot. */
 struct np_server *np_server_new(struct event_base *base, const struct np_server_options *options,
                                 const struct np_server_handler *handler, void *arg, struct np_error *err);
+/* A connection that is there already, such as one end of a socketpair; its descriptor is the server's from now on. */
+void np_server_take(struct np_server *s, int fd, const char *remote);
 int np_server_port(const struct np_server *s);
 /* Stops listening and closes idle connections; those with a request go on, answered with Connection: close. */
 void np_server_drain(struct np_server *s);

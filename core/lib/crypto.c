@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/rand.h>
 
+#include "base/random.h"
 #include "lib/crypto.h"
 #include "lib/modules.h"
 
@@ -56,7 +57,7 @@ static int equal(lua_State *L) {
 }
 
 static void fill_random(lua_State *L, void *out, size_t n) {
-  if (n && RAND_bytes(out, (int)n) != 1) {
+  if (n && !np_random_seeded(out, n) && RAND_bytes(out, (int)n) != 1) {
     ERR_clear_error();
     luaL_error(L, "random: the system gives no randomness");
   }

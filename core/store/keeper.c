@@ -108,7 +108,7 @@ struct np_keeper *np_keeper_start(struct np_store *store, const struct np_keeper
   }
   k->batch = np_alloc(k->options.batch * sizeof(struct np_writeset *));
   k->done = np_alloc(k->options.batch * sizeof(struct np_writeset *));
-  if (pthread_create(&k->thread, NULL, keep, k) == 0) return k;
+  if (k->options.here || pthread_create(&k->thread, NULL, keep, k) == 0) return k;
   np_fail(err, "keeper: no thread can be started");
   np_mailbox_destroy(&k->in);
   free(k->batch);
@@ -121,6 +121,11 @@ static int hand_over(struct np_keeper *k, struct np_writeset *ws, size_t bound, 
   size_t size = ws->arena.total;
   bool room = __atomic_fetch_add(&k->waiting, 1, __ATOMIC_RELAXED) < bound;
   room = __atomic_fetch_add(&k->bytes, size, __ATOMIC_RELAXED) < bytes && room;
+  if (room && k->options.here) {
+    k->batch[0] = ws;
+    commit(k, 1);
+    return 0;
+  }
   if (room && np_mailbox_send(&k->in, &ws->node) == 0) return 0;
   __atomic_sub_fetch(&k->waiting, 1, __ATOMIC_RELAXED);
   __atomic_sub_fetch(&k->bytes, size, __ATOMIC_RELAXED);
@@ -165,7 +170,7 @@ int np_keeper_full(struct np_keeper *k) {
 void np_keeper_stop(struct np_keeper *k) {
   if (!k) return;
   np_mailbox_close(&k->in);
-  pthread_join(k->thread, NULL);
+  if (!k->options.here) pthread_join(k->thread, NULL);
   np_store_close(k->store);
   np_mailbox_destroy(&k->in);
   free(k->batch);

@@ -3,6 +3,7 @@
 #ifndef NP_STORE_KEEPER_H
 #define NP_STORE_KEEPER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -19,6 +20,7 @@ struct np_keeper_options {
    * follows commits takes its own references and returns soon. */
   void (*committed)(void *arg, struct np_writeset *const *sets, size_t n);
   void *arg;
+  bool here; /* a test's: no thread; who hands a set over commits it, and all that is called is called on its thread */
 };
 
 /* Takes over the store. */
