@@ -33,7 +33,8 @@ describe("dreisam", function()
       { "sinocare", name = "ward-3" },
       { "maker", name = "made" },
       { "maker", name = "hidden", mount = "/hidden" },
-      { "dreisam", name = "face", shows = { "ward-3", "made" } },
+      { "sinocare", name = "ward-4", mount = "/four" },
+      { "dreisam", name = "face", shows = { "ward-3", "ward-4", "made" } },
       { "dreisam", name = "brief", mount = "/brief", token_life = "1s", partner_id = "P-7" },
       { "dreisam", name = "signed", mount = "/signed", app_id = "app_123", app_secret = "test_secret" },
       { "dreisam", name = "issued", mount = "/issued" } }]] }
@@ -663,6 +664,14 @@ describe("dreisam", function()
       local all = good("GET", GLUCOSE, { token = session.access_token, query = { open_id = session.open_id, start_time = first.measured_at, end_time = first.measured_at + DAY } })
       assert.equal(4, #all.records)
       for _, path in ipairs { HISTORY, INFO } do refused(1002, "device_sn", "GET", path, { token = other.access_token, query = { device_sn = sn } }) end
+    end)
+    it("that moved from one ward to another is the patient's whom the second one knows", function()
+      local sn, uid = fresh "SN", fresh "patient"
+      host:json("POST", "/sinocare/push", bed.push { deviceSn = sn, testId = fresh "t", patientId = "", testTime = "2021-11-02 12:30:33" })
+      host:json("POST", "/four/sinocare/push", bed.push { deviceSn = sn, testId = fresh "t", patientId = uid })
+      local session = register(uid)
+      assert.equal(2, #good("GET", HISTORY, { token = session.access_token, query = { device_sn = sn } }).records)
+      refused(1002, "device_sn", "GET", HISTORY, { token = register(fresh "uid").access_token, query = { device_sn = sn } })
     end)
     it("of nobody's is given to a user by a command, and taken back by another", function()
       local sn, uid = fresh "SN", fresh "uid"

@@ -3,6 +3,8 @@ package.path = "plugins/lib/?.lua;" .. package.path
 local glucose = require "glucose"
 local pages = require "pages"
 local plausible = require "plausible"
+local timeline = require "timeline"
+local trends = require "trend"
 local windows = require "windows"
 
 local function fake_store()
@@ -115,4 +117,60 @@ describe("glucose", function()
     assert.is_nil(glucose.to_mmol(6, "g/L"))
     assert.is_nil(glucose.to_mgdl(6, "Cel"))
   end)
+end)
+
+describe("trend", function()
+  local MINUTE = 60000
+
+  it("names a rate by 1 and 2 mg/dL a minute, either way", function()
+    for mgdl, name in pairs { [0] = "flat", [0.99] = "flat", [1.01] = "slowly", [1.99] = "slowly", [2.01] = "fast", [9] = "fast" } do
+      for sign, way in pairs { [1] = "rising_", [-1] = "falling_" } do
+        assert.equal(name == "flat" and name or way .. name, trends.name(sign * mgdl / glucose.MGDL))
+      end
+    end
+  end)
+
+  it("of a reading is its change since the oldest of the past 15 minutes, if that is 5 minutes older", function()
+    local of = trends.follow()
+    local got = {}
+    for i, r in ipairs { { 0, 5 }, { 4.9, 9 }, { 5, 5.5 }, { 15, 6 }, { 15.1, 6.8 }, { 40, 9 }, { 44, 12 }, { 45, 9 } } do
+      got[i] = of(math.floor(r[1] * MINUTE), r[2]) or "none"
+    end
+    -- at 15.1 minutes the first is too old, and the one at 4.9 counts; at 40 there is none, at 45 the one at 40
+    assert.same({ "none", "none", "rising_slowly", "rising_slowly", "falling_fast", "none", "none", "flat" }, got)
+  end)
+end)
+
+describe("timeline", function()
+  -- As plugin.data: a page of `limit`, and a cursor where there are more.
+  local function fake(series)
+    local asked = 0
+    return { readings = function(_, q)
+      asked = asked + 1
+      local all, page = series[q.device], {}
+      local from = tonumber(q.after or 0)
+      for i = from + 1, math.min(#all, from + q.limit) do page[#page + 1] = { at = all[i] } end
+      return page, from + q.limit < #all and tostring(from + q.limit) or nil
+    end }, function() return asked end
+  end
+
+  it("gives all readings of all devices in order of time, a page of each at a time", function()
+    local series = { a = {}, b = {}, c = {}, d = {} }
+    for i = 1, 3000 do series.a[i], series.b[i] = i * 10, i * 10 + 5 end
+    for i = 1, 10 do series.c[i] = i * 3000 end
+    local data, asked = fake(series)
+    local pull = timeline.open(data, { { device = "a" }, { device = "b" }, { device = "c" }, { device = "d" } }, { metric = "m" })
+    local n, last, of = 0, 0, {}
+    for reading, device in pull do
+      assert.is_true(reading.at >= last)
+      n, last = n + 1, reading.at
+      of[device.device] = (of[device.device] or 0) + 1
+    end
+    assert.equal(6010, n)
+    assert.same({ a = 3000, b = 3000, c = 10 }, of)
+    assert.is_nil(pull())
+    assert.is_true(asked() >= 12 and asked() <= 16)
+  end)
+
+  it("of no device is empty", function() assert.is_nil(timeline.open(fake {}, {}, { metric = "m" })()) end)
 end)

@@ -30,17 +30,21 @@ function wearers.new(plugin)
   return self
 end
 
---- What stands for a user's partner_uid; with a connection that this one shows, what that one's plugin has its patient as owner by.
-function wearers:reference(partner_uid, connection) return self.plugin.people:reference("patient:" .. partner_uid, connection) end
+--- What stands for a user's partner_uid.
+function wearers:reference(partner_uid) return self.plugin.people:reference("patient:" .. partner_uid) end
+
+-- As what the connections that this one shows have this patient for an owner: a list, and whether a reference is in it.
+local function owners(self, partner_uid)
+  local list, is = {}, {}
+  for i, connection in ipairs(self.plugin.data:connections()) do
+    list[i] = self.plugin.people:reference("patient:" .. partner_uid, connection)
+    is[list[i]] = true
+  end
+  return list, is
+end
 
 --- { ref, at, unbound } where the device was bound here, else nil.
 function wearers:binding(d) return self.plugin.store:get(binding_key(d)) end
-
-function wearers:is_of(user, d)
-  local binding = self:binding(d)
-  if binding then return binding.ref == user.ref end
-  return d.owner ~= nil and d.owner == self:reference(user.partner_uid, d.connection)
-end
 
 -- All devices that filter finds, a page at a time.
 local function each_device(data, filter, fn)
@@ -58,8 +62,14 @@ end
 ---@return table[] devices as plugin.data has them
 function wearers:by(user, device_sn)
   local list, known, data = {}, {}, self.plugin.data
+  local references, is_owner = owners(self, user.partner_uid)
+  local function is_of_user(d)
+    local binding = self:binding(d)
+    if binding then return binding.ref == user.ref end
+    return d.owner ~= nil and is_owner[d.owner] == true
+  end
   local function add(d)
-    if not d or known[d.id] or not self:is_of(user, d) then return end
+    if not d or known[d.id] or not is_of_user(d) then return end
     known[d.id] = true
     list[#list + 1] = d
   end
@@ -70,9 +80,7 @@ function wearers:by(user, device_sn)
   for _, bound in ipairs(self.plugin.store:list(bound_prefix(user.ref), { limit = 1000 })) do
     add(data:device(bound.value.device, bound.value.vendor))
   end
-  for _, connection in ipairs(data:connections()) do
-    each_device(data, { connection = connection, owner = self:reference(user.partner_uid, connection) }, add)
-  end
+  for _, reference in ipairs(references) do each_device(data, { owner = reference }, add) end
   return list
 end
 
