@@ -170,7 +170,7 @@ serve {
     local filter = { name_has = given(q.name), place = given(q.buildingName), model = given(q.equModel),
       device = devEui and { s.id_of(devEui), devEui } or nil }
     local total = plugin.data:count("devices", filter)
-    local key = json.encode { filter.name_has or false, devEui or false, filter.place or false, filter.model or false }
+    local key = table.concat({ filter.name_has or "", devEui or "", filter.place or "", filter.model or "" }, "\0")
     local function fetch(after, limit)
       filter.after, filter.limit = after, limit
       return plugin.data:devices(filter)
@@ -245,7 +245,9 @@ serve {
 }
 
 for _, path in ipairs { "/dataPlatform/{path...}", "/device/v1/{path...}", "/dataset/v1/{path...}" } do
-  serve { "* " .. path, handler = function(req) return nil, ("no such endpoint: %s %s"):format(req.method, req.path), 404 end }
+  serve { "* " .. path, handler = function(req)
+    return nil, ("no such endpoint: %s %s"):format(req.method, utf8.len(req.path) and req.path or "(a path that is not UTF-8)"), 404
+  end }
 end
 
 require "neuron.manage"(plugin, config, s, { keys = keys, datasets = datasets, buildings = known_buildings })

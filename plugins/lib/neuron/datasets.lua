@@ -54,7 +54,7 @@ local function check(fields, known, record, read_time)
   for name in pairs(record) do
     if not known[name] and (not unknown or name < unknown) then unknown = name end
   end
-  if unknown then return "the data set declares no such field", unknown:sub(1, 64) end
+  if unknown then return "the data set declares no such field", #unknown <= 64 and unknown or "(a long name)" end
 end
 
 --- The data sets of a connection: find, declare, push and records are for calls of its plugin. Raises where a setting is wrong.
