@@ -25,6 +25,7 @@ end
 
 local Client = {}
 Client.__index = Client
+client.Client = Client
 
 --- A client of one connection: client.new(host, "neuron", "").
 function client.new(host, connection, mount, args)

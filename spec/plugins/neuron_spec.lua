@@ -925,6 +925,40 @@ ask -H 'Content-Type: application/json' -H 'X-Param-ProjectId: p' -d '[{"day":"2
   end)
 end)
 
+describe("neuron, the sandbox", function()
+  it("has a building with weeks of values, credentials and an example that works", function()
+    local p = bed.start { bed.neap, "sandbox", "neuron", "--json", "--plugins", bed.plugins }
+    local told = assert(json.decode(p:wait_for "{[^\n]*\"secret_id\"[^\n]*}"))
+    local host = { store = told.store, port = tonumber(told.url:match ":(%d+)$"), request = function(self, ...) return bed.request(self.port, ...) end }
+    local key = { secret_id = told.secret_id, key = told.key, public_key = told.public_key }
+    local c = setmetatable({ host = host, mount = "", key = key, headers = client.headers(key) }, client.Client)
+    local page = c:page { current = 1, size = 100 }.data
+    assert.equal(8, page.total)
+    local iot = 0
+    for _, d in ipairs(page.records) do
+      assert.is_true(#d.points >= 2, d.name)
+      assert.equal(told.buildingName, d.buildingName)
+      if d.isIot then iot = iot + 1 end
+    end
+    assert.equal(6, iot)
+    assert.equal(told.devEui, c:device(told.devEui).data.devEUI)
+    assert.equal(4, #c:values(told.devEui).data)
+    assert.is_true(#c:history { equipmentName = "Room 101 climate", field = "VALUE", functionType = "temperature" }.data >= 166)
+    assert.is_true(#c:history { equipmentName = "AHU-1", field = "READING" }.data >= 166)
+    local weeks = bed.sql(told.store, "select min(at) as a, max(at) as b from readings")[1]
+    assert.is_true(weeks.b - weeks.a >= 20 * DAY)
+    assert.equal(200, c:push { { equipmentName = "mine", functionType = "x", buildingName = told.buildingName, value = 1 } }.code)
+    assert.equal(200, c:dataset(told.datasetName, { { day = "2026-01-01 00:00:00", kwh = 1, area = "a" } }, "p").code)
+    local folder = bed.folder()
+    bed.write(folder .. "/example", told.example)
+    local out, code = bed.run { "sh", "-c", ("cd '%s' && sh example"):format(folder) }
+    assert.equal(0, code, out)
+    assert.equal(200, assert(json.decode(out), out).code)
+    assert.truthy(select(2, client.call(host, "neuron", "sandbox", { url = told.url })):find "in use")
+    p:stop()
+  end)
+end)
+
 describe("neuron, settings", function()
   local function check(connection)
     local folder = bed.folder()

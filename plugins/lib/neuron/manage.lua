@@ -110,7 +110,8 @@ return function(plugin, _, s, face)
       face.datasets.declare(sandbox.DATASET, sandbox.FIELDS)
       local device = sandbox.fill(plugin, s)
       local key = face.keys.issue { name = "sandbox" }
-      return { credentials = { secret_id = key.secret_id, key = key.key, public_key = key.public_key, devEui = device },
+      return { credentials = { secret_id = key.secret_id, key = key.key, public_key = key.public_key, devEui = device,
+        buildingName = sandbox.BUILDING, datasetName = sandbox.DATASET },
         example = sandbox.example(args.url, key, device) }
     end,
   }

@@ -10,8 +10,8 @@ local sandbox = {
 local HOUR, DAYS = 3600000, 21
 
 local function round(v, digits)
-  local scale = 10 ^ digits
-  return math.floor(v * scale + 0.5) / scale
+  local scaled = math.floor(v * 10 ^ digits + 0.5)
+  return digits == 0 and scaled or scaled / 10 ^ digits
 end
 
 local function daily(low, high, digits)
