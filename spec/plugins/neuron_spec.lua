@@ -982,6 +982,42 @@ describe("neuron, settings", function()
   end)
 end)
 
+describe("neuron, at its bounds", function()
+  it("answers HTTP's 503 with Retry-After, and has stored what it has acknowledged", function()
+    local host = bed.host { config = [[lanes = 1, queue = 1, connections = { { "neuron", buildings = { "HQ" } } }]] }
+    local c = client.new(host, "neuron")
+    local sockets, headers = {}, {}
+    for k, v in pairs(c.headers) do headers[#headers + 1] = ("%s: %s\r\n"):format(k, v) end
+    for i = 1, 100 do
+      sockets[i] = assert(socket.connect("127.0.0.1", host.port))
+      sockets[i]:settimeout(30)
+    end
+    local taken, busy = 0, 0
+    bed.wait("some to be refused and some to be taken", function()
+      for i, s in ipairs(sockets) do
+        local body = json.encode { { equipmentName = "e" .. i, functionType = "f" .. taken, buildingName = "HQ", value = i } }
+        s:send(("POST /dataPlatform/openapi HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s"):format(table.concat(headers), #body, body))
+      end
+      for _, s in ipairs(sockets) do
+        local status, text, fields = bed.receive(s)
+        if status == 200 then
+          assert.equal(200, json.decode(text).code)
+          taken = taken + 1
+        else
+          assert.equal(503, status)
+          assert.is_true(tonumber(fields["retry-after"]) >= 1)
+          assert.not_equal(200, json.decode(text).code)
+          busy = busy + 1
+        end
+      end
+      return busy > 0 and taken > 0
+    end)
+    for _, s in ipairs(sockets) do s:close() end
+    assert.equal(taken, host:sql "select count(*) as n from readings"[1].n)
+    host:stop()
+  end)
+end)
+
 describe("neuron, a handler that fails", function()
   it("answers 500 in the envelope and keeps the request as failed", function()
     local text = bed.read(bed.plugins .. "/vendors/neuron.lua")
