@@ -1016,6 +1016,33 @@ describe("neuron, at its bounds", function()
     assert.equal(taken, host:sql "select count(*) as n from readings"[1].n)
     host:stop()
   end)
+
+  it("answers 503 in the envelope where the disk takes nothing more, and 200 once it does again", function()
+    local folder, own = bed.folder(), bed.neap
+    bed.write(folder .. "/neap", ("#!/bin/sh\ntrap '' XFSZ\nexec '%s' \"$@\"\n"):format(own))
+    os.execute(("chmod +x '%s/neap'"):format(folder))
+    bed.neap = folder .. "/neap"
+    local host = bed.host { config = [[connections = { { "neuron", buildings = { "HQ" } } }]] }
+    bed.neap = own
+    local c = client.new(host, "neuron")
+    local function limit(size) assert(os.execute(("prlimit --pid %d --fsize=%s"):format(host.pid, size))) end
+    local n = 0
+    local function push()
+      n = n + 1
+      return c:push { { equipmentName = "e", functionType = "f" .. n, buildingName = "HQ", reading = long(1000) } }
+    end
+    assert.equal(200, push().code)
+    limit "409600:unlimited"
+    local answer, status
+    bed.wait("the disk to be full", function()
+      answer, status = push()
+      return status ~= 200
+    end)
+    assert.same({ 503, 503, false }, { status, answer.code, answer.isSuccess })
+    limit "unlimited:unlimited"
+    bed.wait("it to be taken again", function() return push().code == 200 end)
+    host:stop()
+  end)
 end)
 
 describe("neuron, a handler that fails", function()
