@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 
 #include "base/utf8.h"
+#include "host/multipart.h"
 #include "lib/json.h"
 
 void np_webreq_place(struct np_webreq_place *p, const struct np_op *op, const char *part) {
@@ -119,12 +120,20 @@ static bool is_form(const struct np_request *req) {
   return is_media_type(req, "x-www-form-urlencoded") && !(i < req->body_len && (req->body[i] == '{' || req->body[i] == '['));
 }
 
+static bool is_multipart(const struct np_request *req) { return is_media_type(req, "multipart/form-data"); }
+
 /* Pushes the body as a value, or nil where it has none that can be read. -1 and why where it is declared and cannot be read. */
 static int push_body(lua_State *L, const struct np_route *route, const struct np_request *req, struct np_refusal *refusal) {
   struct np_error err;
   if (is_form(req)) {
     push_form(L, req->body ? req->body : "", req->body_len);
     return 0;
+  }
+  if (route->body && req->body_len && is_multipart(req)) {
+    if (np_multipart_push(L, np_request_header(req, "content-type"), req->body, req->body_len, &err) == 0) return 0;
+    np_refusal_set(refusal, 400, "encoding", "body");
+    snprintf(refusal->reason, sizeof refusal->reason, "%.290s", err.text);
+    return -1;
   }
   bool json = is_media_type(req, "json");
   if (!req->body_len && (!route->body || np_schema_all_optional(route->body))) {
@@ -275,7 +284,7 @@ int np_webreq_check(lua_State *L, struct np_task *t, const struct np_route *rout
   if (check_texts(L, t, route->path, "params", "path", refusal) < 0) return -1;
   if (check_texts(L, t, route->query, "query", "query", refusal) < 0) return -1;
   if (push_body(L, route, req, refusal) < 0) return -1;
-  bool form = is_form(req);
+  bool form = is_form(req) || is_multipart(req);
   if (route->body_whole ? check_whole(L, t, route->body, refusal) < 0 : check(L, t, route->body, "body", form, refusal) < 0)
     return -1;
   lua_setfield(L, -2, "body");

@@ -81,6 +81,10 @@ describe("elexir", function()
         assert.equal(200, (request("GET", "device/my-devices", { prefix = prefix, token = t.access_token })))
       end
     end)
+    it("takes a multipart form, which some apps make of every form", function()
+      local out = bed.run { "curl", "-s", "-F", "username=ana@example.org", "-F", "password=" .. PASSWORD, host.url .. "/api/v1/legacy/auth/signin" }
+      assert.equal(200, (request("GET", "device/my-devices", { token = json.decode(out).access_token })))
+    end)
     it("with the wrong password is 401, as somebody unknown 403", function()
       local fields = refused(401, "Incorrect password", "POST", "auth/signin", { form = { username = "ana@example.org", password = "Correct horse" } })
       assert.equal("Bearer", fields["www-authenticate"])
@@ -290,7 +294,7 @@ describe("elexir", function()
       assert.equal(200, status)
       assert.equal(2, #list)
       local regdate = list[1].regdate
-      assert.truthy(regdate:match "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d", regdate)
+      assert.truthy(regdate:match "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d$", regdate)
       assert.is_true(math.abs(time.parse(regdate) - time.now()) < 600000)
       assert.same({ id = first.id, serialcode = first.serial_code, user_id = list[1].user_id, model_id = 2, mac_id = json.null,
         unique_id = first.unique_id, modelname = "ELEXIR", regdate = regdate }, list[1])
