@@ -139,7 +139,8 @@ serve_device("GET", "my-devices", { about = "유저 기기 가져오기", handle
   local list = json.array()
   for d in devices.each(req.caller) do
     list[#list + 1] = { id = d.id, serialcode = d.serial_code, user_id = d.user_id, model_id = d.model_id,
-      mac_id = d.mac_id or json.null, unique_id = d.unique_id, modelname = d.modelname, regdate = naive(d.regdate // 1000 * 1000, "T") }
+      mac_id = d.mac_id or json.null, unique_id = d.unique_id, modelname = d.modelname,
+      regdate = naive(d.regdate // 1000 * 1000, "T") }
   end
   return 200, list
 end })
