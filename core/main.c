@@ -23,10 +23,29 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum command { RUN, CHECK, PLUGINS, RELOAD, DEVICES, TAIL, CALL, KEYS, SANDBOX, REQUEST, PEOPLE, VERSION, HELP };
+enum command {
+  RUN,
+  CHECK,
+  PLUGINS,
+  RELOAD,
+  DEVICES,
+  TAIL,
+  CALL,
+  KEYS,
+  SANDBOX,
+  REQUEST,
+  PEOPLE,
+  HISTORY,
+  DIFF,
+  ROLLBACK,
+  VERSION,
+  HELP
+};
 #define BIT(command) (1u << (command))
-#define CALLS (BIT(CALL) | BIT(KEYS)) /* take words, and the CONFIG as an option */
-#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | CALLS)
+#define CALLS (BIT(CALL) | BIT(KEYS))
+#define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK))
+#define WORDY (CALLS | BACKS) /* take words, and the CONFIG as an option */
+#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 
 enum option {
   LISTEN,
@@ -70,7 +89,7 @@ static const struct {
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
     [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
     [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
-    [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", CALLS},
+    [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", WORDY},
     [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
     [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
@@ -124,6 +143,19 @@ static const struct {
          "removed at the\nend, unless --listen and --store say otherwise. With --json one line says all there is to know; the "
          "log goes to standard error,\nwarnings and errors alone. The exit code is 2 where the vendor has no sandbox.",
          "neap sandbox dreisam --listen 127.0.0.1:9000"},
+    [HISTORY] = {"history", "PLUGIN", "shows the generations of a plugin of a running host, newest first",
+                 "Each with when and why it came into force, or why it was not let in. PLUGIN is a name of neap plugins.",
+                 "neap history low-glucose"},
+    [DIFF] = {"diff", "PLUGIN A [B]", "shows what differs between two generations of a plugin",
+              "B is the one in force where it is not given. What a generation required from plugins/lib belongs to it. The exit "
+              "code is 0\n"
+              "where they are the same, 1 where they differ.",
+              "neap diff low-glucose 3 4"},
+    [ROLLBACK] = {"rollback", "PLUGIN [GENERATION]", "goes back to an earlier generation of a plugin",
+                  "To the good one before what is in force, where none is named. It stays in force, also over a restart, until the "
+                  "text of the\n"
+                  "plugin's file changes. What the plugin keeps in the store stays as it is.",
+                  "neap rollback low-glucose"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
@@ -159,7 +191,7 @@ static void print_overview(FILE *out) {
 static void print_help(enum command c) {
   printf("neap %s%s%s: %s.\n", commands[c].name, *commands[c].arguments ? " " : "", commands[c].arguments, commands[c].about);
   if (*commands[c].more) printf("\n%s\n", commands[c].more);
-  if (BIT(c) & CALLS)
+  if (BIT(c) & WORDY)
     printf("\nThe host is found by the store that --config names, or by --store.\n");
   else if (BIT(c) & CLIENTS)
     printf("\nThe host is found by the store that CONFIG names, or by --store.\n");
@@ -250,7 +282,7 @@ static int read_line(struct line *l, int argc, char **argv) {
       l->help = true;
     else if (!only_arguments && word[0] == '-' && word[1]) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
-    } else if (BIT(l->command) & CALLS) {
+    } else if (BIT(l->command) & WORDY) {
       l->words[l->word_count++] = word;
     } else if (takes_subject(l, word)) {
       l->subject = word;
@@ -449,6 +481,32 @@ static int call(const struct line *l) {
   return code;
 }
 
+static bool is_generation(const char *word) { return word[strspn(word, "0123456789")] == 0 && strlen(word) < 10; }
+
+static int generations(const struct line *l) {
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  size_t most = l->command == HISTORY ? 1 : l->command == DIFF ? 3 : 2;
+  if (!l->word_count) return call_failed(l, "of which plugin?");
+  if (l->command == DIFF && l->word_count < 2) return call_failed(l, "which generation?");
+  if (l->word_count > most) return call_failed(l, "too many arguments");
+  for (size_t i = 1; i < l->word_count; i++)
+    if (!is_generation(l->words[i])) return call_failed(l, "a generation is a number");
+  static const char *const names[] = {[HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback"};
+  struct np_buf request = {0};
+  np_buf_addf(&request, "{\"command\":\"%s\",\"instance\":", names[l->command]);
+  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
+  for (size_t i = 1; i < l->word_count; i++)
+    np_buf_addf(&request, ",\"%c\":%ld", i == 1 ? 'a' : 'b', strtol(l->words[i], NULL, 10));
+  np_buf_addc(&request, '}');
+  char *store = np_config_store(l->values[CONFIG], &flags, &err);
+  const struct np_client client = {store, names[l->command], request.data, l->values[JSON]};
+  int code = store ? np_client_run(&client) : config_failed(&err, l->values[JSON]);
+  free(store);
+  np_buf_free(&request);
+  return code;
+}
+
 static int help(const struct line *l) {
   int c = l->argument ? find_command(l->argument) : HELP;
   if (c < 0) return 2;
@@ -471,6 +529,9 @@ static int act(const struct line *l) {
   case HELP: return help(l);
   case CALL:
   case KEYS: return call(l);
+  case HISTORY:
+  case DIFF:
+  case ROLLBACK: return generations(l);
   case SANDBOX: return sandbox(l);
   default: return ask(l);
   }

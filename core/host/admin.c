@@ -122,7 +122,7 @@ static void reload(struct np_talk *t) {
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     if (!s.error) continue;
-    change.failed += strcmp(s.state, "unconfigured") != 0;
+    change.failed += strcmp(s.state, "unconfigured") != 0 && strcmp(s.state, "rolled back") != 0;
     np_line_begin(&t->out);
     np_line_text(&t->out, "instance", s.instance);
     np_line_text(&t->out, "plugin", s.plugin);
@@ -170,10 +170,23 @@ static void stop(struct np_talk *t) {
   np_host_stop(t->host);
 }
 
-static const char *const command_names[] = {"plugins", "reload", "devices", "stop", "call", "request", "people", "tail"};
-static void (*const commands[])(struct np_talk *t) = {plugins,      reload,          devices,       stop,
-                                                      np_talk_call, np_talk_request, np_talk_people};
-#define COMMANDS (sizeof command_names / sizeof *command_names)
+/* `begin` reads what the request asks for; `answer` answers, where begin has not begun something that goes on. */
+static const struct {
+  const char *name;
+  int (*begin)(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+  void (*answer)(struct np_talk *t);
+} commands[] = {{"plugins", NULL, plugins},
+                {"reload", NULL, reload},
+                {"devices", NULL, devices},
+                {"stop", NULL, stop},
+                {"call", np_talk_call_begin, np_talk_call},
+                {"request", np_talk_request_begin, np_talk_request},
+                {"people", np_talk_people_begin, np_talk_people},
+                {"history", np_talk_generation_begin, np_talk_history},
+                {"sources", np_talk_generation_begin, np_talk_sources},
+                {"rollback", np_talk_generation_begin, np_talk_rollback},
+                {"tail", np_tail_begin, NULL}};
+#define COMMANDS (sizeof commands / sizeof *commands)
 
 struct request {
   struct np_talk *talk;
@@ -196,20 +209,17 @@ static int read_request(lua_State *L) {
   size_t n;
   const char *name = lua_tolstring(L, -1, &n);
   int i = 0;
-  while (i < (int)COMMANDS && strcmp(command_names[i], name) != 0) i++;
+  while (i < (int)COMMANDS && strcmp(commands[i].name, name) != 0) i++;
   if (i == (int)COMMANDS) {
-    const char *meant = np_near(name, n, command_names, COMMANDS);
+    const char *names[COMMANDS];
+    for (size_t k = 0; k < COMMANDS; k++) names[k] = commands[k].name;
+    const char *meant = np_near(name, n, names, COMMANDS);
     np_fail(&q->err, "unknown command \"%.60s\"%s%s%s", name, meant ? ", did you mean \"" : "", meant ? meant : "",
             meant ? "\"?" : "");
     return 0;
   }
   lua_settop(L, at);
-  int begun = 0;
-  if (strcmp(command_names[i], "tail") == 0) begun = np_tail_begin(q->talk, L, at, &q->err);
-  if (strcmp(command_names[i], "call") == 0) begun = np_talk_call_begin(q->talk, L, at, &q->err);
-  if (strcmp(command_names[i], "request") == 0) begun = np_talk_request_begin(q->talk, L, at, &q->err);
-  if (strcmp(command_names[i], "people") == 0) begun = np_talk_people_begin(q->talk, L, at, &q->err);
-  if (begun == 0) q->command = i;
+  if (!commands[i].begin || commands[i].begin(q->talk, L, at, &q->err) == 0) q->command = i;
   return 0;
 }
 
@@ -235,7 +245,7 @@ static void answer(struct np_talk *t, const char *line, size_t len) {
   else if (t->state != NP_TALK_ASKING)
     np_talk_again(t, 0); /* a tail */
   else
-    commands[q.command](t);
+    commands[q.command].answer(t);
 }
 
 /* Events. */

@@ -42,6 +42,7 @@ struct np_talk {
   uint64_t id;              /* CALLING: by which the answer finds it */
   bool people, forget;      /* of a request: with its headers and body; of a person: to be removed */
   char reference[40];       /* whose details; "" counts all */
+  char instance[80];        /* whose generations: `at` and `wanted` are their numbers */
   struct np_buf out;        /* owned: lines being built */
 };
 
@@ -64,5 +65,10 @@ int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct n
 void np_talk_request(struct np_talk *t);
 int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_people(struct np_talk *t);
+/* Generations of an instance. Begin reads what is asked for, the others answer. admin_generations.c */
+int np_talk_generation_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_history(struct np_talk *t);
+void np_talk_sources(struct np_talk *t);
+void np_talk_rollback(struct np_talk *t);
 
 #endif

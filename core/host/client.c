@@ -15,12 +15,14 @@
 #include "base/error.h"
 #include "host/admin.h"
 #include "host/client_call.h"
+#include "host/client_diff.h"
 #include "host/client_show.h"
 
 struct talk {
   const struct np_client *client;
   struct np_show *show; /* owned */
   struct np_buf in;     /* owned: bytes that came */
+  struct np_diff *diff; /* owned; of `neap diff` */
   bool ended;           /* the summary or an error was there: the answer is whole */
   int code;
 };
@@ -91,6 +93,12 @@ static void take_line(struct talk *t, const char *line, size_t len) {
     return;
   }
   if (error || summary) t->ended = true;
+  if (t->diff) {
+    bool read = np_diff_line(t->diff, line, len, &err) == 0;
+    if (read && summary && t->code == 0) t->code = np_diff_show(t->diff, &err);
+    if (!read || t->code == 2) t->code = complain(err.text) + 1;
+    return;
+  }
   if (t->client->json && call && error) {
     fprintf(stderr, "%.*s\n", (int)len, line); /* standard output is for results alone */
   } else if (t->client->json) {
@@ -163,11 +171,14 @@ int np_client_run(const struct np_client *c) {
   const char *no_colour = getenv("NO_COLOR");
   struct talk t = {.client = c};
   t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);
-  if (send_request(fd, c->request, &err) < 0)
+  if (strcmp(c->command, "sources") == 0 && !c->json && !(t.diff = np_diff_new(&err)))
+    t.code = complain(err.text);
+  else if (send_request(fd, c->request, &err) < 0)
     t.code = complain(err.text);
   else
     converse(&t, fd);
   close(fd);
+  np_diff_free(t.diff);
   np_show_free(t.show);
   np_buf_free(&t.in);
   return t.code;

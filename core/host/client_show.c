@@ -393,6 +393,25 @@ static void tail_line(struct np_show *s, lua_State *L) {
   r->cells[5].text = field(L, "connection");
 }
 
+static void history_line(struct np_show *s, lua_State *L) {
+  struct row *r = row_new(s);
+  char *state = field(L, "state"), *verdict = field(L, "verdict"), *cause = field(L, "cause"), *reason = field(L, "reason");
+  r->cells[0].text = field(L, "generation");
+  r->cells[1] = (struct cell){moment(number(L, "at")), DIM};
+  bool bad = strcmp(verdict, "bad") == 0;
+  r->cells[2] = (struct cell){np_strdup(*state ? state : bad ? "not let in" : ""), *state ? GREEN : bad ? RED : PLAIN};
+  r->cells[3].text = *cause ? np_strdup(cause) : np_strdup(bad ? reason : "");
+  free(state), free(verdict), free(cause), free(reason);
+}
+
+static void rollback_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *instance = field(L, "instance");
+  printf("%s: generation %lld is in force, until its file changes\n", instance, (long long)number(L, "generation"));
+  free(instance);
+}
+
+static const char *const history_heads[] = {"GENERATION", "AT", "STATE", "WHY"};
 static const char *const plugins_heads[] = {"INSTANCE", "PLUGIN", "KIND", "STATE", "GENERATION", "SINCE", "WAITING"};
 static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME"};
 static const struct {
@@ -405,6 +424,8 @@ static const struct {
              {"devices", devices_line, devices_summary, devices_heads, 6},
              {"call", call_line, call_summary, NULL, 2},
              {"request", request_line, NULL, NULL, 2},
+             {"history", history_line, NULL, history_heads, 4},
+             {"rollback", NULL, rollback_summary, NULL, 2},
              {"people", people_line, people_summary, NULL, 2},
              {"tail", tail_line, NULL, NULL, 6}};
 

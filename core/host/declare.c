@@ -32,6 +32,14 @@ struct np_code *np_declare_new(const struct np_order *order) {
   return c;
 }
 
+void np_code_note(struct np_code *c, bool failed) {
+  uint64_t was = atomic_load_explicit(&c->outcomes, memory_order_relaxed), now;
+  const uint64_t bits = (UINT64_C(1) << NP_OUTCOMES) - 1;
+  do {
+    now = ((was >> NP_OUTCOMES) + 1) << NP_OUTCOMES | ((was << 1 | failed) & bits);
+  } while (!atomic_compare_exchange_weak_explicit(&c->outcomes, &was, now, memory_order_relaxed, memory_order_relaxed));
+}
+
 void np_code_ref(struct np_code *c) { __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED); }
 
 static void free_strings(char **list, size_t n) {

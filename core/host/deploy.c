@@ -105,6 +105,7 @@ struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
   struct np_routes *routes = np_deploy_routes(d, &change);
   if (!anything_new(d)) {
     np_routes_free(routes);
+    if (np_deploy_record(d, &err) < 0) np_log(NP_WARN, "cannot record what was not let in", "error", err.text, NULL);
     return change;
   }
   if (np_deploy_record(d, &err) < 0) { /* a restart would not find it: what is in force goes on */
@@ -160,6 +161,7 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err) {
   if (!d->watch) return -1;
   np_watch_add(d->watch, d->plugins);
   if (d->config->path) np_watch_add(d->watch, d->config->path);
+  np_deploy_watch_failures(d);
   look_again(d, 0); /* for what changed between the first look and the watch */
   return 0;
 }
@@ -172,7 +174,11 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
   const struct np_unit *u = d->units[i];
   struct np_status s = {
       .instance = u->instance, .plugin = u->plugin, .file = u->file, .kind = u->kind, .error = u->error, .since = u->since};
-  s.state = u->code ? (u->last_good ? "last good" : "in force") : u->unconfigured ? "unconfigured" : "held";
+  s.state = u->code           ? (u->last_good ? "last good"
+                                 : u->pinned  ? "rolled back"
+                                              : "in force")
+            : u->unconfigured ? "unconfigured"
+                              : "held";
   if (!u->code) return s;
   s.code = u->code;
   s.generation = u->code->number;
@@ -186,6 +192,7 @@ void np_deploy_free(struct np_deploy *d) {
   if (!d) return;
   np_watch_free(d->watch);
   if (d->again) event_free(d->again);
+  if (d->probation) event_free(d->probation);
   for (size_t i = 0; i < d->unit_count; i++) np_unit_free(d, d->units[i]);
   free(d->units);
   np_sources_free(&d->sources);

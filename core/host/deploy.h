@@ -11,8 +11,8 @@ struct np_status {
   const char *instance, *plugin, *file;
   enum np_kind kind;
   int generation; /* in force; 0: none */
-  const char
-      *state; /* "in force", "last good" (the file is broken, an older generation serves), "held" (configured, nothing to serve it),
+  const char *
+      state; /* "in force", "last good" (the file is broken, an older generation serves), "rolled back" (an older one serves, for somebody went back to it), "held" (configured, nothing to serve it),
                               "unconfigured" (it needs a setting) */
   const char *error;          /* why the file's present text is not in force, with file and line; NULL where it is */
   int64_t since;              /* ms: when the generation in force was switched to */
@@ -30,6 +30,9 @@ struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err);
 /* The first epoch: what builds, or its last good generation. Not yet staged on lanes. */
 struct np_epoch *np_deploy_first(struct np_deploy *d);
 int np_deploy_watch(struct np_deploy *d, struct np_error *err); /* from now on changes are deployed */
+/* Goes back to a good generation, 0 being the newest good one before what is in force, and stays there until the file's text changes. The number
+ * that is in force now, or -1 and err: then nothing has changed. */
+int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, const char *cause, struct np_error *err);
 /* Looks at everything now. */
 struct np_deploy_change np_deploy_reload(struct np_deploy *d);
 /* Why neap.lua as it stands is not in force; NULL where it is. Borrowed until the next deploy. */

@@ -66,26 +66,47 @@ struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change 
   }
 }
 
+static struct np_text text_of(struct np_writeset *ws, const char *s) { return np_writeset_text(ws, s, s ? strlen(s) : 0); }
+
+/* What is to be in force; or, without code, what was not let in. */
+static void record(struct np_writeset *ws, const struct np_unit *u, const struct np_code *code) {
+  struct np_op *op = np_writeset_add(ws, NP_OP_GENERATION);
+  op->as.generation.instance = text_of(ws, u->instance);
+  op->as.generation.file = text_of(ws, code ? code->file : u->file);
+  op->as.generation.at = np_now_ms();
+  op->as.generation.verdict = text_of(ws, code ? "good" : "bad");
+  if (!code) {
+    op->as.generation.reason = text_of(ws, u->refused);
+    return;
+  }
+  op->as.generation.hash = text_of(ws, code->hash);
+  op->as.generation.source = np_writeset_text(ws, u->built.bundle, u->built.bundle_len);
+  op->as.generation.number = code->number;
+  bool same_sources = u->code && strcmp(u->code->hash, code->hash) == 0;
+  op->as.generation.cause = text_of(ws, u->cause       ? u->cause
+                                        : !u->code     ? "it was not in force"
+                                        : same_sources ? "its settings changed"
+                                                       : "its file or a library changed");
+}
+
 int np_deploy_record(struct np_deploy *d, struct np_error *err) {
   struct np_writeset *ws = np_writeset_new();
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
-    if (!u->built.code || u->stored) continue;
-    const struct np_code *code = u->built.code;
-    struct np_op *op = np_writeset_add(ws, NP_OP_GENERATION);
-    op->as.generation.instance = np_writeset_text(ws, u->instance, strlen(u->instance));
-    op->as.generation.file = np_writeset_text(ws, code->file, strlen(code->file));
-    op->as.generation.hash = np_writeset_text(ws, code->hash, strlen(code->hash));
-    op->as.generation.source = np_writeset_text(ws, u->built.bundle, u->built.bundle_len);
-    op->as.generation.verdict = np_writeset_text(ws, "good", 4);
-    op->as.generation.at = np_now_ms();
-    op->as.generation.number = code->number;
+    np_unit_record_pin(u, ws);
+    if (u->refused) record(ws, u, NULL);
+    if (u->built.code && !u->stored) record(ws, u, u->built.code);
   }
   if (!ws->first) {
     np_writeset_unref(ws);
     return 0;
   }
-  return np_keeper_apply(d->host->keeper, ws, err) == NP_COMMITTED ? 0 : -1;
+  if (np_keeper_apply(d->host->keeper, ws, err) != NP_COMMITTED) return -1;
+  for (size_t i = 0; i < d->unit_count; i++) {
+    d->units[i]->pin_changed = false;
+    np_unit_set(&d->units[i]->refused, NULL);
+  }
+  return 0;
 }
 
 struct np_epoch *np_deploy_epoch(struct np_deploy *d, struct np_routes *routes) {
@@ -144,8 +165,8 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
     if (u->built.code) {
-      int before = u->code ? u->code->number : 0;
-      np_code_unref(u->code);
+      struct np_code *old = u->code;
+      int before = old ? old->number : 0;
       free(u->instances);
       u->code = u->built.code;
       np_code_ref(u->code);
@@ -158,6 +179,9 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
       u->print = NULL;
       u->since = np_now_ms();
       if (u->code->number > u->last_number) u->last_number = u->code->number;
+      np_unit_set(&u->cause, NULL);
+      np_unit_watch(u, old);
+      np_code_unref(old);
       if (!u->last_good) {
         np_unit_set(&u->error, NULL);
         change->loaded++;

@@ -31,6 +31,14 @@ struct np_unit {
   struct np_built built; /* of this deploy, until it is in force */
   char *print;           /* owned: fingerprint of what built is */
   bool stored;           /* its generation is in the store already */
+  char *cause;           /* owned: why what was built is to be in force; NULL: its file or its settings have changed */
+  char *refused;         /* owned: why its file was not let in, to be recorded */
+  int pinned;            /* the generation that was gone back to; 0: the file counts */
+  char *pin_print;       /* owned: hash of the file then; NULL: pinned just now */
+  bool pin_changed;      /* to be recorded */
+  int before;            /* on probation: the generation that was replaced; 0: not */
+  uint64_t before_outcomes;
+  int64_t probation_end; /* ms on the monotonic clock */
 };
 
 struct np_deploy {
@@ -43,7 +51,8 @@ struct np_deploy {
   struct np_unit **units; /* owned, sorted by instance */
   size_t unit_count;
   struct np_watch *watch;
-  struct event *again; /* looks once more after a while */
+  struct event *again;     /* looks once more after a while */
+  struct event *probation; /* looks after new generations */
   int lanes;
   uint64_t epoch;
 };
@@ -63,6 +72,16 @@ bool np_unit_is_listed(const struct np_config *c, const char *name, bool as_plug
 void np_unit_free(struct np_deploy *d, struct np_unit *u);
 bool np_unit_same(const char *a, const char *b); /* both there and equal */
 void np_unit_set(char **at, const char *text);   /* an owned copy */
+struct np_build_context np_unit_context(struct np_deploy *d);
+char *np_unit_pinned_print(int number,
+                           const struct np_want *want); /* the fingerprint of that generation with these settings; the caller's */
+
+void np_unit_load_pin(struct np_deploy *d, struct np_unit *u);
+void np_unit_record_pin(struct np_unit *u, struct np_writeset *ws);
+/* True where it is pinned: what is pinned is in force, or built, or has failed. */
+bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change);
+void np_unit_watch(struct np_unit *u, const struct np_code *before); /* it is in force now */
+void np_deploy_watch_failures(struct np_deploy *d);
 
 /* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */
 struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change *change);

@@ -34,14 +34,13 @@ struct np_unit *np_unit_find(struct np_deploy *d, const char *instance) {
   return found ? *found : NULL;
 }
 
-static int note_number(struct np_deploy *d, const char *instance);
-
 static struct np_unit *get_unit(struct np_deploy *d, const struct np_want *want) {
   struct np_unit *u = np_unit_find(d, want->instance);
   if (!u) {
     u = np_alloc(sizeof *u);
     u->instance = np_strdup(want->instance);
-    u->last_number = note_number(d, want->instance);
+    u->last_number = d->host ? np_reader_last_number(d->host->reader, want->instance) : 0;
+    np_unit_load_pin(d, u);
     d->units = np_realloc(d->units, (d->unit_count + 1) * sizeof *d->units);
     d->units[d->unit_count++] = u;
     qsort(d->units, d->unit_count, sizeof *d->units, compare_units);
@@ -59,21 +58,27 @@ void np_unit_free(struct np_deploy *d, struct np_unit *u) {
   np_code_unref(u->code);
   free(u->instances);
   free(u->instance), free(u->plugin), free(u->good), free(u->bad), free(u->tried), free(u->error), free(u->file), free(u->print);
+  free(u->cause), free(u->refused), free(u->pin_print);
   free(u);
 }
 
-static void take_number(void *arg, const struct np_generation *g) { *(int *)arg = g->number; }
+static void same_reason(void *arg, const struct np_generation *g) {
+  const char **error = arg;
+  if (g->reason.ptr && strcmp(g->reason.ptr, *error) == 0) *error = NULL;
+}
 
-static int note_number(struct np_deploy *d, const char *instance) {
-  int number = 0;
-  if (d->host) np_reader_generation(d->host->reader, instance, NULL, take_number, &number, NULL);
-  return number;
+/* To be recorded, unless it was the last time too, as at each start with a broken file. */
+static void note_refused(struct np_deploy *d, struct np_unit *u, const char *error) {
+  const char *news = error;
+  np_reader_generation(d->host->reader, u->instance, "bad", same_reason, &news, NULL);
+  if (news) np_unit_set(&u->refused, error);
 }
 
 void np_unit_fail(struct np_deploy *d, struct np_unit *u, const char *error) {
   bool news = !np_unit_same(u->error, error);
   np_unit_set(&u->error, error);
   if (!news || !d->host) return;
+  note_refused(d, u, error);
   char generation[16];
   snprintf(generation, sizeof generation, "%d", u->code ? u->code->number : 0);
   if (u->code)
@@ -156,6 +161,12 @@ static void add_names(struct np_buf *text, const struct np_deploy *d) {
     if (is_connection_that_delivers(d->units[i])) np_buf_addf(text, "%s delivers\n", d->units[i]->instance);
 }
 
+static char *with_settings(const char *sources, const struct np_want *want, const char *error) {
+  const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
+  return print_of("%s %s %s %s %d %d %zu %lld %g %g %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
+                  want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total, error);
+}
+
 /* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
  * and all names of connections and destinations. */
 static char *fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
@@ -173,10 +184,17 @@ static char *fingerprint(const struct np_deploy *d, const struct np_code *code, 
   for (size_t i = 0; i < want->show_count; i++) np_buf_addf(&text, "\nshows %s", want->shows[i]);
   np_sha256_hex(np_buf_text(&text), text.len, hash);
   np_buf_free(&text);
-  const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
-  return print_of("%s %s %s %s %d %d %zu %lld %g %g %s", hash, want->plugin, want->mount ? want->mount : "", want->canonical,
-                  want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total,
-                  want->file && want->file->error ? want->file->error : "");
+  return with_settings(hash, want, want->file && want->file->error ? want->file->error : "");
+}
+
+char *np_unit_pinned_print(int number, const struct np_want *want) {
+  char sources[32];
+  snprintf(sources, sizeof sources, "generation %d", number);
+  return with_settings(sources, want, "");
+}
+
+struct np_build_context np_unit_context(struct np_deploy *d) {
+  return (struct np_build_context){.sources = &d->sources, .config = d->config, .lanes = d->lanes, .delivers = delivers, .arg = d};
 }
 
 struct last_good {
@@ -190,8 +208,7 @@ struct last_good {
 static void build_last_good(void *arg, const struct np_generation *g) {
   struct last_good *l = arg;
   struct np_error err;
-  struct np_build_context context = {
-      .sources = &l->d->sources, .config = l->d->config, .lanes = l->d->lanes, .delivers = delivers, .arg = l->d};
+  struct np_build_context context = np_unit_context(l->d);
   l->number = g->number;
   l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
   if (!l->ok && !l->u->unconfigured)
@@ -232,8 +249,7 @@ static void number_it(struct np_deploy *d, struct np_unit *u) {
 
 static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change) {
   struct np_error err;
-  struct np_build_context context = {
-      .sources = &d->sources, .config = d->config, .lanes = d->lanes, .delivers = delivers, .arg = d};
+  struct np_build_context context = np_unit_context(d);
   if (np_build(&context, want, &u->built, &err) == 0) {
     u->print = fingerprint(d, u->built.code, want);
     number_it(d, u);
@@ -261,6 +277,7 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     change->kept++;
     return;
   }
+  if (np_unit_look_pinned(d, u, want, change)) return;
   char *good = u->code ? fingerprint(d, u->code, want) : NULL;
   free(u->tried);
   u->tried = fingerprint(d, NULL, want);

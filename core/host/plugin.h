@@ -2,6 +2,7 @@
 #ifndef NP_HOST_PLUGIN_H
 #define NP_HOST_PLUGIN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -135,12 +136,16 @@ struct np_code {
   size_t host_count;
   char **keys; /* owned: what the first copy registered, in its order: the prelude brings the others' into it */
   size_t key_count;
+  _Atomic uint64_t
+      outcomes; /* of its calls: the last NP_OUTCOMES as bits, 1 where one failed, the newest lowest; above them how many there were */
   char **libraries; /* owned: names it required */
   size_t library_count;
   char **sees; /* owned: connections whose rows of the store it may see: itself and what `shows` lists */
   size_t see_count;
   bool sees_all;
 };
+#define NP_OUTCOMES 20
+void np_code_note(struct np_code *c, bool failed); /* a call of it has ended. Any thread */
 void np_code_ref(struct np_code *c);
 void np_code_unref(struct np_code *c);
 

@@ -183,22 +183,44 @@ int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, np_devic
   return np_sql_end(&r->sql, st, rc, err);
 }
 
+static struct np_generation read_generation(sqlite3_stmt *st) {
+  return (struct np_generation){
+      .instance = np_sql_text(st, 0),
+      .file = np_sql_text(st, 1),
+      .hash = np_sql_text(st, 2),
+      .source = np_sql_text(st, 3),
+      .verdict = np_sql_text(st, 4),
+      .reason = np_sql_text(st, 5),
+      .at = sqlite3_column_int64(st, 6),
+      .number = sqlite3_column_int(st, 7),
+      .id = sqlite3_column_int64(st, 8),
+      .cause = np_sql_text(st, 9),
+  };
+}
+
 int np_reader_generation(struct np_reader *r, const char *instance, const char *verdict,
                          void (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err) {
   sqlite3_stmt *st = np_sql_start(&r->sql, R_GENERATION, "ss", instance, verdict);
   int rc = st ? sqlite3_step(st) : SQLITE_OK, found = st && rc == SQLITE_ROW;
   if (found) {
-    struct np_generation g = {
-        .instance = np_sql_text(st, 0),
-        .file = np_sql_text(st, 1),
-        .hash = np_sql_text(st, 2),
-        .source = np_sql_text(st, 3),
-        .verdict = np_sql_text(st, 4),
-        .reason = np_sql_text(st, 5),
-        .at = sqlite3_column_int64(st, 6),
-        .number = sqlite3_column_int(st, 7),
-    };
+    struct np_generation g = read_generation(st);
     fn(arg, &g);
   }
   return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
+}
+
+int np_reader_generations(struct np_reader *r, const char *instance, int64_t before, int limit,
+                          bool (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_GENERATIONS, "siw", instance, before, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_generation g = read_generation(st);
+    if (!fn(arg, &g)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_last_number(struct np_reader *r, const char *instance) {
+  int64_t number = 0;
+  return np_sql_one(&r->sql, R_LAST_NUMBER, &number, "s", instance) == SQLITE_ROW ? (int)number : -1;
 }

@@ -9,6 +9,8 @@ enum { MOST = 50000 };
 
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
+#define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
+
 const char *const np_read_texts[R_COUNT] = {
     [R_LAST] = "SELECT max(seq) FROM reading_rows",
     [R_SCAN] = READING " WHERE seq > ? ORDER BY seq LIMIT ?",
@@ -46,8 +48,10 @@ const char *const np_read_texts[R_COUNT] = {
     [R_DEVICES] =
         "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
         " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
-    [R_GENERATION] = "SELECT instance, file, hash, source, verdict, reason, at, number FROM generations"
+    [R_GENERATION] = "SELECT " GENERATION " FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
+    [R_GENERATIONS] = "SELECT " GENERATION " FROM generations WHERE instance = ? AND id < ? ORDER BY id DESC LIMIT ?",
+    [R_LAST_NUMBER] = "SELECT max(number) FROM generations WHERE instance = ?",
     [R_BEGIN] = "BEGIN",
     [R_COMMIT] = "COMMIT",
     [R_NAME_ID] = "SELECT id FROM names WHERE name = ?",

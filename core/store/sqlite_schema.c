@@ -97,8 +97,12 @@ static const char queries[] =
     "CREATE INDEX event_series ON event_rows(device, type, at);"
     "CREATE INDEX event_connection ON event_rows(connection, type, at);";
 
+/* Why a generation came into force, or was not let in. */
+static const char causes[] = "ALTER TABLE generations ADD COLUMN cause TEXT;"
+                             "CREATE INDEX inbox_failed ON inbox(instance, id) WHERE outcome = 'failed';";
+
 /* Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries};
+static const char *const migrations[] = {first_schema, queries, causes};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -65,8 +65,11 @@ const char *const np_write_texts[W_COUNT] = {
     [W_FREE] = "DELETE FROM held WHERE id = ?",
     [W_CURSOR] = "SELECT seq FROM cursors WHERE partition = ?",
     [W_SET_CURSOR] = "INSERT INTO cursors VALUES(?, ?) ON CONFLICT(partition) DO UPDATE SET seq = excluded.seq",
-    [W_GENERATION] =
-        "INSERT INTO generations(instance, number, at, verdict, file, hash, reason, source) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_GENERATION] = "INSERT INTO generations(instance, number, at, verdict, file, hash, reason, source, cause) VALUES(?, ?, ?, ?, "
+                     "?, ?, ?, ?, ?)",
+    /* A hundred of each verdict are kept. */
+    [W_OLD_GENERATIONS] = "DELETE FROM generations WHERE instance = ?1 AND verdict = ?2 AND id <= (SELECT id FROM generations"
+                          " WHERE instance = ?1 AND verdict = ?2 ORDER BY id DESC LIMIT 1 OFFSET 100)",
     /* Ids rise with time, so the oldest rows are the first ones. */
     [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
     [W_PRUNE_DELIVERED] =
@@ -297,6 +300,14 @@ static int write_sent(struct np_store *s, const struct np_op *op) {
   return rc == SQLITE_OK ? np_sql_run(q, W_BURY, "i", seq) : rc;
 }
 
+static int write_generation(struct np_sql *q, const struct np_op *op) {
+  int rc = np_sql_run(q, W_GENERATION, "twittttbt", &op->as.generation.instance, op->as.generation.number, op->as.generation.at,
+                      &op->as.generation.verdict, &op->as.generation.file, &op->as.generation.hash, &op->as.generation.reason,
+                      &op->as.generation.source, &op->as.generation.cause);
+  if (rc != SQLITE_OK) return rc;
+  return np_sql_run(q, W_OLD_GENERATIONS, "tt", &op->as.generation.instance, &op->as.generation.verdict);
+}
+
 static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op) {
   struct np_sql *q = &s->sql;
   switch (op->kind) {
@@ -318,14 +329,10 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
                       op->as.hold.reading, op->as.hold.at, op->as.hold.generation, &op->as.hold.error);
   case NP_OP_RELEASE: return np_sql_run(q, W_FREE, "i", op->as.release.id);
   case NP_OP_CURSOR: return np_sql_run(q, W_SET_CURSOR, "wi", op->as.cursor.partition, op->as.cursor.seq);
-  case NP_OP_GENERATION:
-    return np_sql_run(q, W_GENERATION, "twittttb", &op->as.generation.instance, op->as.generation.number, op->as.generation.at,
-                      &op->as.generation.verdict, &op->as.generation.file, &op->as.generation.hash, &op->as.generation.reason,
-                      &op->as.generation.source);
+  case NP_OP_GENERATION: return write_generation(q, op);
   }
   return SQLITE_ERROR;
 }
-
 int np_write_set(struct np_store *s, struct np_writeset *ws) {
   int rc = np_known_bound(s);
   for (struct np_op *op = ws->first; op && rc == SQLITE_OK; op = op->next) rc = write_op(s, ws, op);

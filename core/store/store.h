@@ -161,12 +161,16 @@ int np_reader_find_devices(struct np_reader *r, const struct np_device_filter *f
 int64_t np_reader_count_devices(struct np_reader *r, const struct np_device_filter *f, struct np_error *err);
 
 struct np_generation {
-  struct np_text instance, file, hash, source, verdict, reason;
-  int64_t at;
-  int number;
+  struct np_text instance, file, hash, source, verdict, reason, cause;
+  int64_t id, at;
+  int number; /* 0 where it was not let in */
 };
 /* The newest with that verdict ("good", "bad"); NULL takes any. 1 found, 0 none, -1 error. */
 int np_reader_generation(struct np_reader *r, const char *instance, const char *verdict,
                          void (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err);
+/* Those of an instance with id < before (INT64_MAX: all), newest first; fn returns false to stop. */
+int np_reader_generations(struct np_reader *r, const char *instance, int64_t before, int limit,
+                          bool (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err);
+int np_reader_last_number(struct np_reader *r, const char *instance); /* the highest given out, 0 where none was, -1 on error */
 
 #endif

@@ -131,9 +131,9 @@ struct np_op {
       int64_t from, seq;
     } cursor;
     struct { /* NP_OP_GENERATION: a plugin's code that is now in force (verdict "good") or was not let in ("bad") */
-      struct np_text instance, file, hash, source, verdict, reason;
+      struct np_text instance, file, hash, source, verdict, reason, cause;
       int64_t at;
-      int number;
+      int number; /* 0 where it was not let in */
     } generation;
   } as;
 };

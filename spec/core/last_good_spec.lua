@@ -104,7 +104,8 @@ describe("the last good generation", function()
     bed.replace(file "vendors/v.lua", vendor "one")
     bed.wait("the file to be in force", function() return host:plugin("v").state == "in force" end)
     assert.equal(1, host:plugin("v").generation)
-    assert.equal(1, one "select count(*) n from generations where instance = 'v'")
+    assert.equal(1, one "select count(*) n from generations where instance = 'v' and verdict = 'good'")
+    assert.equal(1, one "select count(*) n from generations where instance = 'v' and verdict = 'bad'") -- not once for each start
   end)
 
   it("has its libraries with it", function()
