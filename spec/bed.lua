@@ -114,6 +114,20 @@ function bed.run(argv, options)
   return p.output, how == "exit" and code or how .. " " .. code
 end
 
+-- Writes a plugin's file below root, and the project's libraries that it requires and that are not given.
+local function write_plugin(root, given, name, text)
+  bed.write(root .. "/" .. name, text)
+  for library in text:gmatch "require%s*%(?[\"']([%w_.-]+)[\"']" do
+    local path = "lib/" .. library:gsub("%.", "/") .. ".lua"
+    local f = not given[path] and io.open(bed.plugins .. "/" .. path, "rb")
+    if f then
+      given[path] = f:read "a"
+      f:close()
+      write_plugin(root, given, path, given[path])
+    end
+  end
+end
+
 --- A host. options: folder, config (text of neap.lua's inside; `plugins` and `listen` are filled in), plugins (name -> text of files below
 --- plugins/; without it the project's own are used), args, env.
 local Host = setmetatable({}, { __index = Program })
@@ -126,7 +140,9 @@ function bed.host(options)
   if options.plugins then
     plugins = folder .. "/plugins"
     os.execute(("mkdir -p '%s'"):format(plugins))
-    for name, text in pairs(options.plugins) do bed.write(plugins .. "/" .. name, text) end
+    local given = {}
+    for name, text in pairs(options.plugins) do given[name] = text end
+    for name, text in pairs(options.plugins) do write_plugin(plugins, given, name, text) end
   end
   if not options.keep_config then
     bed.write(folder .. "/neap.lua", ("return { listen = \"127.0.0.1:0\", store = \"neap.db\", plugins = %q,\n%s\n}"):format(plugins, options.config or ""))
