@@ -116,7 +116,8 @@ return function(plugin, legacy)
 
   --- A new client. With a uid it sees that user's devices alone.
   function keys.issue(uid)
-    local id, client = letters(20), { secret = crypto.hex(crypto.random(16)), uid = uid or "ay" .. letters(18), restricted = uid ~= nil,
+    local id = letters(20)
+    local client = { secret = crypto.hex(crypto.random(16)), uid = uid or "ay" .. letters(18), restricted = uid ~= nil,
       created = time.now() }
     store:put(CLIENT .. id, client, nil, "sealed")
     return { client_id = id, secret = client.secret, uid = client.uid }

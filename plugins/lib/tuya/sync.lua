@@ -238,6 +238,7 @@ return function(plugin, config, cloud)
     local path = ("/v1.0/devices/%s/logs"):format(row.device)
     for _ = 1, PAGES do
       local result, why, code = cloud.call("GET", path, log_query(window, place))
+      if result == nil and #list > 0 and not cloud.is_refusal(code) then break end -- what has come is kept; it goes on from there
       if result == nil then return nil, why, code end
       local entries = type(result) == "table" and result.logs
       if type(entries) ~= "table" then return nil, "tuya: the answer to a query of logs has none", "format" end
