@@ -752,6 +752,17 @@ describe("tuya", function()
       bad(1109, "last_row_key", "type=7&query_type=2&last_row_key=x&last_event_time=1")
     end)
 
+    it("leaves out what is not valid, as the status does", function()
+      local sensor = device()
+      tuya.feed(host, "/ward", { readings = { { device = sensor, metric = "glucose", value = 5.5, at = NOW - 2000 },
+        { device = sensor, metric = "glucose", value = 1.5, at = NOW - 1000, quality = "invalid" }, { device = sensor, metric = "other", value = 1, at = NOW - 1000, quality = "warmup" } } })
+      local result = client:get("/v1.0/devices/" .. sensor .. "/logs?end_time=" .. NOW .. "&query_type=2&type=1,7")
+      assert.equal(1, #result.logs)
+      assert.equal(1, result.count)
+      assert.equal("5.5", result.logs[1].value)
+      assert.same({}, client:get("/v1.0/devices/" .. sensor).status)
+    end)
+
     it("of a device that keeps none is 2009", function()
       local _, code, msg = client:get("/v1.0/devices/mute-1/logs?end_time=" .. NOW .. "&type=7")
       assert.equal(2009, code)

@@ -57,10 +57,14 @@ function shapes.value(row, metric, value, own)
   return scale.to_tuya(value, (scale.of(row.extra and row.extra.category, metric, own)))
 end
 
---- A device's newest readings as a status array.
+--- A device's newest readings as a status array. Tuya has no word for one that is not valid: it is left out.
 function shapes.status(row, readings, own)
   local status = json.array {}
-  for i, r in ipairs(readings) do status[i] = { code = r.metric, value = shapes.value(row, r.metric, r.value, own) } end
+  for _, r in ipairs(readings) do
+    if r.quality == "valid" then
+      status[#status + 1] = { code = r.metric, value = shapes.value(row, r.metric, r.value, own) }
+    end
+  end
   table.sort(status, function(a, b) return a.code < b.code end)
   return status
 end
