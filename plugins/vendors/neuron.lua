@@ -168,7 +168,7 @@ serve {
     local q = req.query
     local devEui = given(q.devEui)
     local filter = { name_has = given(q.name), place = given(q.buildingName), model = given(q.equModel),
-      device = devEui and { s.id_of(devEui), devEui } or nil }
+      device = devEui and s.ids_of(plugin.data, devEui) or nil }
     local total = plugin.data:count("devices", filter)
     local key = table.concat({ filter.name_has or "", devEui or "", filter.place or "", filter.model or "" }, "\0")
     local function fetch(after, limit)

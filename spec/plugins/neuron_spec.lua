@@ -27,7 +27,7 @@ describe("neuron", function()
         datasets = { energy = { kwh = "number" } } },
       { "neuron", name = "bare", mount = "/bare" },
       { "sinocare", name = "ward" },
-      { "neuron", name = "seeing", mount = "/seeing", buildings = { "HQ" }, shows = { "ward", "neuron" } },
+      { "neuron", name = "seeing", mount = "/seeing", buildings = { "HQ" }, shows = { "ward", "neuron", "bare" } },
     }]] }
     c, rival = client.new(host, "neuron"), client.new(host, "rival", "/rival")
     bare, seeing = client.new(host, "bare", "/bare"), client.new(host, "seeing", "/seeing")
@@ -876,6 +876,11 @@ describe("neuron", function()
       assert.same({}, c:history { equipmentName = sn, field = "VALUE" }.data)
       local ours = device()
       assert.equal(200, seeing:device(ours).code)
+      client.call(host, "bare", "device.set", { devEui = ours .. "b", equipmentName = "x", buildingName = "HQ" })
+      assert.equal(ours .. "b", seeing:device(ours .. "b").data.devEUI) -- of a tenant whose devices bear its name
+      assert.equal(1, seeing:page { current = 1, size = 5, devEui = ours .. "b" }.data.total)
+      assert.equal(404, c:device(ours .. "b").code)
+      assert.equal(404, bare:device(ours).code)
     end)
   end)
 
@@ -969,6 +974,7 @@ describe("neuron, settings", function()
     for connection, what in pairs {
       ["{ 'neuron', zone = 'Asia/Nowhere' }"] = "Asia/Nowhere", ["{ 'neuron', padding = 'none' }"] = "padding", ["{ 'neuron', buildings = { 1 } }"] = "buildings",
       ["{ 'neuron', datasets = { energy = { kwh = 'float' } } }"] = "kwh", ["{ 'neuron', datasets = { ['a b'] = { kwh = 'number' } } }"] = "a b",
+      ["{ 'neuron', url = 'http://127.0.0.1:1', span = '1h', overlap = '1h', secret_id = 'x', key = 'k', public_key = 'k' }"] = "overlap",
       ["{ 'neuron', url = 'http://127.0.0.1:1' }"] = "secret_id", ["{ 'neuron', url = 'http://127.0.0.1:1', secret_id = 'x', key = 'k', public_key = 'none' }"] = "public_key",
     } do
       local out, code = check(connection)

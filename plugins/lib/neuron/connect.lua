@@ -71,6 +71,7 @@ return function(plugin, config, s)
   for _, name in ipairs { "secret_id", "key", "public_key" } do
     if not config[name] then error(("%s: needed where a url is set: it came with the platform's token"):format(name), 0) end
   end
+  if config.overlap >= config.span then error("overlap: has to be shorter than span", 0) end
   local call = new_client(config)
 
   local function must(...)
@@ -139,7 +140,7 @@ return function(plugin, config, s)
         if reading then
           row = row or plugin.data:device(reading.device, reading.vendor) -- messages are one device's
           local r = record(reading, row)
-          outcomes[i] = not r.buildingName and { status = 400, body = "set building, for the device has no place" }
+          outcomes[i] = not r.buildingName and "no building: set building, for the device has no place"
           if r.buildingName then indexes[#indexes + 1], records[#records + 1] = i, r end
         else
           flush()

@@ -42,9 +42,20 @@ function shape.new(connection, zone)
     return not row.device:find "/" and row.device or nil
   end
 
+  --- The ids that a device of that devEui may have: this connection's own first, then those of the connections that it shows.
+  function s.ids_of(data, devEui)
+    local ids = { s.id_of(devEui), devEui }
+    for _, name in ipairs(data:connections()) do ids[#ids + 1] = name .. "/" .. devEui end
+    return ids
+  end
+
   --- The device of that devEui, or nil: this connection's own before those that it shows.
   function s.find(data, devEui)
-    return data:device(s.id_of(devEui), "neuron") or data:device(devEui)
+    local own = data:device(s.id_of(devEui), "neuron")
+    if own then return own end
+    for _, row in ipairs(data:devices { device = s.ids_of(data, devEui) }) do
+      if s.dev_eui(row) == devEui then return row end
+    end
   end
 
   return s
