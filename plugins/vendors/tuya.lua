@@ -30,7 +30,7 @@ local since
 if config.since then since = assert(time.parse(config.since, "UTC")) end
 local settings = {
   scale = scale.check(config.scale or {}), schema = config.schema, uid = config.uid, since = since, logs = config.logs,
-  overlap = math.floor(config.overlap * 1000),
+  overlap = math.floor(config.overlap * 1000), poll = config.poll, per_month = config.per_month,
 }
 
 local keys = keys_of(plugin, config.legacy_sign)
@@ -72,28 +72,34 @@ local REMOTE = { ["multiple-names"] = true, ["users"] = true, ["user.get"] = tru
 local LOCAL = { ["rename"] = true, ["remove"] = true } -- what the store has to know at once as well
 local UPSTREAM = { permission = 1106, unsupported = 2009 }
 
-local function remotely(endpoint, client, args)
-  local result, why, code = cloud.run(endpoint, args)
-  if result == nil then return nil, why, code end
-  if LOCAL[endpoint[1]] and desk.row(client, args.device_id) then return desk[endpoint[1]](client, args) end
-  return result
-end
-
-local function perform(endpoint, client, args)
-  local row = cloud and (endpoint.writes or REMOTE[endpoint[1]]) and desk.row(client, args.device_id)
-  if not row or row.connection ~= plugin.name or row.vendor ~= "tuya" then return desk[endpoint[1]](client, args) end
-  local result, why, kind = remotely(endpoint, client, args)
-  if result ~= nil then return result end
-  plugin:log("Tuya's cloud did not do what a client asked for", { command = endpoint[1], why = why })
-  return nil, UPSTREAM[kind] == 1106 and "permission deny" or WORDS[500], UPSTREAM[kind] or 500
-end
-
 local function merged(...)
   local args = {}
   for _, t in ipairs { ... } do
     for k, v in pairs(t) do args[k] = v end
   end
   return args
+end
+
+-- At Tuya's cloud, and here what the store has to know. row: the device, where it is known here.
+local function remotely(endpoint, client, args, row)
+  local result, why, code = cloud.run(endpoint, row and merged(args, { device_id = row.device }) or args)
+  if result == nil then return nil, why, code end
+  if row and LOCAL[endpoint[1]] then return desk[endpoint[1]](client, args) end
+  return result
+end
+
+local function pulled(client, args)
+  local row = desk.row(client, args.device_id)
+  return row and row.connection == plugin.name and row.vendor == "tuya" and row or nil
+end
+
+local function perform(endpoint, client, args)
+  local row = cloud and (endpoint.writes or REMOTE[endpoint[1]]) and pulled(client, args)
+  if not row then return desk[endpoint[1]](client, args) end
+  local result, why, kind = remotely(endpoint, client, args, row)
+  if result ~= nil then return result end
+  plugin:log("Tuya's cloud did not do what a client asked for", { command = endpoint[1], why = why })
+  return nil, UPSTREAM[kind] == 1106 and "permission deny" or WORDS[500], UPSTREAM[kind] or 500
 end
 
 local by_name = {}
@@ -117,7 +123,7 @@ end
 
 -- Commands: the document's endpoints, at Tuya where this connection has credentials, else here.
 local function command(endpoint, args)
-  if cloud then return remotely(endpoint, nil, args) end
+  if cloud then return remotely(endpoint, nil, args, pulled(nil, args)) end
   return desk[endpoint[1]](nil, args)
 end
 

@@ -1,6 +1,7 @@
 -- What the connect face pulls from Tuya's cloud: devices page by page, their logs in windows that can be gone on with, and of their
 -- status what no log has told. Each step commits with how far it has come.
 local json = require "neap.json"
+local log = require "neap.log"
 local logs = require "tuya.logs"
 local scale = require "tuya.scale"
 local shapes = require "tuya.shapes"
@@ -12,11 +13,12 @@ local PAGES = 10                  -- of logs, that one step fetches
 local WEEK = 7 * 86400 * 1000     -- what Tuya keeps of a project that pays nothing
 local SPAN = WEEK                 -- of a window
 local EXTRA = 5                   -- calls a poll makes for what lists do not have: serial numbers, whose gateway it is
+local STEP = 40000                -- ms: a step that has taken so long commits, and is gone on with
 local ASKED = "1d"                -- how long it does not ask again
 local ALL_TYPES = "1,2,3,4,5,6,7,8,9,10"
 
 ---@param plugin table the plugin's handle
----@param config table its settings: schema, uid, since, overlap, logs, scale
+---@param config table its settings: schema, uid, since, overlap, logs, scale, poll (seconds), per_month
 ---@param cloud table tuya.cloud's
 return function(plugin, config, cloud)
   local sync = {}
@@ -98,18 +100,45 @@ return function(plugin, config, cloud)
     until #page < 1000
   end
 
+  -- A month's calls that are used up in the middle of it leave a hole: that is said while it can be mended.
+  local function look_ahead(n)
+    local month = config.logs == "none" and 1 or 1 + n
+    local needed = math.ceil(month * 30 * 86400 / config.poll)
+    if config.per_month == 0 or needed <= config.per_month or store:get "ahead" then return end
+    store:put("ahead", true, ASKED)
+    log.warn("polled so often, the month's calls to Tuya will not last: raise poll, or per_month if the project's plan allows",
+      { devices = n, needed = needed, per_month = config.per_month,
+        poll_at_least = ("%dm"):format(math.ceil(month * 30 * 1440 / config.per_month)) })
+  end
+
+  local function ids_in(seen)
+    local ids = json.array {}
+    for id in pairs(seen) do ids[#ids + 1] = id end
+    return ids
+  end
+
   --- The project's devices, all of them: a job. It raises where Tuya cannot be reached.
   function sync.devices()
-    local seen, last, page_no = {}, nil, 1
-    repeat
+    local began, seen, n = time.now(), {}, 0
+    local kept = store:get "list" or { page_no = 1, ids = {} } -- of a list that took too long for one step
+    local last, page_no = kept.last, kept.page_no
+    for _, id in ipairs(kept.ids) do seen[id], n = true, n + 1 end
+    while true do
       local result, t = list_page(last, page_no)
       if result == nil then error(t, 0) end
       local devices = type(result) == "table" and result.devices
       if type(devices) ~= "table" then error("tuya: the answer to a list of devices has none", 0) end
       local added = keep_devices(devices, t, seen)
-      last, page_no = result.last_id, page_no + 1
-    until #devices < PAGE or added == 0 or not config.uid and (type(last) ~= "string" or last == "")
+      last, page_no, n = result.last_id, page_no + 1, n + added
+      if #devices < PAGE or added == 0 or not config.uid and (type(last) ~= "string" or last == "") then break end
+      if time.now() - began >= STEP then
+        store:put("list", { last = last, page_no = page_no, ids = ids_in(seen) }, ASKED)
+        return "0s"
+      end
+    end
+    store:delete "list"
     forget_others(seen)
+    look_ahead(n)
   end
 
   -- What lists do not have
@@ -234,7 +263,7 @@ return function(plugin, config, cloud)
 
   -- Fetches a few pages of the window. Entries oldest first; and where to go on, nil at the window's end.
   local function fetch(row, window)
-    local list, place = {}, window.place
+    local began, list, place = time.now(), {}, window.place
     local path = ("/v1.0/devices/%s/logs"):format(row.device)
     for _ = 1, PAGES do
       local result, why, code = cloud.call("GET", path, log_query(window, place))
@@ -244,7 +273,7 @@ return function(plugin, config, cloud)
       if type(entries) ~= "table" then return nil, "tuya: the answer to a query of logs has none", "format" end
       for _, e in ipairs(entries) do list[#list + 1] = e end
       place = next_place(result, entries)
-      if not place then break end
+      if not place or time.now() - began >= STEP then break end
     end
     for i = 1, #list // 2 do list[i], list[#list + 1 - i] = list[#list + 1 - i], list[i] end
     return list, place
@@ -290,7 +319,7 @@ return function(plugin, config, cloud)
         row.extra.logs, logged = false, false
         plugin:device { device = row.device, extra = row.extra }
       elseif not list and cloud.is_refusal(code) then
-        plugin:log("a device's logs are refused; they are asked for again with the next poll", { device = row.device, why = place })
+        log.warn("a device's logs are refused; they are asked for again with the next poll", { device = row.device, why = place })
         store:delete("window/" .. row.device) -- its place may be what was refused
         return false
       elseif not list then
