@@ -38,13 +38,14 @@ enum command {
   HISTORY,
   DIFF,
   ROLLBACK,
+  REPLAY,
   VERSION,
   HELP
 };
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK))
-#define WORDY (CALLS | BACKS) /* take words, and the CONFIG as an option */
+#define WORDY (CALLS | BACKS | BIT(REPLAY)) /* take words, and the CONFIG as an option */
 #define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 
 enum option {
@@ -67,6 +68,7 @@ enum option {
   ARGS,
   WITH_PEOPLE,
   FORGET,
+  FAILED,
   OPTIONS
 };
 
@@ -91,6 +93,7 @@ static const struct {
     [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
     [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", WORDY},
     [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
+    [FAILED] = {"--failed", NULL, "those that have failed", BIT(REPLAY)},
     [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
 };
@@ -156,6 +159,13 @@ static const struct {
                   "text of the\n"
                   "plugin's file changes. What the plugin keeps in the store stays as it is.",
                   "neap rollback low-glucose"},
+    [REPLAY] = {"replay", "CONNECTION", "runs a connection's failed requests again",
+                "Those that its plugin had failed on, which were kept, oldest first, by the generation in force, with the time at "
+                "which they came as\n"
+                "the present. What becomes of one is on disk together with what it did; one that fails again stays as it was. The "
+                "exit code is 1\n"
+                "where any is still not done.",
+                "neap replay ward-3 --failed"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
@@ -507,6 +517,23 @@ static int generations(const struct line *l) {
   return code;
 }
 
+static int replay(const struct line *l) {
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  if (l->word_count != 1) return call_failed(l, "of which connection?");
+  if (!l->values[FAILED]) return call_failed(l, "expected --failed");
+  struct np_buf request = {0};
+  np_buf_adds(&request, "{\"command\":\"replay\",\"connection\":");
+  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
+  np_buf_addc(&request, '}');
+  char *store = np_config_store(l->values[CONFIG], &flags, &err);
+  const struct np_client client = {store, "replay", request.data, l->values[JSON]};
+  int code = store ? np_client_run(&client) : config_failed(&err, l->values[JSON]);
+  free(store);
+  np_buf_free(&request);
+  return code;
+}
+
 static int help(const struct line *l) {
   int c = l->argument ? find_command(l->argument) : HELP;
   if (c < 0) return 2;
@@ -532,6 +559,7 @@ static int act(const struct line *l) {
   case HISTORY:
   case DIFF:
   case ROLLBACK: return generations(l);
+  case REPLAY: return replay(l);
   case SANDBOX: return sandbox(l);
   default: return ask(l);
   }

@@ -185,6 +185,7 @@ static const struct {
                 {"history", np_talk_generation_begin, np_talk_history},
                 {"sources", np_talk_generation_begin, np_talk_sources},
                 {"rollback", np_talk_generation_begin, np_talk_rollback},
+                {"replay", np_talk_replay_begin, np_talk_call},
                 {"tail", np_tail_begin, NULL}};
 #define COMMANDS (sizeof commands / sizeof *commands)
 

@@ -69,6 +69,23 @@ int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_e
   return 0;
 }
 
+int np_talk_replay_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
+  const char *connection;
+  if (read_name(L, request, "connection", &connection, err) < 0) return -1;
+  if (!connection) return np_fail(err, "connection: it is missing");
+  lua_getfield(L, request, "since");
+  int64_t since = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  t->id = ++last_id;
+  t->call = np_call_new(connection);
+  t->call->replay = true;
+  t->call->since = since;
+  t->call->done = done;
+  t->call->arg = t->admin;
+  t->call->id = t->id;
+  return 0;
+}
+
 void np_talk_call(struct np_talk *t) {
   struct np_call *call = t->call;
   t->call = NULL;

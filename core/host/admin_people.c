@@ -68,44 +68,17 @@ static void add_bytes(struct np_buf *out, const char *name, const char *bytes, s
   free(text);
 }
 
-/* The part as it came, opened where it was sealed: the caller's to free. */
-static char *open_part(const struct np_talk *t, const struct np_op *op, const char *part, struct np_text text, size_t *len,
-                       struct np_error *err) {
-  struct np_webreq_place place;
-  if (!np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len)) {
-    *len = text.len;
-    return np_strndup(text.ptr ? text.ptr : "", text.len);
-  }
-  np_webreq_place(&place, op, part);
-  char *plain = np_alloc(text.len + 1);
-  long n = np_seal_get(t->host->seal, &place.context, text.ptr, text.len, plain, err);
-  if (n >= 0) {
-    *len = (size_t)n;
-    return plain;
-  }
-  free(plain);
-  return NULL;
-}
-
 static void add_parts(struct np_talk *t, const struct np_op *op) {
   struct np_error err;
-  size_t n;
-  char *headers = open_part(t, op, "headers", op->as.request.headers, &n, &err), *rest = headers;
-  if (headers && np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len)) {
-    rest = strchr(headers, '\n'); /* its first line is the target */
-    if (rest) *rest++ = 0;
-    np_line_text(&t->out, "target", headers);
-  } else {
-    np_line_text(&t->out, "target", op->as.request.target.ptr);
+  struct np_webreq_kept kept;
+  if (np_webreq_open(&kept, t->host->seal, op, &err) < 0) {
+    np_line_text(&t->out, "headers", err.text);
+    return;
   }
-  np_line_text(&t->out, "headers", headers ? rest : err.text);
-  free(headers);
-  char *body = open_part(t, op, "body", op->as.request.body, &n, &err);
-  if (body)
-    add_bytes(&t->out, "body", body, n);
-  else
-    np_line_text(&t->out, "body", err.text);
-  free(body);
+  np_line_text(&t->out, "target", kept.target);
+  np_line_text(&t->out, "headers", kept.headers);
+  add_bytes(&t->out, "body", kept.body, kept.body_len);
+  np_webreq_kept_free(&kept);
 }
 
 static void add_request(void *arg, int64_t id, const struct np_op *op) {

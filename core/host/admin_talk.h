@@ -58,6 +58,7 @@ void np_tail_slice(struct np_talk *t);
 
 /* A command. np_talk_find: the talk that waits for that answer, NULL where it has gone. admin_call.c */
 int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+int np_talk_replay_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_call(struct np_talk *t);
 struct np_talk *np_talk_find(struct np_admin *a, uint64_t id);
 /* A request of the inbox (`at`); a person. Begin reads what is asked for, the other answers. admin_people.c */

@@ -11,6 +11,7 @@
 #include "base/near.h"
 #include "host/lane.h"
 #include "host/ledger.h"
+#include "host/replay.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -53,7 +54,7 @@ void np_call_free(struct np_call *call) {
 
 /* Answers */
 
-static void send_back(struct np_call *call) { np_mailbox_force(call->back, &call->node); }
+void np_call_answer(struct np_call *call) { np_mailbox_force(call->back, &call->node); }
 
 /* kind: JSON, a string or a number. */
 static void tell_error(struct np_call *call, const char *field, const char *reason, const char *kind) {
@@ -81,6 +82,8 @@ static void refuse(struct np_call *call, const char *kind, const char *format, .
   tell_error(call, "", reason, kind);
   free(reason);
 }
+
+void np_call_refuse(struct np_call *call, const char *reason) { tell_error(call, "", reason, "\"refused\""); }
 
 static void list_commands(struct np_call *call, const struct np_code *code) {
   struct np_buf *b = &call->answer;
@@ -111,7 +114,7 @@ static void end(struct running *r) {
   if (r->calls->closing)
     np_call_free(r->call);
   else
-    send_back(r->call);
+    np_call_answer(r->call);
   free(r);
 }
 
@@ -328,10 +331,14 @@ static struct np_instance *find_instance(struct np_lane *lane, struct np_call *c
 
 void np_calls_take(struct np_calls *c, struct np_call *call) {
   struct np_instance *in = find_instance(c->lane, call);
+  if (in && call->replay) {
+    np_replays_take(c->lane->replays, call);
+    return;
+  }
   const struct np_command *command = in && call->name ? find_command(in->code, call) : NULL;
   if (!command) {
     if (in && !call->name) list_commands(call, in->code);
-    send_back(call);
+    np_call_answer(call);
     return;
   }
   struct running *r = np_alloc(sizeof *r);

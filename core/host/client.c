@@ -110,7 +110,8 @@ static void take_line(struct talk *t, const char *line, size_t len) {
   } else if (np_show_line(t->show, line, len, &err) < 0) {
     t->ended = true;
     t->code = complain(err.text);
-  } else if (summary && strcmp(t->client->command, "reload") == 0 && np_show_failed(t->show) > 0) {
+  } else if (summary && (strcmp(t->client->command, "reload") == 0 || strcmp(t->client->command, "replay") == 0) &&
+             np_show_failed(t->show) > 0) {
     t->code = 1;
   }
 }

@@ -411,6 +411,20 @@ static void rollback_summary(struct np_show *s, lua_State *L) {
   free(instance);
 }
 
+static void replay_line(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *outcome = field(L, "outcome"), *why = field(L, "why");
+  printf("request %lld: %s: %s\n", (long long)number(L, "request"), outcome, why);
+  free(outcome);
+  free(why);
+}
+
+static void replay_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  printf("%lld done, %lld refused, %lld failed again\n", (long long)number(L, "done"), (long long)number(L, "refused"),
+         (long long)number(L, "failed"));
+}
+
 static const char *const history_heads[] = {"GENERATION", "AT", "STATE", "WHY"};
 static const char *const plugins_heads[] = {"INSTANCE", "PLUGIN", "KIND", "STATE", "GENERATION", "SINCE", "WAITING"};
 static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME"};
@@ -425,6 +439,7 @@ static const struct {
              {"call", call_line, call_summary, NULL, 2},
              {"request", request_line, NULL, NULL, 2},
              {"history", history_line, NULL, history_heads, 4},
+             {"replay", replay_line, replay_summary, NULL, 2},
              {"rollback", NULL, rollback_summary, NULL, 2},
              {"people", people_line, people_summary, NULL, 2},
              {"tail", tail_line, NULL, NULL, 6}};

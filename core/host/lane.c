@@ -13,6 +13,7 @@
 #include "host/courier.h"
 #include "host/host.h"
 #include "host/jobs.h"
+#include "host/replay.h"
 #include "host/router.h"
 #include "host/task.h"
 #include "host/web.h"
@@ -278,6 +279,7 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   lane->courier = np_courier_new(lane);
   lane->jobs = np_jobs_new(lane);
   lane->calls = np_calls_new(lane);
+  lane->replays = np_replays_new(lane);
   np_epoch_ref(first);
   atomic_store(&lane->staged, first);
   return lane;
@@ -314,6 +316,7 @@ void np_lane_free(struct np_lane *lane) {
     np_call_free(letter->call);
     free(letter);
   }
+  np_replays_free(lane->replays);
   np_calls_free(lane->calls);
   np_broker_leave(lane);
   np_jobs_free(lane->jobs);

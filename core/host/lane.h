@@ -46,6 +46,7 @@ struct np_router;
 struct np_courier;
 struct np_jobs;
 struct np_calls;
+struct np_replays;
 struct np_call;
 
 struct np_lane {
@@ -69,6 +70,7 @@ struct np_lane {
   struct np_courier *courier;  /* owned */
   struct np_jobs *jobs;        /* owned */
   struct np_calls *calls;      /* owned */
+  struct np_replays *replays;  /* owned */
   struct np_alarms *alarms;    /* borrowed: a test's, see host/alarm.h; NULL where the real clock counts */
   int requests;                /* under way */
   size_t request_bytes;        /* of their bodies */

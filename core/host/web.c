@@ -43,6 +43,8 @@ struct web {
   bool over;                /* the lane stops before it has been answered: its task is dropped */
   struct np_stream *stream; /* of its answer, while it goes on */
   size_t bytes;             /* counted in lane->request_bytes */
+  struct np_replay *replay; /* NULL: it has come just now, and is answered */
+  struct np_op *replayed;   /* its mark in ws */
 };
 
 static void start_handler(struct web *w);
@@ -102,11 +104,8 @@ static void on_head(void *arg, struct np_request *req) {
   if (route->body_max) req->body_max = route->body_max;
 }
 
-static void on_done(void *arg, struct np_request *req) {
-  struct np_lane *lane = arg;
-  struct web *w = req->user;
-  if (!w) return;
-  req->user = NULL;
+static void end(struct web *w) {
+  struct np_lane *lane = w->lane;
   lane->requests--;
   lane->request_bytes -= w->bytes;
   w->over = true;
@@ -121,16 +120,43 @@ static void on_done(void *arg, struct np_request *req) {
   free(w);
 }
 
+static void on_done(void *arg, struct np_request *req) {
+  struct web *w = req->user;
+  (void)arg;
+  if (!w) return;
+  req->user = NULL;
+  end(w);
+}
+
+static void end_replay(struct web *w, const char *outcome) {
+  struct np_replay *r = w->replay;
+  char *error = w->error;
+  r->web = NULL;
+  w->error = NULL;
+  end(w);
+  r->over(r, outcome, error);
+  free(error);
+}
+
 /* A fresh write set, with the request in it as it came. */
 static void begin_set(struct web *w) {
   if (w->ws) np_writeset_unref(w->ws);
   w->ws = np_writeset_new();
   np_overlay_free(&w->overlay);
+  if (w->replay) {
+    w->replayed = np_writeset_add(w->ws, NP_OP_REPLAYED);
+    w->replayed->as.replayed.id = w->replay->id;
+    return;
+  }
   w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->route, w->lane->host->seal) : NULL;
 }
 
 static void send_answer(struct web *w) {
   struct np_lane *lane = w->lane;
+  if (w->replay) {
+    end_replay(w, w->outcome);
+    return;
+  }
   atomic_long *counter = strcmp(w->outcome, "done") == 0      ? &lane->served
                          : strcmp(w->outcome, "refused") == 0 ? &lane->refused
                                                               : &lane->failed;
@@ -149,6 +175,9 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   np_writeset_unref(ws);
   if (outcome == NP_COMMITTED) {
     send_answer(w);
+  } else if (w->replay && outcome == NP_CONFLICT &&
+             np_reader_failed(w->lane->reader, w->in->code->instance, w->replay->id - 1) != w->replay->id) {
+    end_replay(w, "gone");
   } else if (outcome == NP_CONFLICT && ++w->tries < TRIES) {
     start_handler(w);
   } else {
@@ -165,6 +194,12 @@ static void commit(struct web *w) {
     w->kept->as.request.outcome = np_writeset_text(w->ws, w->outcome, strlen(w->outcome));
     if (w->error) w->kept->as.request.error = np_writeset_text(w->ws, w->error, strlen(w->error));
   }
+  if (w->replay) {
+    w->replayed->as.replayed.generation = w->in->code->number;
+    w->replayed->as.replayed.status = w->answer.status;
+    w->replayed->as.replayed.outcome = np_writeset_text(w->ws, w->outcome, strlen(w->outcome));
+    if (w->error) w->replayed->as.replayed.error = np_writeset_text(w->ws, w->error, strlen(w->error));
+  }
   struct np_writeset *ws = w->ws;
   w->ws = NULL;
   np_overlay_free(&w->overlay);
@@ -176,7 +211,10 @@ static void commit(struct web *w) {
   w->waiter.answered = answered;
   if (np_lane_submit(w->lane, ws, &w->waiter, false) == 0) return;
   np_writeset_unref(ws);
-  reply_busy(w->lane, w->req);
+  if (w->replay)
+    end_replay(w, "failed");
+  else
+    reply_busy(w->lane, w->req);
 }
 
 static void after_refusal(struct np_task *t) {
@@ -285,6 +323,10 @@ static void after_handler(struct np_task *t) {
     w->outcome = "failed";
     free(w->error);
     w->error = np_strdup(t->error);
+    if (w->replay) {
+      end_replay(w, "failed");
+      return;
+    }
     begin_set(w); /* without what the handler did */
     refuse(w, 500, "failed", "handler",
            "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
@@ -390,6 +432,7 @@ static void start_handler(struct web *w) {
                              .mode = NP_SERVING,
                              .ws = w->ws,
                              .overlay = &w->overlay,
+                             .now = w->replay ? w->req->received : 0,
                              .received = w->req->received,
                              .where = w->route->pattern,
                              .push = push_request,
@@ -397,6 +440,27 @@ static void start_handler(struct web *w) {
                              .ended = after_handler,
                              .owner = w};
   np_task_start(&w->task);
+}
+
+int np_web_replay(struct np_lane *lane, struct np_replay *r) {
+  struct np_route_match m;
+  np_routes_match(lane->epoch->routes, r->req.method, r->req.path, r->req.path_len, &m);
+  const struct np_route *route = m.value;
+  if (!route) return -1;
+  struct web *w = np_alloc(sizeof *w);
+  *w = (struct web){.lane = lane, .req = &r->req, .epoch = lane->epoch, .route = route, .match = m, .replay = r};
+  w->in = np_lane_instance(lane, np_epoch_slot(lane->epoch, route->code->instance));
+  np_epoch_ref(w->epoch);
+  np_lane_pin(lane, w->in);
+  lane->requests++;
+  r->web = w;
+  start_handler(w);
+  return 0;
+}
+
+void np_web_replay_stop(struct np_replay *r) {
+  if (r->web) end(r->web);
+  r->web = NULL;
 }
 
 static void on_request(void *arg, struct np_request *req) {

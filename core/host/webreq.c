@@ -1,6 +1,7 @@
 /* A request on its way in. */
 #include "host/webreq.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -24,6 +25,47 @@ static struct np_text keep_text(struct np_writeset *ws, const struct np_op *op, 
   np_seal_put(seal, &place.context, s, n, sealed);
   sealed[n + NP_SEAL_MORE] = 0;
   return (struct np_text){sealed, n + NP_SEAL_MORE};
+}
+
+/* A part as it came, opened where it was sealed. */
+static char *open_part(struct np_seal *seal, const struct np_op *op, const char *part, struct np_text text, size_t *len,
+                       struct np_error *err) {
+  struct np_webreq_place place;
+  if (!np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len)) {
+    *len = text.len;
+    return np_strndup(text.ptr ? text.ptr : "", text.len);
+  }
+  np_webreq_place(&place, op, part);
+  char *plain = np_alloc(text.len + 1);
+  long n = np_seal_get(seal, &place.context, text.ptr, text.len, plain, err);
+  if (n >= 0) {
+    plain[n] = 0;
+    *len = (size_t)n;
+    return plain;
+  }
+  free(plain);
+  return NULL;
+}
+
+int np_webreq_open(struct np_webreq_kept *kept, struct np_seal *seal, const struct np_op *op, struct np_error *err) {
+  bool sealed = np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len);
+  size_t n;
+  *kept = (struct np_webreq_kept){0};
+  kept->headers = open_part(seal, op, "headers", op->as.request.headers, &n, err);
+  kept->body = kept->headers ? open_part(seal, op, "body", op->as.request.body, &kept->body_len, err) : NULL;
+  if (!kept->body) {
+    np_webreq_kept_free(kept);
+    return -1;
+  }
+  size_t target = sealed ? strcspn(kept->headers, "\n") : 0; /* its first line is the target */
+  kept->target = sealed ? np_strndup(kept->headers, target) : np_strdup(op->as.request.target.ptr);
+  if (sealed) memmove(kept->headers, kept->headers + target + 1, n - target);
+  return 0;
+}
+
+void np_webreq_kept_free(struct np_webreq_kept *kept) {
+  free(kept->target), free(kept->headers), free(kept->body);
+  *kept = (struct np_webreq_kept){0};
 }
 
 /* Appends "Name: value\n" for each. */

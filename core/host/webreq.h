@@ -21,6 +21,13 @@ struct np_webreq_place {
   char which[64];
 };
 void np_webreq_place(struct np_webreq_place *p, const struct np_op *op, const char *part);
+/* What a kept request was, opened where it was sealed. All are the caller's to free. -1 and err where it does not open. */
+struct np_webreq_kept {
+  char *target, *headers, *body; /* headers "Name: value\n"… */
+  size_t body_len;
+};
+int np_webreq_open(struct np_webreq_kept *kept, struct np_seal *seal, const struct np_op *op, struct np_error *err);
+void np_webreq_kept_free(struct np_webreq_kept *kept);
 /* Pushes { method, path, target, params, query, headers, raw, remote, received, route }, params and query as text. May raise. headers and raw are
  * made when first asked for, and only before the request is answered. */
 void np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,

@@ -224,3 +224,9 @@ int np_reader_last_number(struct np_reader *r, const char *instance) {
   int64_t number = 0;
   return np_sql_one(&r->sql, R_LAST_NUMBER, &number, "s", instance) == SQLITE_ROW ? (int)number : -1;
 }
+
+int64_t np_reader_failed(struct np_reader *r, const char *instance, int64_t after) {
+  int64_t id = 0;
+  int rc = np_sql_one(&r->sql, R_FAILED, &id, "si", instance, after);
+  return rc == SQLITE_ROW ? id : rc == SQLITE_DONE ? 0 : -1;
+}

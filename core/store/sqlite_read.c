@@ -51,6 +51,7 @@ const char *const np_read_texts[R_COUNT] = {
     [R_GENERATION] = "SELECT " GENERATION " FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
     [R_GENERATIONS] = "SELECT " GENERATION " FROM generations WHERE instance = ? AND id < ? ORDER BY id DESC LIMIT ?",
+    [R_FAILED] = "SELECT id FROM inbox WHERE instance = ? AND outcome = 'failed' AND id > ? ORDER BY id LIMIT 1",
     [R_LAST_NUMBER] = "SELECT max(number) FROM generations WHERE instance = ?",
     [R_BEGIN] = "BEGIN",
     [R_COMMIT] = "COMMIT",

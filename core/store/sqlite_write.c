@@ -70,6 +70,8 @@ const char *const np_write_texts[W_COUNT] = {
     /* A hundred of each verdict are kept. */
     [W_OLD_GENERATIONS] = "DELETE FROM generations WHERE instance = ?1 AND verdict = ?2 AND id <= (SELECT id FROM generations"
                           " WHERE instance = ?1 AND verdict = ?2 ORDER BY id DESC LIMIT 1 OFFSET 100)",
+    [W_IS_FAILED] = "SELECT id FROM inbox WHERE id = ? AND outcome = 'failed'",
+    [W_REPLAYED] = "UPDATE inbox SET generation = ?2, status = ?3, outcome = ?4, error = ?5 WHERE id = ?1",
     /* Ids rise with time, so the oldest rows are the first ones. */
     [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
     [W_PRUNE_DELIVERED] =
@@ -144,6 +146,10 @@ static int check_state(struct np_store *s, const struct np_writeset *ws, const s
   case NP_OP_RELEASE:
     rc = np_sql_one(&s->sql, W_HELD, &found, "i", op->as.release.id);
     wanted = 1;
+    break;
+  case NP_OP_REPLAYED:
+    rc = np_sql_one(&s->sql, W_IS_FAILED, &found, "i", op->as.replayed.id);
+    wanted = op->as.replayed.id;
     break;
   case NP_OP_CURSOR:
     rc = cursor_now(s, ws, op, &found);
@@ -330,6 +336,10 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
   case NP_OP_RELEASE: return np_sql_run(q, W_FREE, "i", op->as.release.id);
   case NP_OP_CURSOR: return np_sql_run(q, W_SET_CURSOR, "wi", op->as.cursor.partition, op->as.cursor.seq);
   case NP_OP_GENERATION: return write_generation(q, op);
+  case NP_OP_REPLAYED:
+    ws->request_id = op->as.replayed.id;
+    return np_sql_run(q, W_REPLAYED, "iwwtt", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
+                      &op->as.replayed.outcome, &op->as.replayed.error);
   }
   return SQLITE_ERROR;
 }

@@ -111,6 +111,9 @@ int np_reader_key_count(struct np_reader *r, const char *space, int64_t *n, stru
 int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
                       struct np_error *err);
 
+/* The oldest failed request of an instance with id > after; 0 where there is none, -1 on error. */
+int64_t np_reader_failed(struct np_reader *r, const char *instance, int64_t after);
+
 struct np_timer {
   struct np_text instance, name, key;
   int64_t due;

@@ -70,6 +70,7 @@ enum np_op_kind {
   NP_OP_RELEASE,
   NP_OP_CURSOR,
   NP_OP_GENERATION,
+  NP_OP_REPLAYED,
 };
 
 struct np_op {
@@ -135,6 +136,13 @@ struct np_op {
       int64_t at;
       int number; /* 0 where it was not let in */
     } generation;
+    struct
+    { /* NP_OP_REPLAYED: a request of the inbox that had failed was run again, with this outcome; readings behind it in the set belong to it. The set
+              conflicts where it is not there as failed */
+      int64_t id;
+      int generation, status;
+      struct np_text outcome, error;
+    } replayed;
   } as;
 };
 
