@@ -118,15 +118,17 @@ return function(plugin, config)
 
   -- A call with a user's token, and once more with a fresh one where the cloud says that it is no good. by_user: with its open_id.
   local function ask(key, path, query, by_user)
-    for attempt = 1, 2 do
-      local token, why, code = account:token(key)
+    local data, why, code
+    for _ = 1, 2 do
+      local token
+      token, why, code = account:token(key)
       if not token then return nil, why, code end
       if by_user then query.open_id = token.open_id end
-      local data
       data, why, code = call { method = "GET", path = path, query = query, bearer = token.access }
-      if code ~= EXPIRED or attempt == 2 then return data, why, code end
+      if code ~= EXPIRED then break end
       account:expired(token)
     end
+    return data, why, code
   end
 
   -- What the cloud tells, as neap keeps it
