@@ -71,13 +71,13 @@ static void add_bytes(struct np_buf *out, const char *name, const char *bytes, s
 static void add_parts(struct np_talk *t, const struct np_op *op) {
   struct np_error err;
   struct np_webreq_kept kept;
-  if (np_webreq_open(&kept, t->host->seal, op, &err) < 0) {
-    np_line_text(&t->out, "headers", err.text);
-    return;
-  }
+  bool opens = np_webreq_open(&kept, t->host->seal, op, &err) == 0;
   np_line_text(&t->out, "target", kept.target);
-  np_line_text(&t->out, "headers", kept.headers);
-  add_bytes(&t->out, "body", kept.body, kept.body_len);
+  np_line_text(&t->out, "headers", kept.headers ? kept.headers : err.text);
+  if (opens)
+    add_bytes(&t->out, "body", kept.body, kept.body_len);
+  else
+    np_line_text(&t->out, "body", err.text);
   np_webreq_kept_free(&kept);
 }
 

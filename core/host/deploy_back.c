@@ -9,8 +9,7 @@
 #include "base/clock.h"
 #include "host/deploy_parts.h"
 
-#define PINS "neap.pins"             /* space of the store: instance -> "NUMBER HASH" */
-#define PROBATION_MS (5 * 60 * 1000) /* a new generation is watched for so long */
+#define PINS "neap.pins" /* space of the store: instance -> "NUMBER HASH" */
 #define LOOK_MS 500
 #define LEAST 10 /* calls before it is judged */
 
@@ -134,10 +133,10 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
 
 /* By itself. */
 
-void np_unit_watch(struct np_unit *u, const struct np_code *before) {
-  u->before = before && u->code->number > before->number && !u->pinned ? before->number : 0;
+void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before) {
+  u->before = before && d->config->probation && u->code->number > before->number && !u->pinned ? before->number : 0;
   u->before_outcomes = before ? atomic_load_explicit(&before->outcomes, memory_order_relaxed) : 0;
-  u->probation_end = np_mono_us() / 1000 + PROBATION_MS;
+  u->probation_end = np_mono_us() / 1000 + d->config->probation;
 }
 
 /* Failed calls of the last 20, of which *n there were. */

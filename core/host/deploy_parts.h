@@ -80,7 +80,7 @@ void np_unit_load_pin(struct np_deploy *d, struct np_unit *u);
 void np_unit_record_pin(struct np_unit *u, struct np_writeset *ws);
 /* True where it is pinned: what is pinned is in force, or built, or has failed. */
 bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change);
-void np_unit_watch(struct np_unit *u, const struct np_code *before); /* it is in force now */
+void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before); /* it is in force now */
 void np_deploy_watch_failures(struct np_deploy *d);
 
 /* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */

@@ -52,15 +52,12 @@ int np_webreq_open(struct np_webreq_kept *kept, struct np_seal *seal, const stru
   size_t n;
   *kept = (struct np_webreq_kept){0};
   kept->headers = open_part(seal, op, "headers", op->as.request.headers, &n, err);
-  kept->body = kept->headers ? open_part(seal, op, "body", op->as.request.body, &kept->body_len, err) : NULL;
-  if (!kept->body) {
-    np_webreq_kept_free(kept);
-    return -1;
-  }
+  if (!kept->headers) return -1;
   size_t target = sealed ? strcspn(kept->headers, "\n") : 0; /* its first line is the target */
   kept->target = sealed ? np_strndup(kept->headers, target) : np_strdup(op->as.request.target.ptr);
   if (sealed) memmove(kept->headers, kept->headers + target + 1, n - target);
-  return 0;
+  kept->body = open_part(seal, op, "body", op->as.request.body, &kept->body_len, err);
+  return kept->body ? 0 : -1;
 }
 
 void np_webreq_kept_free(struct np_webreq_kept *kept) {

@@ -21,7 +21,7 @@ struct np_webreq_place {
   char which[64];
 };
 void np_webreq_place(struct np_webreq_place *p, const struct np_op *op, const char *part);
-/* What a kept request was, opened where it was sealed. All are the caller's to free. -1 and err where it does not open. */
+/* What a kept request was, opened where it was sealed. All are the caller's to free. -1 and err where a part does not open: it is NULL then. */
 struct np_webreq_kept {
   char *target, *headers, *body; /* headers "Name: value\n"… */
   size_t body_len;

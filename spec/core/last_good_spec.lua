@@ -249,7 +249,7 @@ describe("the last good generation", function()
 
   it("of a rule that raises under load: none is forgotten when it is mended", function()
     host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/note.lua"] = NOTE:format "error 'oh'" },
-      config = [[lanes = 2, rules = { { "note" } }]] }
+      config = [[lanes = 2, probation = "0s", rules = { { "note" } }]] }
     local sent, want = 0, { {}, {}, {}, {} }
     for turn = 1, 20 do
       for _ = 1, 3 do

@@ -42,7 +42,7 @@ describe("reload", function()
     end)
   end
   local function generations(instance)
-    return host:sql(("select count(*) n from generations where instance = '%s'"):format(instance))[1].n
+    return host:sql(("select count(*) n from generations where instance = '%s' and verdict = 'good'"):format(instance))[1].n
   end
   -- A change elsewhere that is in force: every look at the files up to then has been made.
   local marks = 0
