@@ -16,6 +16,7 @@
 #include "host/deploy.h"
 #include "host/host.h"
 #include "host/stage.h"
+#include "test/run.h"
 
 #ifndef NP_VERSION
 #define NP_VERSION "0.1.0"
@@ -26,6 +27,7 @@
 enum command {
   RUN,
   CHECK,
+  TEST,
   PLUGINS,
   RELOAD,
   DEVICES,
@@ -69,6 +71,7 @@ enum option {
   WITH_PEOPLE,
   FORGET,
   FAILED,
+  WATCH,
   OPTIONS
 };
 
@@ -78,11 +81,11 @@ static const struct {
 } options[OPTIONS] = {
     [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN) | BIT(SANDBOX)},
     [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | BIT(SANDBOX) | CLIENTS},
-    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(SANDBOX)},
+    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(TEST) | BIT(SANDBOX)},
     [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN) | BIT(SANDBOX)},
     [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN) | BIT(SANDBOX)},
     [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
-    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(SANDBOX) | CLIENTS},
+    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | CLIENTS},
     [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
     [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
     [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL)},
@@ -96,6 +99,7 @@ static const struct {
     [FAILED] = {"--failed", NULL, "those that have failed", BIT(REPLAY)},
     [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
+    [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
 };
 
 static const struct {
@@ -109,6 +113,13 @@ static const struct {
          "neap run examples/ward --listen 127.0.0.1:9000"},
     [CHECK] = {"check", "[CONFIG]", "checks the configuration and all plugins without running them",
                "Prints a line for each trouble. The exit code is 1 where there is any.", "neap check examples/ward"},
+    [TEST] = {"test", "[PLUGIN|FILE ...]", "runs plugins' own specs",
+              "A spec is NAME_spec.lua below the folder of plugins, beside the plugin that it tests, or a file that is given. "
+              "Without words "
+              "all are run.\n"
+              "Time stands still in a test but for what the test moves, and nothing leaves this process. The exit code is 1 where "
+              "one fails.",
+              "neap test low-glucose --watch"},
     [PLUGINS] = {"plugins", "[CONFIG]", "shows the plugins of a running host",
                  "The state of each: in force; last good (the file is broken, an older generation serves); held (nothing can serve "
                  "it, its work\n"
@@ -292,7 +303,7 @@ static int read_line(struct line *l, int argc, char **argv) {
       l->help = true;
     else if (!only_arguments && word[0] == '-' && word[1]) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
-    } else if (BIT(l->command) & WORDY) {
+    } else if (BIT(l->command) & (WORDY | BIT(TEST))) {
       l->words[l->word_count++] = word;
     } else if (takes_subject(l, word)) {
       l->subject = word;
@@ -391,6 +402,15 @@ static int check(const struct line *l) {
   int troubles = np_deploy_check(config, json);
   np_config_free(config);
   return troubles != 0;
+}
+
+static int test(const struct line *l) {
+  signal(SIGPIPE, SIG_IGN);
+  return np_test(&(struct np_test_options){.words = l->words,
+                                           .count = l->word_count,
+                                           .plugins = l->values[PLUGINS_DIR],
+                                           .json = l->values[JSON],
+                                           .watch = l->values[WATCH]});
 }
 
 static bool is_number(const char *s) {
@@ -552,6 +572,7 @@ static int act(const struct line *l) {
   switch (l->command) {
   case RUN: return run(l);
   case CHECK: return check(l);
+  case TEST: return test(l);
   case VERSION: return version();
   case HELP: return help(l);
   case CALL:

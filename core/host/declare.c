@@ -92,8 +92,9 @@ static void check_settings(lua_State *L, struct np_build *b, int schema_at, stru
   struct np_schema_check how = {.destination = order->destination, .arg = order->arg};
   if (np_schema_check(L, schema, at, &how, &problem) < 0) {
     b->unconfigured = !order->configured && strcmp(problem.kind, "missing") == 0;
-    luaL_error(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field,
-               problem.reason);
+    lua_pushfstring(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field,
+                    problem.reason);
+    lua_error(L); /* no line of the prelude before it */
   }
   np_hosts_collect(L, at, b->code, b->first);
   lua_pushvalue(L, at);

@@ -15,6 +15,7 @@ struct np_sql {
   int count;
 };
 
+bool np_sql_in_memory(const char *path); /* it is no file: NP_STORE_MEMORY and a name */
 /* Opens path for reading or writing with this much cache. */
 int np_sql_open(struct np_sql *q, const char *path, bool write, int cache_kb, const char *const *texts, int count,
                 struct np_error *err);

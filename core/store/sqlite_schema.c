@@ -194,8 +194,9 @@ static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
 struct np_store *np_store_open(const char *path, struct np_error *err) {
   struct np_store *s = np_alloc(sizeof *s);
   s->data_version = -1;
-  s->lock = lock(path, err);
-  if (s->lock < 0 || create(path, err) < 0) goto fail;
+  bool file = !np_sql_in_memory(path);
+  s->lock = file ? lock(path, err) : -1;
+  if (file && (s->lock < 0 || create(path, err) < 0)) goto fail;
   if (np_sql_open(&s->sql, path, true, 16384, np_write_texts, W_COUNT, err) < 0) goto fail;
   if (np_schema_ready(&s->sql, path, true, err) < 0) goto fail;
   sqlite3_wal_hook(s->sql.db, checkpoint, s);
@@ -216,7 +217,7 @@ void np_store_close(struct np_store *s) {
   sqlite3_busy_timeout(s->sql.db, 200);
   sqlite3_wal_checkpoint_v2(s->sql.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
   np_sql_close(&s->sql);
-  close(s->lock);
+  if (s->lock >= 0) close(s->lock);
   np_known_forget(s);
   np_buf_free(&s->key);
   free(s);

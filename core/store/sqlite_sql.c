@@ -11,13 +11,23 @@
 /* Memory statistics take a lock that all threads would share at every allocation. */
 static void configure(void) { sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); }
 
+bool np_sql_in_memory(const char *path) { return strncmp(path, NP_STORE_MEMORY, strlen(NP_STORE_MEMORY)) == 0; }
+
+/* Shared by all connections of the process to that name, gone with the last. */
+static int open_memory(const char *path, sqlite3 **db, bool write) {
+  char uri[200];
+  sqlite3_snprintf(sizeof uri, uri, "file:/%s?vfs=memdb", path + strlen(NP_STORE_MEMORY));
+  int flags = SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_READWRITE | (write ? SQLITE_OPEN_CREATE : 0);
+  return sqlite3_open_v2(uri, db, flags, NULL);
+}
+
 int np_sql_open(struct np_sql *q, const char *path, bool write, int cache_kb, const char *const *texts, int count,
                 struct np_error *err) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, configure);
   *q = (struct np_sql){.texts = texts, .count = count, .kept = np_alloc((size_t)count * sizeof *q->kept)};
   int flags = (write ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX;
-  int rc = sqlite3_open_v2(path, &q->db, flags, NULL);
+  int rc = np_sql_in_memory(path) ? open_memory(path, &q->db, write) : sqlite3_open_v2(path, &q->db, flags, NULL);
   char setup[200];
   sqlite3_snprintf(sizeof setup, setup,
                    "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cache_size = -%d; PRAGMA synchronous = FULL",

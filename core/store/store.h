@@ -22,6 +22,8 @@
 struct np_store;  /* the writer: one thread at a time */
 struct np_reader; /* one thread */
 
+#define NP_STORE_MEMORY "memory:" /* a path that begins so is no file: a test's store, gone when it is closed */
+
 /* Opens or creates (owner-only permission), migrates to the newest schema, recovers. NULL and err where it cannot: a file
  * that is not a neap store, one of a newer neap, one that another process has open for writing (a lock is held beside it). */
 struct np_store *np_store_open(const char *path, struct np_error *err);
