@@ -1,5 +1,6 @@
 -- Page numbers for what is read by keys: the store gives what comes after a key at the cost of that page alone, while vendors'
--- lists are asked for by number. Where pages begin is remembered for a minute; a page is reached from the nearest one that is known.
+-- lists are asked for by number. Where pages begin is remembered for a minute; a page is reached from the nearest one that is
+-- known.
 local time = require "neap.time"
 
 local pages = {}
