@@ -1,0 +1,108 @@
+-- webhook: messages are posted and signed, and tried again until somebody has taken them.
+local t = require "neap.test"
+local webhooks = require "neap.webhooks"
+
+local URL = "POST https://desk.example/alerts"
+
+describe("webhook", function()
+  local rule
+
+  -- A rule that sends each reading on, so that there is something to deliver.
+  local function begin(settings)
+    t.at "2026-03-01T08:00:00Z"
+    settings = settings or {}
+    settings.name, settings.url = "desk", "https://desk.example/alerts"
+    t.plugin("webhook", settings)
+    rule = t.plugin("forward", { to = "desk" })
+  end
+  local function send(value) rule:reading { device = "d-1", metric = "temp", value = value, at = t.now() + value } end
+  local function state(i) return t.sent("desk")[i or 1].state end
+
+  it("posts each message as JSON", function()
+    begin()
+    t.http(URL, 204)
+    send(1)
+    assert.equal("delivered", state())
+    assert.same(t.sent("desk")[1].data, t.asked(URL)[1].json)
+    assert.equal(t.sent("desk")[1].id, t.asked(URL)[1].headers["webhook-id"])
+  end)
+
+  it("signs what it posts, where it has a secret", function()
+    begin { secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }
+    t.http(URL, function(req)
+      assert(webhooks.verify("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", req.headers, req.body))
+      return 204
+    end)
+    send(1)
+    assert.equal("delivered", state())
+  end)
+
+  it("tries again after what passes: 500, no answer, a cut connection", function()
+    begin()
+    t.http(URL, 204)
+    t.fail(URL, "cut", 1)
+    t.fail(URL, "timeout", 1)
+    local first = true
+    t.http(URL, function()
+      if first then
+        first = false
+        return 500
+      end
+      return 503
+    end)
+    send(1)
+    assert.equal("waiting", state())
+    t.advance "1h"
+    assert.equal("waiting", state())
+    assert.is_true(t.sent("desk")[1].attempts > 5)
+    t.http(URL, 204)
+    t.advance "2h"
+    assert.equal("delivered", state())
+    local id = t.asked(URL)[1].headers["webhook-id"]
+    for _, req in ipairs(t.asked(URL)) do assert.equal(id, req.headers["webhook-id"]) end -- the same over all tries
+  end)
+
+  it("waits as long as Retry-After says", function()
+    begin()
+    t.http(URL, 429, "", { ["Retry-After"] = 90 })
+    send(1)
+    t.http(URL, 204)
+    t.advance "89s"
+    assert.equal("waiting", state())
+    t.advance "1m"
+    assert.equal("delivered", state())
+  end)
+
+  it("keeps a device's order: the second waits for the first", function()
+    begin()
+    t.fail(URL, "connect", 1)
+    t.http(URL, 204)
+    t.fail(URL, "connect", 1)
+    send(1)
+    send(2)
+    assert.equal("waiting", state(1))
+    assert.equal("waiting", state(2))
+    t.advance "1m"
+    local got = {}
+    for _, req in ipairs(t.asked(URL)) do got[#got + 1] = req.json.reading.value end
+    assert.same({ 1, 1, 2 }, got)
+    assert.equal("delivered", state(2))
+  end)
+
+  it("makes a dead letter of what is refused for good", function()
+    begin()
+    t.http(URL, 410, { error = "gone" })
+    send(1)
+    assert.equal("dead", state())
+    assert.equal(410, t.sent("desk")[1].status)
+  end)
+
+  it("gives up after three days", function()
+    begin()
+    t.fail(URL, "resolve")
+    send(1)
+    t.advance "3d"
+    t.advance "2h"
+    assert.equal("dead", state())
+  end)
+end)
