@@ -16,6 +16,7 @@ end
 
 local function scalar(v)
   if v == json.null then return "json.null" end
+  if math.type(v) == "float" and math.tointeger(v) then return tostring(math.tointeger(v)) end -- 3.0 equals 3
   if type(v) ~= "string" then return tostring(v) end
   return (("%q"):format(v):gsub("\\\n", "\\n"):gsub("\\9", "\\t"))
 end

@@ -8,8 +8,8 @@ describe("forward", function()
     rule:reading { device = "d-1", metric = "temp", value = 21.5, unit = "Cel", key = "k-1", serial = 7, interval = "5m",
       trend = "flat", quality = "warmup", extra = { floor = 2 }, vendor = "neuron", connection = "house" }
     assert.same({ reading = { device = "d-1", metric = "temp", value = 21.5, unit = "Cel", at = t.now(), vendor = "neuron",
-      connection = "house", key = "k-1", serial = 7, interval = 300000, trend = "flat", quality = "warmup", extra = { floor = 2 } } },
-      t.sent("campus")[1].data)
+      connection = "house", key = "k-1", serial = 7, interval = 300, trend = "flat", quality = "warmup",
+      extra = { floor = 2 } } }, t.sent("campus")[1].data)
   end)
 
   it("takes what its settings say, and nothing else", function()

@@ -1,4 +1,4 @@
--- sinocare: the cloud's pushes, by the vendor's document. The whole of it stands in spec/plugins/; this shows how a vendor is tested.
+-- sinocare: the cloud's pushes, by the vendor's document. All of it is tested in spec/plugins/; this is what counts most.
 local t = require "neap.test"
 local json = require "neap.json"
 
@@ -8,7 +8,8 @@ describe("sinocare", function()
   -- The document's sample, with changes.
   local function push(changes, target)
     local data = { testId = "t-1", deviceSn = "SN-1", testResult = "5.6", serialNo = 1, testTime = "2021-11-02 12:33:33",
-      customerName = "", patientId = "", status = "0", cgmDay = 8, increMinute = 3, low = json.null, high = json.null, cgmStatus = "2" }
+      customerName = "", patientId = "", status = "0", cgmDay = 8, increMinute = 3,
+      low = json.null, high = json.null, cgmStatus = "2" }
     for k, v in pairs(changes or {}) do data[k] = v end
     return ward:request("POST", target or "/sinocare/push", { reservedCode = "01", data = data })
   end
@@ -27,7 +28,7 @@ describe("sinocare", function()
     assert.equal(5.6, r.value)
     assert.equal("mmol/L", r.unit)
     assert.equal("t-1", r.key)
-    assert.equal(180000, r.interval)
+    assert.equal(180, r.interval)
     assert.equal(1635827613000, r.at) -- 12:33:33 in Shanghai
     assert.equal("ward-3", r.connection)
     assert.equal("active", t.devices()[1].status)
@@ -53,9 +54,11 @@ describe("sinocare", function()
     assert.equal(200, status)
     assert.equal(1006, body.code)
     assert.matches("data.testResult", body.msg)
-    _, body = push { testTime = "tomorrow" }
+    status, body = push { testTime = "tomorrow" }
     assert.equal(1006, body.code)
-    _, body = push { testId = json.null }
+    assert.equal(200, status)
+    status, body = push { testId = json.null }
+    assert.equal(200, status)
     assert.not_equal(0, body.code)
     assert.same({}, t.emitted())
   end)

@@ -44,6 +44,18 @@ describe("docs/plugins.md", function()
     for _, name in ipairs { "tideco", "hot-fridge", "desk" } do assert.equal("in force", host:plugin(name).state) end
   end)
 
+  it("has specs that pass, and fail where their plugin is broken", function()
+    local folder = bed.folder()
+    for name, text in pairs(files()) do bed.write(folder .. "/" .. name, text) end
+    local out, code = bed.run { bed.neap, "test", "--plugins", folder }
+    assert.equal(0, code, out)
+    assert.matches("hot%-fridge_spec.lua %(1 in", out)
+    assert.matches("fjordco_spec.lua %(3 in", out)
+    bed.write(folder .. "/rules/hot-fridge.lua", (files()["rules/hot-fridge.lua"]:gsub("30m", "3m")))
+    out, code = bed.run { bed.neap, "test", "hot-fridge", "--plugins", folder }
+    assert.equal(1, code, out)
+  end)
+
   it("the vendor's walk answers what the page says", function()
     local walk = assert(page:match "```sh\n(body=.-)```")
     local out = run(walk)
