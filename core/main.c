@@ -72,6 +72,7 @@ enum option {
   FORGET,
   FAILED,
   WATCH,
+  TIMEOUT,
   OPTIONS
 };
 
@@ -100,6 +101,7 @@ static const struct {
     [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
     [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
+    [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
 };
 
 static const struct {
@@ -405,8 +407,11 @@ static int check(const struct line *l) {
 }
 
 static int test(const struct line *l) {
+  long seconds = 0;
+  if (read_whole(l, TIMEOUT, 3600, "a number from 1 to 3600", &seconds) < 0) return 2;
   signal(SIGPIPE, SIG_IGN);
-  return np_test(&(struct np_test_options){.words = l->words,
+  return np_test(&(struct np_test_options){.seconds = (int)seconds,
+                                           .words = l->words,
                                            .count = l->word_count,
                                            .plugins = l->values[PLUGINS_DIR],
                                            .json = l->values[JSON],

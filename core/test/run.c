@@ -185,7 +185,8 @@ static void told(void *arg, const struct np_test_result *t) {
 
 static void run_file(struct run *r, const struct np_sources *sources, const char *file) {
   struct np_error err;
-  struct np_spec_run run = {.sources = sources, .plugins = r->plugins, .file = file, .told = told, .arg = r};
+  struct np_spec_run run = {
+      .sources = sources, .plugins = r->plugins, .file = file, .seconds = r->options->seconds, .told = told, .arg = r};
   r->us = r->file_passed = r->file_failed = 0;
   if (np_spec_run(&run, &err) < 0) told(r, &(struct np_test_result){.file = file, .name = "the file", .error = err.text});
   r->passed += r->file_passed;

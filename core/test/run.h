@@ -9,6 +9,7 @@ struct np_test_options {
   const char *const *words; /* plugins' names, or files; count 0: all specs of the plugins */
   size_t count;
   const char *plugins; /* the folder; NULL: found by the words, or ./plugins */
+  int seconds;         /* that one test may take; 0 is 20 */
   bool json;           /* an object for each test, then a summary */
   bool watch;          /* again whenever a file changes, until it is ended */
 };

@@ -26,13 +26,17 @@ extern const char _binary_core_test_test_lua_start[], _binary_core_test_test_lua
 #define BEGINNING 1767225600000 /* 2026-01-01T00:00:00Z: when each test begins */
 #define SPEC_BYTES_MAX ((size_t)4 << 20)
 
+static int seconds_of(const struct np_spec *s) { return s->run->seconds > 0 ? s->run->seconds : TEST_SECONDS; }
+
 /* A test that does not end by itself is ended; past it each further instruction raises, so that a pcall cannot go on. */
 static void hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct np_spec *s = np_spec_of(L);
   const char *why = NULL;
+  char late[100];
+  snprintf(late, sizeof late, "the test was ended: it ran for %d s; is there a loop without an end?", seconds_of(s));
   if (s->over || np_work_us() > s->until_us)
-    why = "the test was ended: it ran for 20 s; is there a loop without an end?";
+    why = late;
   else if (lua_gc(L, LUA_GCCOUNT) > MEMORY_MAX)
     why = "the test was ended: it used up 512 MiB of memory";
   if (!why) return;
@@ -45,7 +49,7 @@ static void hook(lua_State *L, lua_Debug *ar) {
 }
 
 static void begin_budget(struct np_spec *s) {
-  s->until_us = np_work_us() + TEST_SECONDS * INT64_C(1000000);
+  s->until_us = np_work_us() + seconds_of(s) * INT64_C(1000000);
   s->over = false;
   lua_sethook(s->L, hook, LUA_MASKCOUNT, HOOK_EVERY);
 }

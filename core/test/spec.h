@@ -20,6 +20,7 @@ struct np_spec_run {
   const struct np_sources *sources; /* borrowed */
   const char *plugins;              /* borrowed: the folder, for messages */
   const char *file;                 /* borrowed: as shown and opened */
+  int seconds;                      /* real ones that a test may take; 0 is 20 */
   void (*told)(void *arg, const struct np_test_result *result);
   void *arg;
 };

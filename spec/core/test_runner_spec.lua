@@ -331,6 +331,27 @@ describe("neap test", function()
     assert.matches("2 passed, 1 failed\n$", out)
   end)
 
+  it("ends a test that does not end, and goes on with the next", function()
+    local out, code = run({ ["plugins/a_spec.lua"] = [[
+      it("is endless", function() pcall(function() while true do end end) while true do pcall(error) end end)
+      it("is the next", function() assert.is_true(true) end) ]] }, "--timeout", "1")
+    assert.equal(1, code)
+    assert.matches("a_spec.lua:1: the test was ended: it ran for 1 s", out)
+    assert.matches("1 passed, 1 failed\n$", out)
+  end)
+
+  it("runs again when a plugin or a spec is saved", function()
+    bed.write(folder .. "/plugins/rules/warm.lua", RULE)
+    bed.write(folder .. "/plugins/rules/warm_spec.lua", spec 'p:reading { device = "f", metric = "temp", value = 9 }\nassert.equal(1, #t.sent())')
+    local p = bed.start({ bed.neap, "test", "--watch" }, { cwd = folder })
+    p:wait_for "1 passed, 0 failed\n.*runs again"
+    bed.replace(folder .. "/plugins/rules/warm.lua", (RULE:gsub("default = 8", "default = 18")))
+    p:wait_for "0 passed, 1 failed\n"
+    bed.write(folder .. "/plugins/rules/warm_spec.lua", spec 'assert.equal(0, #t.sent())')
+    p:wait_for "0 passed, 1 failed\n.*1 passed, 0 failed\n"
+    assert.equal("signal", (p:stop(15)))
+  end)
+
   it("has chance follow from a seed", function()
     local out = run { ["plugins/vendors/dice.lua"] = [[
       local plugin = ...
