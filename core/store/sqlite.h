@@ -13,6 +13,7 @@ struct np_sql {
   const char *const *texts; /* static */
   sqlite3_stmt **kept;      /* owned */
   int count;
+  bool write, memory;
 };
 
 bool np_sql_in_memory(const char *path); /* it is no file: NP_STORE_MEMORY and a name */

@@ -101,7 +101,7 @@ static const char queries[] =
 static const char causes[] = "ALTER TABLE generations ADD COLUMN cause TEXT;"
                              "CREATE INDEX inbox_failed ON inbox(instance, id) WHERE outcome = 'failed';";
 
-/* Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
+/* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
 static const char *const migrations[] = {first_schema, queries, causes};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
@@ -191,6 +191,23 @@ static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
   return SQLITE_OK;
 }
 
+/* As the schema leaves it: a store in memory is used again by the next test. */
+static int empty(struct np_sql *q, struct np_error *err) {
+  static const char list[] = "SELECT 'DELETE FROM ' || name || ';' FROM sqlite_schema WHERE type = 'table' AND name != 'counters'";
+  static const char counters[] =
+      "UPDATE counters SET reading = 0, request = 0, message = 0, held = 0, version = 0, indexed = 0; COMMIT";
+  struct np_buf all = {0};
+  sqlite3_stmt *st = NULL;
+  int rc = sqlite3_prepare_v2(q->db, list, -1, &st, NULL);
+  np_buf_adds(&all, "BEGIN IMMEDIATE;");
+  while (rc == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW) np_buf_adds(&all, (const char *)sqlite3_column_text(st, 0));
+  sqlite3_finalize(st);
+  np_buf_adds(&all, counters);
+  if (rc == SQLITE_OK) rc = np_sql_exec(q, all.data);
+  np_buf_free(&all);
+  return rc == SQLITE_OK ? 0 : np_sql_fail(q, rc, err);
+}
+
 struct np_store *np_store_open(const char *path, struct np_error *err) {
   struct np_store *s = np_alloc(sizeof *s);
   s->data_version = -1;
@@ -199,6 +216,7 @@ struct np_store *np_store_open(const char *path, struct np_error *err) {
   if (file && (s->lock < 0 || create(path, err) < 0)) goto fail;
   if (np_sql_open(&s->sql, path, true, 16384, np_write_texts, W_COUNT, err) < 0) goto fail;
   if (np_schema_ready(&s->sql, path, true, err) < 0) goto fail;
+  if (!file && empty(&s->sql, err) < 0) goto fail;
   sqlite3_wal_hook(s->sql.db, checkpoint, s);
   return s;
 fail:

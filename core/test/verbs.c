@@ -140,6 +140,13 @@ static int zone(lua_State *L) {
 
 /* Input */
 
+static int free_set(lua_State *L) {
+  struct np_writeset **box = lua_touserdata(L, 1);
+  if (*box) np_writeset_unref(*box);
+  *box = NULL;
+  return 0;
+}
+
 /* core.reading(fields, vendor, connection) -> its id, or nil where it is a duplicate */
 static int reading(lua_State *L) {
   struct np_world *w = np_spec_world(L);
@@ -148,8 +155,7 @@ static int reading(lua_State *L) {
   const char *vendor = luaL_checklstring(L, 2, &vendor_len), *connection = luaL_checklstring(L, 3, &connection_len);
   struct np_writeset **box = lua_newuserdatauv(L, sizeof *box, 0), *ws = *box = np_writeset_new();
   if (luaL_newmetatable(L, "neap.test.set")) { /* freed also where reading the table raises */
-    extern int np_spec_free_set(lua_State * L);
-    lua_pushcfunction(L, np_spec_free_set);
+    lua_pushcfunction(L, free_set);
     lua_setfield(L, -2, "__gc");
   }
   lua_setmetatable(L, -2);
@@ -174,13 +180,6 @@ static int reading(lua_State *L) {
   if (!seq) return 0;
   lua_pushinteger(L, seq);
   return 1;
-}
-
-int np_spec_free_set(lua_State *L) {
-  struct np_writeset **box = lua_touserdata(L, 1);
-  if (*box) np_writeset_unref(*box);
-  *box = NULL;
-  return 0;
 }
 
 /* core.request(instance, bytes) -> the answer's bytes */
