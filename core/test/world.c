@@ -186,7 +186,15 @@ static int add_routes(struct np_routes *routes, struct np_code *code, struct np_
   return 0;
 }
 
-static struct np_epoch *make_epoch(struct np_world *w, struct np_error *err) {
+/* It is the newcomer who is refused. */
+static int add_all_routes(const struct np_world *w, const struct np_unit_loaded *newest, struct np_routes *routes,
+                          struct np_error *err) {
+  for (size_t i = 0; i < w->loaded_count; i++)
+    if (&w->loaded[i] != newest && w->loaded[i].code && add_routes(routes, w->loaded[i].code, err) < 0) return -1;
+  return add_routes(routes, newest->code, err);
+}
+
+static struct np_epoch *make_epoch(struct np_world *w, const struct np_unit_loaded *newest, struct np_error *err) {
   struct np_epoch *e = np_alloc(sizeof *e);
   e->refs = 1;
   e->number = ++w->epoch;
@@ -203,16 +211,15 @@ static struct np_epoch *make_epoch(struct np_world *w, struct np_error *err) {
     np_code_ref(u->code);
     s->on_lane = np_alloc(sizeof *s->on_lane);
     s->on_lane[0] = u->in;
-    if (add_routes(e->routes, u->code, err) == 0) continue;
-    np_epoch_unref(e);
-    return NULL;
   }
-  return e;
+  if (add_all_routes(w, newest, e->routes, err) == 0) return e;
+  np_epoch_unref(e);
+  return NULL;
 }
 
 /* The lane begins with its first epoch. */
-static int put_in_force(struct np_world *w, struct np_error *err) {
-  struct np_epoch *e = make_epoch(w, err);
+static int put_in_force(struct np_world *w, const struct np_unit_loaded *newest, struct np_error *err) {
+  struct np_epoch *e = make_epoch(w, newest, err);
   if (!e) return -1;
   atomic_store(&w->host.epoch, e->number);
   if (w->lane) {
@@ -252,9 +259,9 @@ int np_world_load(struct np_world *w, size_t i, struct np_error *err) {
   u->code->number = 1;
   np_code_ref(u->code); /* the build's own reference is the instance's */
   free(built.bundle);
-  if (put_in_force(w, err) < 0) {
+  if (put_in_force(w, u, err) < 0) {
     np_code_unref(u->code);
-    u->code = NULL;
+    u->code = NULL; /* a name that holds what it is sent, as a broken plugin's */
     built.bundle = NULL;
     np_built_discard(&built, 1);
     return -1;

@@ -186,6 +186,30 @@ describe("neap test", function()
     assert.matches("2 passed, 0 failed\n$", (run(files, "elsewhere_spec.lua", "plugins/rules/warm.lua")))
   end)
 
+  it("takes plugins of any folder for what they register, and settings that an entry has", function()
+    local out = run { ["plugins/odd.lua"] = RULE, ["plugins/x/end.lua"] = 'local plugin = ... plugin:deliver { options = { a = { "string" } }, handler = function() return true end }',
+      ["plugins/x/vendor.lua"] = 'local plugin = ... plugin:serve { "GET /x", handler = function() return 200, { name = plugin.name } end }', ["plugins/a_spec.lua"] = [[
+      local t = require "neap.test"
+      it("loads all", function()
+        local p = t.plugin("odd", { to = "desk", limits = { instructions = "x" and 5000000 } })
+        assert.equal("rule", p.kind)
+        assert.equal("destination", t.plugin("end", { name = "desk", a = "b" }).kind)
+        local v = t.plugin("vendor", { name = "ward", mount = "/b" })
+        assert.equal("vendor", v.kind)
+        local status, body = v:request("GET", "/b/x")
+        assert.same({ name = "ward" }, body)
+        assert.equal(404, (v:request("GET", "/x")))
+        p:reading { device = "f", metric = "temp", value = 9 }
+        assert.equal("delivered", t.sent("desk")[1].state)
+        assert.has_error(function() t.plugin("vendor", { name = "ward" }) end, "ward")
+        assert.has_error(function() t.plugin("vendor", { name = "other", mount = "/b" }) end, "is served by ward already")
+        assert.has_error(function() t.plugin("odd", { name = "to ward", to = "ward" }) end)
+        assert.has_error(function() t.plugin("odd", { name = "to-ward", to = "ward" }) end, "ward")
+        assert.equal(200, status)
+      end) ]] }
+    assert.matches("1 passed, 0 failed\n$", out)
+  end)
+
   it("gives specs the sandbox of plugins, and plugins/lib", function()
     local out = run { ["plugins/lib/a/b.lua"] = "return { x = 1 }", ["plugins/spec/data.lua"] = "return { y = 2 }", ["plugins/spec/a_spec.lua"] = [[
       it("is closed", function()

@@ -82,4 +82,11 @@ for _, m in ipairs(modules) do
     end
   end
 end
+
+-- Of neap.test, comments that begin with a call.
+put "\n## neap.test\nIn a spec that `neap test` runs: `local t = require \"neap.test\"`; `p` is what t.plugin returned.\n"
+for block in ("\n" .. read "core/test/test.lua"):gmatch "\n(%-%- [tp][.:]%l+[({].-)\n[^-]" do
+  local text = block:gsub("^%-%- ", ""):gsub("\n%-%- ?", " ")
+  put("### %s\n%s\n", text:match "^%l[.:]%l+%b()" or text:match "^%l[.:]%l+%b{}", text)
+end
 io.write((table.concat(out, "\n"):gsub("\n\n\n+", "\n\n")))
