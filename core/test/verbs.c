@@ -14,6 +14,7 @@
 #include "host/config_entry.h"
 #include "host/jobs.h"
 #include "host/ledger.h"
+#include "host/ledger_parts.h"
 #include "test/spec_parts.h"
 
 #define CALL_MOST 600000 /* ms that the clock may have to move for a request, a command or a job */
@@ -37,8 +38,7 @@ static const struct np_unit_loaded *check_unit(lua_State *L, const struct np_wor
 static void add_entry(lua_State *L, struct np_world *w, enum np_kind kind) {
   static const char *const lists[] = {"connections", "rules", "destinations"};
   int entry = lua_gettop(L);
-  struct np_buf *scratch = lua_newuserdatauv(L, sizeof *scratch, 0);
-  *scratch = (struct np_buf){0};
+  struct np_buf *scratch = np_box_new(L); /* freed also where an entry is refused */
   lua_createtable(L, 0, 1);
   struct np_table top = {.L = L, .at = lua_gettop(L)};
   lua_createtable(L, 1, 0);
@@ -46,7 +46,6 @@ static void add_entry(lua_State *L, struct np_world *w, enum np_kind kind) {
   lua_rawseti(L, -2, 1);
   lua_setfield(L, top.at, lists[kind]);
   np_config_entries(&w->config, &top, "t.plugin", scratch);
-  np_buf_free(scratch);
   lua_settop(L, entry);
 }
 
@@ -68,12 +67,11 @@ static int plugin(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_rawseti(L, 3, 1);
   for (;; kind++) { /* the folder says what it is, or what it registers does */
+    np_world_forget_refused(w);
     size_t i = w->config.entry_count;
     add_entry(L, w, kind);
     if (np_world_load(w, i, &err) == 0) break;
-    struct np_config_entry *failed = &w->config.entries[i];
     if (sure || kind == NP_DESTINATION || !strstr(err.text, "it belongs in")) return luaL_error(L, "%s", err.text);
-    snprintf(failed->instance, strlen(failed->instance) + 1, "-"); /* its name is free again */
   }
   check_trouble(L, w);
   const struct np_config_entry *e = &w->config.entries[w->config.entry_count - 1];

@@ -95,12 +95,16 @@ struct np_world *np_world_new(const struct np_sources *sources, const char *plug
   return w;
 }
 
-static void free_entries(struct np_config *c) {
-  struct np_config *owned = np_alloc(sizeof *owned);
-  owned->entries = c->entries;
-  owned->entry_count = c->entry_count;
-  np_config_free(owned);
+static void free_entries(struct np_config *c, size_t from) {
+  struct np_config *gone = np_alloc(sizeof *gone);
+  gone->entry_count = c->entry_count - from;
+  gone->entries = np_alloc((gone->entry_count + 1) * sizeof *gone->entries);
+  if (gone->entry_count) memcpy(gone->entries, c->entries + from, gone->entry_count * sizeof *gone->entries);
+  np_config_free(gone);
+  c->entry_count = from;
 }
+
+void np_world_forget_refused(struct np_world *w) { free_entries(&w->config, w->entries_good); }
 
 void np_world_free(struct np_world *w) {
   if (!w) return;
@@ -129,7 +133,8 @@ void np_world_free(struct np_world *w) {
     free(w->lines[i].text);
   }
   free(w->lines);
-  free_entries(&w->config);
+  free_entries(&w->config, 0);
+  free(w->config.entries);
   free(w->trouble);
   free(w);
 }
@@ -267,6 +272,7 @@ int np_world_load(struct np_world *w, size_t i, struct np_error *err) {
     return -1;
   }
   free(built.instances);
+  w->entries_good = w->config.entry_count;
   return np_world_settle(w) < 0 ? np_fail(err, "%s", w->trouble) : 0;
 }
 

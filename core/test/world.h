@@ -35,6 +35,7 @@ struct np_world_answer { /* of a request: the bytes as they came */
 struct np_world {
   struct np_host host;
   struct np_config config; /* entries are owned; the rest borrowed */
+  size_t entries_good;     /* of its entries: the others were refused */
   struct np_host_test test;
   struct np_alarms alarms;
   const struct np_sources *sources; /* borrowed */
@@ -58,6 +59,8 @@ struct np_world *np_world_new(const struct np_sources *sources, const char *plug
                               struct np_error *err);
 void np_world_free(struct np_world *w);
 
+/* Forgets entries that were refused. */
+void np_world_forget_refused(struct np_world *w);
 /* Loads the plugin of entry `i` of w->config and puts it in force. -1 and err. */
 int np_world_load(struct np_world *w, size_t i, struct np_error *err);
 const struct np_unit_loaded *np_world_find(const struct np_world *w, const char *instance);
