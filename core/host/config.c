@@ -196,8 +196,9 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
 }
 
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen", "store", "plugins", "lanes",    "tls",      "trust",       "drain", "probation",
-                                      "key",    "keep",  "queue",   "body_max", "timeouts", "connections", "rules", "destinations"};
+  static const char *const known[] = {"listen",   "store",     "plugins",     "lanes", "tls",         "trust",
+                                      "drain",    "probation", "unlisted",    "key",   "keep",        "queue",
+                                      "body_max", "timeouts",  "connections", "rules", "destinations"};
   struct load *l = arg;
   struct np_config *c = l->c;
   struct np_table top = {.L = L, .at = 1};
@@ -213,6 +214,8 @@ static void take_all(lua_State *L, void *arg) {
   if (np_table_integer(&top, "lanes", 1, LANES_MAX, &n)) c->lanes = (int)n;
   if (np_table_duration(&top, "drain", 0, &n)) c->drain = (double)n / 1000;
   np_table_duration(&top, "probation", 0, &c->probation);
+  bool unlisted = true;
+  if (np_table_boolean(&top, "unlisted", &unlisted)) c->only_listed = !unlisted;
   if (np_table_integer(&top, "queue", 1, 1000000, &n)) c->queue = (size_t)n;
   np_table_bytes(&top, "body_max", 1, (size_t)1 << 30, &c->body_max);
   if (np_table_string(&top, "key", "the path of the key file", &s)) set(&c->key_file, absolute(l->source.folder, s));

@@ -37,7 +37,7 @@ struct np_config {
   double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
   struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */
   size_t entry_count;
-  bool only_listed; /* plugins that the file does not list are left alone: set by who makes one up */
+  bool only_listed; /* plugins that the file does not list are left alone, also where they need no settings */
 };
 
 struct np_config_flags { /* from the command line; NULL or 0 where not given. Paths are relative to the working directory */

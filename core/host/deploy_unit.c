@@ -135,7 +135,8 @@ struct np_wants np_unit_wants(struct np_deploy *d) {
   struct np_wants w = {np_alloc((d->config->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
   for (int rules = 0; rules < 2; rules++) {
     add_listed(d, &w, rules);
-    if (!d->host || !d->host->config->only_listed) add_unlisted(d, &w, rules);
+    bool only_listed = d->config->only_listed || (d->host && d->host->config->only_listed);
+    if (!only_listed) add_unlisted(d, &w, rules);
   }
   return w;
 }

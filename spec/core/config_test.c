@@ -42,7 +42,8 @@ static void check_whole(void) {
       "return {\n"
       "  listen = '0.0.0.0:9000', store = 'data/n.db', plugins = '../p/./x', lanes = 2,\n"
       "  tls = { certificate = 'cert.pem', key = 'key.pem' }, trust = 'ca.pem',\n"
-      "  drain = '1m30s', probation = '0s', keep = { requests = '1d', delivered = 'forever' }, queue = 10, body_max = '2MiB',\n"
+      "  drain = '1m30s', probation = '0s', unlisted = false, keep = { requests = '1d', delivered = 'forever' }, queue = 10, "
+      "body_max = '2MiB',\n"
       "  timeouts = { head = '1s', body = 2, write = 0.5, idle = '4s' },\n"
       "  connections = { { 'sinocare', name = 'ward-3', mount = '/b', unit = 'mmol/L', list = { 1, 2.5, { z = true, a = 'x' } } "
       "},\n"
@@ -61,7 +62,7 @@ static void check_whole(void) {
   CHECK(strcmp(c->plugins, "/tmp/p/x") == 0, "%s", c->plugins);
   CHECK(strcmp(c->certificate, in_folder("cert.pem")) == 0 && strcmp(c->key, in_folder("key.pem")) == 0);
   CHECK(strcmp(c->ca_file, in_folder("ca.pem")) == 0);
-  CHECK(c->lanes == 2 && c->drain == 90 && c->probation == 0 && c->queue == 10 && c->body_max == 2u << 20);
+  CHECK(c->lanes == 2 && c->drain == 90 && c->probation == 0 && c->only_listed && c->queue == 10 && c->body_max == 2u << 20);
   CHECK(c->keep_requests == 86400000 && c->keep_delivered == 0);
   CHECK(c->head_timeout == 1 && c->body_timeout == 2 && c->write_timeout == 0.5 && c->idle_timeout == 4);
   CHECK(c->entry_count == 6, "%zu", c->entry_count);
@@ -119,7 +120,8 @@ static void check_defaults(void) {
   if (!c) return;
   CHECK(strcmp(c->listen, "127.0.0.1:8080") == 0 && strcmp(c->store, in_folder("neap.db")) == 0);
   CHECK(c->plugins[0] == '/' && strncmp(c->plugins, folder, strlen(folder)) != 0, "%s", c->plugins);
-  CHECK(c->lanes >= 1 && c->lanes <= 64 && c->drain == 10 && c->probation == 300000 && c->queue == 4096 && c->body_max == 4u << 20);
+  CHECK(c->lanes >= 1 && c->lanes <= 64 && c->drain == 10 && c->probation == 300000 && !c->only_listed && c->queue == 4096 &&
+        c->body_max == 4u << 20);
   CHECK(c->keep_requests == INT64_C(604800000) && c->keep_delivered == INT64_C(604800000));
   CHECK(!c->certificate && !c->key && !c->ca_file && c->entry_count == 0 && c->head_timeout == 0);
   np_config_free(c);

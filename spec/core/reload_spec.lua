@@ -236,6 +236,17 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
 ]]
     local rule = "local plugin = ...\nplugin:on({ metric = 'glucose' }, function(r) plugin.store:put('seen', r.id) end)"
 
+    it("leaves what it does not list alone where it says so, as soon as it says so", function()
+      host = bed.host { plugins = { ["vendors/shown.lua"] = shown, ["rules/r.lua"] = rule } }
+      assert.equal(200, (host:request("GET", "/limit")))
+      bed.replace(host.folder .. "/neap.lua", config [[unlisted = false, rules = { { "r" } }]])
+      bed.wait("the vendor to be retired", function() return not host:plugin "shown" end)
+      assert.equal("in force", host:plugin("r").state)
+      assert.equal(404, (host:request("GET", "/limit")))
+      bed.replace(host.folder .. "/neap.lua", config [[unlisted = false, connections = { { "shown" } }]])
+      in_force(1, "/limit")
+    end)
+
     it("takes a changed setting, a new entry, and one that is removed", function()
       host = bed.host { plugins = { ["vendors/shown.lua"] = shown, ["rules/r.lua"] = rule }, config = [[connections = { {
         "shown", limit = 3 } }]] }
