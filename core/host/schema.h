@@ -53,8 +53,8 @@ struct np_schema_check {
 
 /* Checks the table at idx and completes it in place: defaults filled in, durations in seconds, lenient values in the declared type. A secret is registered with np_mask_secret.
  * 0, or -1 and *problem. A value that is not a table: problem with field "".
- * The problem told is the first by name, an unknown field (where `only`) before all others of its object. After -1 the table may be partly
- * completed and is not to be used; secrets and people's details in it are masked and listed all the same. Completing twice changes nothing.
+ * The problem told is the first by name: of an object, an unknown field (where `only`), then what declares neither fields nor items, then
+ * what does. After -1 the table may be partly completed and is not to be used; secrets and people's details in it are masked and listed all the same. Completing twice changes nothing.
  * An empty table is an object or an array, as declared. May raise out of memory. */
 int np_schema_check(lua_State *L, const struct np_schema *s, int idx, const struct np_schema_check *how,
                     struct np_problem *problem);

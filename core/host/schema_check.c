@@ -332,26 +332,44 @@ static int check_only(struct np_checking *c, const struct np_field *object, cons
   return least ? np_problem_unknown(c, object, at, least, least_len) : 0;
 }
 
-static int check_fields(struct np_checking *c, const struct np_field *object, const struct np_at *at) {
+static int check_member(struct np_checking *c, const struct np_field *f, struct np_at *at) {
   lua_State *L = c->L;
+  at->name = f->name;
+  at->len = f->len;
+  at->private = at->up->private || f->private;
+  lua_pushstring(L, f->name); /* found by the name's address, without hashing it anew */
+  lua_rawget(L, -2);
+  int status = np_check_field(c, f, at);
+  if (status < 0) return -1;
+  if (status > 0) {
+    lua_pushstring(L, f->name);
+    lua_insert(L, -2);
+    lua_rawset(L, -3);
+  } else {
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
+static bool is_deep(const struct np_field *f) { return f->n_fields || f->items; }
+
+/* What is an object's own first, so that of an envelope with a payload, whose kind it tells, the envelope is refused. */
+static int check_fields(struct np_checking *c, const struct np_field *object, const struct np_at *at) {
   if (object->only && check_only(c, object, at) != 0) return -1;
   struct np_at here = {.up = at};
+  size_t deep = 0;
   for (size_t i = 0; i < object->n_fields; i++) {
     const struct np_field *f = &object->fields[i];
-    here.name = f->name;
-    here.len = f->len;
-    here.private = at->private || f->private;
-    lua_pushstring(L, f->name); /* found by the name's address, without hashing it anew */
-    lua_rawget(L, -2);
-    int status = np_check_field(c, f, &here);
-    if (status < 0) return -1;
-    if (status > 0) {
-      lua_pushstring(L, f->name);
-      lua_insert(L, -2);
-      lua_rawset(L, -3);
-    } else {
-      lua_pop(L, 1);
-    }
+    if (is_deep(f))
+      deep++;
+    else if (check_member(c, f, &here) != 0)
+      return -1;
+  }
+  for (size_t i = 0; deep > 0; i++) {
+    const struct np_field *f = &object->fields[i];
+    if (!is_deep(f)) continue;
+    deep--;
+    if (check_member(c, f, &here) != 0) return -1;
   }
   return 0;
 }

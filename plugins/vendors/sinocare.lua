@@ -28,6 +28,12 @@ local function given(value)
   if value ~= json.null then return value end
 end
 
+-- Nothing but spaces tells nothing, and is nobody's number.
+local function told(value)
+  value = given(value)
+  return value and value:find "%S" and value or nil
+end
+
 -- Not valid is warm-up only where the sensor says that it is initialising.
 local function quality(status, cgm)
   if status ~= "1" then return "valid" end
@@ -38,8 +44,7 @@ end
 local function keep_person(d)
   local details, key = {}, nil
   for _, name in ipairs { "patientId", "idCard", "visitId", "patientName", "inSerialId" } do
-    local value = given(d[name])
-    if value and value ~= "" then details[name] = value end
+    details[name] = told(d[name])
   end
   if details.patientId then key = "patient:" .. details.patientId
   elseif details.idCard then key = "card:" .. details.idCard
@@ -87,7 +92,7 @@ local function take(d)
     extra = { low = given(d.low), high = given(d.high), cgmDay = days },
   }
   plugin:device {
-    device = d.deviceSn, serial = d.deviceSn, at = at, status = cgm and STATUS[cgm], place = given(d.customerName),
+    device = d.deviceSn, serial = d.deviceSn, at = at, status = cgm and STATUS[cgm], place = told(d.customerName),
     owner = keep_person(d), extra = days and { life_days = days },
   }
   return true

@@ -383,6 +383,15 @@ static void check_nesting(lua_State *L) {
       /* the first problem in the order of names, whatever its kind; an unknown field before the missing one it may have been meant for */
       {"{b={'string'}, a={'string'}}", "{a=1}", JSON, "a: type: ~"},
       {"{b={'string'}, a={'string'}}", "{b=1}", JSON, "a: missing: ~"},
+      /* what is an object's own, before what stands below it */
+      {"{a={'object', fields={x='string'}}, b={'array', items='string'}, c='string', d='object'}", "{a={},b={1},c=1,d=1}", JSON,
+       "c: type: ~"},
+      {"{a={'object', fields={x='string'}}, b={'array', items='string'}, c='string', d='object'}", "{a={},b={1},c='',d=1}", JSON,
+       "d: type: ~"},
+      {"{a={'object', fields={x='string'}}, b={'array', items='string'}, c='string', d='object'}", "{a={},b={1},c='',d={}}", JSON,
+       "a.x: missing: ~"},
+      {"{a={'object', default={}, fields={x={'integer', default=1}}}, c={'string', default='y'}}", "{}", JSON,
+       "ok {a={x=1},c=\"y\"}"},
       {"{o={'object', only=true, fields={value={'number'}}}}", "{o={vlaue=1}}", JSON,
        "o.vlaue: unknown: unknown field, did you mean \"value\"?"},
       {"{o={'object', only=true, fields={a={'number', optional=true}}}}", "{o={a=1}}", JSON, "ok ~"},

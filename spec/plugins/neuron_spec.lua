@@ -586,6 +586,12 @@ describe("neuron", function()
       assert.equal("[]", json.encode(ask { functionType = "temp", field = "READING" }.data))
     end)
 
+    it("ends now where endTime is absent", function()
+      assert.equal(200, c:push({ record { equipmentName = name, devEui = devEui, functionType = "ahead", time = plain(now + DAY) } }).code)
+      assert.same({}, ask { functionType = "ahead" }.data)
+      assert.equal(1, #ask { functionType = "ahead", endTime = plain(now + DAY) }.data)
+    end)
+
     it("gives all points where functionType is absent", function()
       local types = {}
       for _, v in ipairs(ask().data) do types[v.functionType] = (types[v.functionType] or 0) + 1 end
@@ -662,7 +668,7 @@ describe("neuron", function()
       assert.same({}, rival:history({ equipmentName = name, field = "VALUE" }).data)
       local theirs = select(2, device({ temp = 1 }, nil, rival))
       assert.same({}, ask { equipmentName = theirs }.data)
-      assert.equal(1, #rival:history({ equipmentName = theirs, field = "VALUE" }).data)
+      assert.equal(1, #rival:history({ equipmentName = theirs, field = "VALUE", endTime = plain(now + DAY) }).data) -- its zone is UTC
     end)
 
     it("takes a project or none, and answers 428 to one that there is not", function()
@@ -787,6 +793,20 @@ describe("neuron", function()
       refused(400, "datasetName", function() return c:dataset(long(129), { row() }, "p") end)
       refused(404, "datasetName", function() return bare:dataset("energy", { row() }, "p") end)
       assert.equal(404, c:ask("POST", "/dataset/v1/", "[]").code)
+    end)
+
+    it("knows a key again in whatever form it comes", function()
+      local declare = { name = "forms", fields = { at = "datetime key" } }
+      assert(client.call(host, "neuron", "dataset.declare", declare))
+      assert.equal(200, c:dataset("forms", { { at = "2026-11-20 08:00:00" } }, "p").code)
+      for _, at in ipairs { "2026-11-20T08:00:00", "2026-11-20T00:00:00Z", "2026-11-20T00:00:00.000+00:00" } do
+        refused(1000, "[0].at", function() return c:dataset("forms", { { at = at } }, "p") end)
+      end
+      assert.equal(200, c:dataset("forms", { { at = "2026-11-20T08:00:00Z" } }, "p").code)
+      assert(client.call(host, "neuron", "dataset.declare", { name = "counts", fields = { n = "number key" } }))
+      assert.equal(200, c:dataset("counts", { { n = 1 } }, "p").code)
+      assert.equal(1000, c:dataset("counts", '[{"n":1.0}]', "p").code)
+      assert.equal(200, c:dataset("counts", { { n = 1.5 } }, "p").code)
     end)
 
     it("may be declared by a command", function()

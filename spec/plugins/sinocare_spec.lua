@@ -157,6 +157,15 @@ describe("sinocare", function()
       end
       refused("reservedCode", function(_, body) body.reservedCode = nil end)
     end)
+    it("is told before what is wrong in data, which is another command's", function()
+      for _, data in ipairs { { alarm = 1 }, json.decode "[]", "x", json.null } do
+        local _, answer = push { reservedCode = "02", data = data }
+        assert.equal(1005, answer.code)
+        assert.matches("^reservedCode: ", answer.msg)
+      end
+      local _, answer = push { reservedCode = "02" }
+      assert.matches("^reservedCode: ", answer.msg)
+    end)
   end)
 
   describe("data", function()
@@ -391,6 +400,16 @@ describe("sinocare", function()
       stored { customerName = json.null }
       stored { customerName = ("院"):rep(256) }
       stored(without "customerName")
+    end)
+    it("leaves the place as it was where it tells nothing", function()
+      local sn = fresh "SN"
+      for _, value in ipairs { "测试医院", "", "  " } do
+        local body = bed.push { testId = fresh "t", deviceSn = sn }
+        body.data.customerName = value
+        local _, answer = push(body)
+        assert.equal(0, answer.code)
+        assert.equal("测试医院", sql(("select place from devices where device = '%s'"):format(sn))[1].place)
+      end
     end)
     it("is refused past 256 characters, with control characters, and as another type", function()
       for _, value in ipairs { ("院"):rep(257), "a\0b", "a\nb", true, {}, json.decode "[]" } do
@@ -724,6 +743,7 @@ describe("sinocare, a person's details", function()
     local visit = owner("SN-p4", { visitId = "19" })
     assert.equal("visit:19", host:command("people", visit)[1].person.key)
     assert.equal(json.null, owner("SN-p5", { patientName = "Ann", inSerialId = "3" }))
+    assert.equal(json.null, owner("SN-p5", { patientId = " ", idCard = "\t", visitId = "  " }))
     assert.matches("^p_%x+$", owner("SN-p6", { patientId = ("患"):rep(256) }))
     assert.matches("^p_%x+$", owner("SN-p7", { patientId = "a\0b" }))
   end)

@@ -75,6 +75,12 @@ function datasets.new(plugin, settings, read_time)
     return { name = name, fields = list }
   end
 
+  -- A key's value in the one form of it: 1.0 is 1, and a moment has many texts.
+  local function plain(value, type)
+    if type == "datetime" then return read_time(value) end
+    return math.type(value) == "float" and math.tointeger(value) or value
+  end
+
   -- Tells whether that key is new, and takes it.
   local function claim(name, value)
     local place = ("record.key/%s/%s"):format(name, crypto.sha256(json.encode(value)))
@@ -88,7 +94,7 @@ function datasets.new(plugin, settings, read_time)
     local known, key = {}, nil
     for _, f in ipairs(fields) do
       known[f.name] = true
-      if f.key then key = f.name end
+      if f.key then key = f end
     end
     for i, record in ipairs(records) do
       local why, field = check(fields, known, record, read_time)
@@ -96,8 +102,8 @@ function datasets.new(plugin, settings, read_time)
     end
     local batch = crypto.hex(crypto.random(4))
     for i, record in ipairs(records) do
-      if key and not claim(name, record[key]) then
-        return nil, "data already exists: this key has been pushed before", 1000, ("[%d].%s"):format(i, key)
+      if key and not claim(name, plain(record[key.name], key.type)) then
+        return nil, "data already exists: this key has been pushed before", 1000, ("[%d].%s"):format(i, key.name)
       end
       plugin.store:put(("record/%s/%014d-%s-%04d"):format(name, received, batch, i), record)
     end

@@ -6,7 +6,7 @@ local history = {}
 local SLACK = 10000 -- ms: a client that asks for the whole week has read its clock before we do
 local PAGE = 1000
 
---- From and to (nil: no end), ms; or nil, why and which field. The past week alone can be asked for.
+--- From and to, ms; or nil, why and which field. The past week alone can be asked for.
 function history.range(s, startTime, endTime, now)
   local function read(text, field)
     local at, why = s.read_time(text)
@@ -14,7 +14,7 @@ function history.range(s, startTime, endTime, now)
     if at < now - shape.WEEK - SLACK then return nil, "older than a week: only the past week can be queried", field end
     return at
   end
-  local from, to = now - shape.WEEK, nil
+  local from, to = now - shape.WEEK, now
   if startTime then
     local at, why, field = read(startTime, "startTime")
     if not at then return nil, why, field end
