@@ -47,7 +47,12 @@ static struct np_unit *get_unit(struct np_deploy *d, const struct np_want *want)
   }
   np_unit_set(&u->plugin, want->plugin);
   if (want->file) np_unit_set(&u->file, want->file->source.path);
-  if (want->configured) u->kind = want->kind;
+  if (want->configured)
+    u->kind = want->kind;
+  else if (!u->code && want->file) /* as its folder says, until it says so itself */
+    u->kind = strncmp(want->file->folder, "rules", 5) == 0           ? NP_RULE
+              : strncmp(want->file->folder, "destinations", 12) == 0 ? NP_DESTINATION
+                                                                     : NP_VENDOR;
   u->configured = want->configured;
   u->wanted = true;
   return u;
@@ -85,8 +90,8 @@ void np_unit_fail(struct np_deploy *d, struct np_unit *u, const char *error) {
     np_log(NP_ERROR, "not put in force; the generation before goes on", "plugin", u->instance, "generation", generation, "error",
            error, NULL);
   else
-    np_log(NP_ERROR, u->kind == NP_RULE ? "not in force; its readings are held" : "not in force", "plugin", u->instance, "error",
-           error, NULL);
+    np_log(NP_ERROR, u->kind == NP_RULE && u->configured ? "not in force; its readings are held" : "not in force", "plugin",
+           u->instance, "error", error, NULL);
 }
 
 /* What is wanted. */
