@@ -84,7 +84,10 @@ static int tell_which(const struct np_stage *s, const struct np_config *config, 
             near ? "\"?" : ".");
   else
     fputs("neap sandbox: of which vendor? ", stderr);
-  fprintf(stderr, n ? "There is one of: %s\n" : "No plugin has one\n", np_buf_text(&list));
+  if (n)
+    fprintf(stderr, "There is one of: %s\n", np_buf_text(&list));
+  else
+    fprintf(stderr, "No plugin in %s has one: --plugins names another folder\n", config->plugins);
   np_buf_free(&list);
   return 2;
 }

@@ -97,7 +97,7 @@ describe("neap sandbox", function()
     assert.same({ 'neap sandbox: "toi" has no sandbox, did you mean "toy"? There is one of: bad, odd, toy\n', 2 }, { run "toi" })
     assert.same({ "neap sandbox: of which vendor? There is one of: bad, odd, toy\n", 2 }, { run() })
     local empty = bed.folder()
-    assert.same({ 'neap sandbox: "x" has no sandbox. No plugin has one\n', 2 },
+    assert.same({ ('neap sandbox: "x" has no sandbox. No plugin in %s has one: --plugins names another folder\n'):format(empty), 2 },
       { bed.run { bed.neap, "sandbox", "x", "--plugins", empty } })
     assert.equal(0, left())
   end)

@@ -39,7 +39,7 @@ return function(plugin, users)
     local before = device.user_id
     if before then store:delete(owned_key(before, device.id)) end
     if user_id then store:put(owned_key(user_id, device.id), device.unique_id) end
-    device.user_id, device.mac_id = user_id, mac_id or device.mac_id
+    device.user_id, device.mac_id = user_id, mac_id or user_id == before and device.mac_id or nil -- it is the account's word
     put(device)
     if before ~= user_id then
       plugin:event { device = device.unique_id, type = "binding", data = { user_id = user_id, before = before } }
