@@ -446,6 +446,19 @@ describe("tuya", function()
       assert.equal("AHU-7", client:get("/v1.0/devices/other:AHU-7").id)
       assert.equal("feed:AHU-7", client:get("/v1.0/devices/feed:AHU-7/logs?type=7&end_time=" .. NOW).device_id)
     end)
+
+    it("writes ids with a slash so that they fit into a path", function()
+      tuya.feed(host, "/lab", { devices = { { device = "campus/E~1", name = "Chiller", model = "slashed" } },
+        readings = { { device = "campus/E~1", metric = "temp", value = 6.5, at = NOW } } })
+      local id = client:get("/v1.0/devices?product_id=slashed").devices[1].id
+      assert.equal("campus~1E~01", id)
+      assert.equal("Chiller", client:get("/v1.0/devices/" .. id).name)
+      local target = "/v1.0/devices/" .. id .. "/logs?type=7&size=1&end_time=" .. NOW
+      local page = client:get(target)
+      assert.same({ id, "6.5" }, { page.device_id, page.logs[1].value })
+      assert.same(page, client:get(target .. "&start_row_key=" .. page.current_row_key:gsub("[+/=]", { ["+"] = "%2B", ["/"] = "%2F", ["="] = "%3D" })))
+      assert.equal(id, client:get("/v1.0/devices/factory-infos?device_ids=" .. id)[1].id)
+    end)
   end)
 
   describe("GET /v1.0/users/{uid}/devices", function()

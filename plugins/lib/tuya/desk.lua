@@ -23,7 +23,10 @@ return function(plugin, config)
   local numbered = pages.new()
 
   -- Devices and their ids. A device has its vendor's id; where two vendors gave the same, that which was known later is
-  -- "vendor:id".
+  -- "vendor:id". Clients put ids into paths as they are: a slash is written ~1, and so ~ itself ~0, as JSON pointers do.
+
+  local function written(id) return (id:gsub("[~/]", { ["~"] = "~0", ["/"] = "~1" })) end
+  local function meant(id) return (id:gsub("~[01]", { ["~0"] = "~", ["~1"] = "/" })) end
 
   local function first_of(device)
     return data:devices { device = device, limit = 1 }[1]
@@ -34,6 +37,7 @@ return function(plugin, config)
 
   local function find(id)
     if not askable(id) then return nil end
+    id = meant(id)
     local row = first_of(id)
     if row then return row end
     local vendor, device = id:match "^([%w_-]+):(.+)$"
@@ -52,7 +56,7 @@ return function(plugin, config)
       until #same < 1000
     end
     for _, row in ipairs(rows) do
-      ids[row] = (first[row.device] or row.id) == row.id and row.device or row.vendor .. ":" .. row.device
+      ids[row] = written((first[row.device] or row.id) == row.id and row.device or row.vendor .. ":" .. row.device)
     end
     return ids
   end
