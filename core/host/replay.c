@@ -157,7 +157,8 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
 
 void np_replays_take(struct np_replays *all, struct np_call *call) {
   struct run *r = np_alloc(sizeof *r);
-  *r = (struct run){.all = all, .call = call, .next = all->first, .prev = &all->first, .replay.over = over};
+  *r = (struct run){
+      .all = all, .call = call, .next = all->first, .prev = &all->first, .replay = {.connection = call->connection, .over = over}};
   if (r->next) r->next->prev = &r->next;
   all->first = r;
   r->again = evtimer_new(all->lane->base, on_again, r);

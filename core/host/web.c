@@ -446,7 +446,7 @@ int np_web_replay(struct np_lane *lane, struct np_replay *r) {
   struct np_route_match m;
   np_routes_match(lane->epoch->routes, r->req.method, r->req.path, r->req.path_len, &m);
   const struct np_route *route = m.value;
-  if (!route) return -1;
+  if (!route || strcmp(route->code->instance, r->connection) != 0) return -1;
   struct web *w = np_alloc(sizeof *w);
   *w = (struct web){.lane = lane, .req = &r->req, .epoch = lane->epoch, .route = route, .match = m, .replay = r};
   w->in = np_lane_instance(lane, np_epoch_slot(lane->epoch, route->code->instance));

@@ -12,11 +12,12 @@ extern const struct np_server_handler np_web; /* its arg is the struct np_lane *
  * "refused" "failed", or "gone" where the row is no longer a failed one; error says why, or is NULL. req belongs to the caller and lives until then. */
 struct np_replay {
   struct np_request req;
-  int64_t id; /* in the inbox */
+  const char *connection; /* whose it is: no other one is given it, whichever serves its path now */
+  int64_t id;             /* in the inbox */
   void (*over)(struct np_replay *r, const char *outcome, const char *error);
   void *web; /* web.c's */
 };
-/* -1 where no plugin takes it now. */
+/* -1 where its connection does not take it now. */
 int np_web_replay(struct np_lane *lane, struct np_replay *r);
 void np_web_replay_stop(struct np_replay *r); /* the lane is being closed: nothing is called */
 
