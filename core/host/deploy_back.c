@@ -161,6 +161,7 @@ static void take_back(struct np_deploy *d, struct np_unit *u, const char *failed
   snprintf(to, sizeof to, "%d", u->before);
   snprintf(cause, sizeof cause, "taken back by itself: %s", failed);
   int number = u->before;
+  u->before = 0; /* tried once: over and over it would hold up all others */
   if (np_deploy_rollback(d, instance, number, cause, &err) < 0)
     np_log(NP_ERROR, "it fails where the generation before did not, and cannot be taken back", "plugin", instance, "generation",
            from, "error", err.text, NULL);

@@ -130,6 +130,29 @@ describe("generations", function()
     assert.equal(0, host:sql "select count(*) n from held"[1].n)
   end)
 
+  it("one that cannot be taken back stays, which is said once, and holds up no other", function()
+    local function vendor(path, body) return ('local plugin = ...\nplugin:serve { "POST %s", handler = function() %s end }'):format(path, body) end
+    local function at(name, n) bed.wait(name, function() return (host:plugin(name) or {}).generation == n end) end
+    local function save_as(name, text) bed.replace(host.plugins .. "/vendors/" .. name .. ".lua", text) end
+    save_as("moves", vendor("/here", "return 204"))
+    at("moves", 1)
+    save_as("moves", vendor("/there", "error 'there'"))
+    at("moves", 2)
+    save_as("takes", vendor("/here", "return 204"))
+    at("takes", 1)
+    save_as("yields", vendor("/yields", "return 204"))
+    at("yields", 1)
+    save_as("yields", vendor("/yields", "error 'yields'"))
+    at("yields", 2)
+    for _ = 1, 12 do assert.equal(500, (host:request("POST", "/there"))) end
+    host:wait_text "and cannot be taken back"
+    for _ = 1, 12 do host:request("POST", "/yields") end
+    at("yields", 1)
+    local _, said = host:read():gsub("and cannot be taken back", "")
+    assert.equal(1, said)
+    assert.equal(2, host:plugin("moves").generation)
+  end)
+
   it("one whose predecessor failed as much stays", function()
     save(rule "error 'always'")
     generation(2)
