@@ -4,6 +4,7 @@
  * store it again instead of asking the vendor anew. For a vendor may have used up the refresh token that led to it: another refresh with the old one would
  * be refused, and a person would have to sign in again. A further refresh, once fresh has expired itself, is given fresh as what was kept last. */
 #include "host/account.h"
+#include "host/sources.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -94,7 +95,7 @@ static struct np_token *open_stored(struct np_seal *seal, const struct np_accoun
     t = parse(text.data, (size_t)n);
     if (!t) np_fail(&why, "it is of another neap's making");
   }
-  if (!t) np_fail(err, "account %s: what is stored of it cannot be read: %s", a->name, why.text);
+  if (!t) np_fail(err, "account %s: what is stored of it cannot be read: %s", a->shown, why.text);
   np_buf_free(&text);
   return t;
 }
@@ -110,6 +111,14 @@ static int read_stored(struct np_lane *lane, const struct np_account *a, struct 
   return found < 0 || (found > 0 && !*t) ? -1 : 0;
 }
 
+static char *shown_name(const char *name, const char *key, size_t key_len) {
+  char hash[65];
+  struct np_buf b = {0};
+  np_sha256_hex(key_len ? key : "", key_len, hash);
+  np_buf_addf(&b, key_len ? "%s/%.8s" : "%s", name, hash);
+  return b.data;
+}
+
 static struct np_account *find(struct np_broker *b, const char *connection, const char *name, const char *key, size_t key_len) {
   struct np_buf id = {0};
   np_buf_addf(&id, "%s/%s", connection, name);
@@ -121,6 +130,7 @@ static struct np_account *find(struct np_broker *b, const char *connection, cons
     a->id = np_strdup(id.data);
     a->name = a->id + strlen(connection) + 1;
     a->connection = np_strdup(connection);
+    a->shown = shown_name(name, key, key_len);
     np_map_put(&b->accounts, id.data, id.len, a);
   }
   np_buf_free(&id);
@@ -289,7 +299,7 @@ static void add_text(struct np_buf *out, const char *name, const char *text) {
 static void describe(const struct np_broker *b, const struct np_account *a, int generation, struct np_buf *out) {
   bool good = !a->bad && is_good(a->current, np_now_ms());
   np_buf_addc(out, '{');
-  add_text(out, "account", a->name);
+  add_text(out, "account", a->shown);
   add_text(out, "state",
            is_denied(b, a, generation) ? "denied"
            : a->working                ? "refreshing"
@@ -317,7 +327,7 @@ void np_accounts_describe(struct np_broker *b, const char *connection, int gener
   if (n) np_buf_addc(out, ']');
   if (denied) {
     struct np_buf text = {0};
-    np_buf_addf(&text, "account %s was denied: %s", denied->name, denied->why);
+    np_buf_addf(&text, "account %s was denied: %s", denied->shown, denied->why);
     add_text(out, "denied", text.data);
     np_buf_free(&text);
   }
@@ -337,6 +347,7 @@ static void free_account(void *value) {
   np_token_unref(a->current);
   np_token_unref(a->fresh);
   free(a->id);
+  free(a->shown);
   free(a->connection);
   free(a->why);
   free(a);

@@ -20,6 +20,7 @@ struct np_account {
   char *id;                 /* owned: "CONNECTION/ACCOUNT/KEY" */
   char *connection;         /* owned */
   const char *name;         /* in id: "ACCOUNT/KEY", or "ACCOUNT" where the key is "" */
+  char *shown;              /* owned: for logs and people: a key may be somebody's number, so "ACCOUNT/" and a part of its hash */
   bool known;               /* the store has been asked */
   bool bad;                 /* the vendor says that current is no good */
   bool working;             /* a refresh, or the storing of one, is under way */

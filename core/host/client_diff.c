@@ -29,7 +29,7 @@ struct np_diff {
 struct np_diff *np_diff_new(struct np_error *err) {
   struct np_diff *d = np_alloc(sizeof *d);
   const char *tmp = getenv("TMPDIR");
-  snprintf(d->folder, sizeof d->folder, "%.40s/neap-diff-XXXXXX", tmp && *tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+  snprintf(d->folder, sizeof d->folder, "%.40s/neap-diff-XXXXXX", tmp && *tmp == '/' && strlen(tmp) < 40 ? tmp : "/tmp");
   d->L = luaL_newstate();
   if (d->L && mkdtemp(d->folder)) return d;
   np_fail(err, "%s: %s", d->folder, strerror(errno));

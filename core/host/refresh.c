@@ -87,7 +87,7 @@ static void log_failure(const struct np_refresh *r, int failures, int64_t ms, co
   np_log(denied ? NP_ERROR : NP_WARN,
          denied ? "an account was denied: not tried again until its settings change, neap reload, or an hour has passed"
                 : "an account could not be refreshed",
-         "plugin", r->account->connection, "account", r->account->name, "generation", generation, "failures", denied ? NULL : count,
+         "plugin", r->account->connection, "account", r->account->shown, "generation", generation, "failures", denied ? NULL : count,
          "next try", denied ? NULL : next, "error", why, NULL);
 }
 
@@ -119,7 +119,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   if (outcome == NP_CONFLICT) {
     /* Others were quicker to what it read. To run it again would ask the vendor again; the token must not be lost: it is stored by itself. */
     np_log(NP_WARN, "what an account's refresh wrote besides its token is not kept: what it had read was changed meanwhile",
-           "plugin", r->account->connection, "account", r->account->name, NULL);
+           "plugin", r->account->connection, "account", r->account->shown, NULL);
     store(r);
     return;
   }
@@ -131,7 +131,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   np_broker_unlock(b);
   if (outcome == NP_FAILED)
     np_log(NP_ERROR, "an account's new token is in memory alone; the next call tries again to store it", "plugin",
-           r->account->connection, "account", r->account->name, "error", why, NULL);
+           r->account->connection, "account", r->account->shown, "error", why, NULL);
   finish(r);
 }
 

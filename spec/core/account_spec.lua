@@ -182,6 +182,11 @@ describe("an account", function()
     assert.equal("for-", one "/token".json.access)
     assert.equal("for-ann", one "/token?key=ann".json.access)
     assert.equal(3, #tokens.requests)
+    local shown = {}
+    for _, account in ipairs(host:plugin "acme".accounts) do shown[#shown + 1] = account.account end
+    table.sort(shown)
+    assert.equal("main", shown[1])
+    for i = 2, 3 do assert.matches("^main/%x%x%x%x%x%x%x%x$", shown[i]) end -- a key may be somebody's number
   end)
 
   it("that fails once is tried again after the back-off", function()
