@@ -4,7 +4,6 @@
  * store it again instead of asking the vendor anew. For a vendor may have used up the refresh token that led to it: another refresh with the old one would
  * be refused, and a person would have to sign in again. A further refresh, once fresh has expired itself, is given fresh as what was kept last. */
 #include "host/account.h"
-#include "host/sources.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 
 #include "base/clock.h"
 #include "host/host.h"
+#include "host/sources.h"
 
 #define EARLY_MOST 120000   /* ms before a token expires, where the plugin does not say */
 #define BACKOFF_MOST 300000 /* ms */
