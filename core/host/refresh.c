@@ -87,8 +87,8 @@ static void log_failure(const struct np_refresh *r, int failures, int64_t ms, co
   np_log(denied ? NP_ERROR : NP_WARN,
          denied ? "an account was denied: not tried again until its settings change, neap reload, or an hour has passed"
                 : "an account could not be refreshed",
-         "plugin", r->account->connection, "account", r->account->shown, "generation", generation, "failures", denied ? NULL : count,
-         "next try", denied ? NULL : next, "error", why, NULL);
+         "plugin", r->account->connection, "account", r->account->shown, "generation", generation, "failures",
+         denied ? NULL : count, "next try", denied ? NULL : next, "error", why, NULL);
 }
 
 /* Calls are told the first line: what follows is a traceback, for the log. */
