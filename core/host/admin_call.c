@@ -73,13 +73,9 @@ int np_talk_replay_begin(struct np_talk *t, lua_State *L, int request, struct np
   const char *connection;
   if (read_name(L, request, "connection", &connection, err) < 0) return -1;
   if (!connection) return np_fail(err, "connection: it is missing");
-  lua_getfield(L, request, "since");
-  int64_t since = lua_tointeger(L, -1);
-  lua_pop(L, 1);
   t->id = ++last_id;
   t->call = np_call_new(connection);
   t->call->replay = true;
-  t->call->since = since;
   t->call->done = done;
   t->call->arg = t->admin;
   t->call->id = t->id;

@@ -19,7 +19,6 @@ struct np_call {
   char *name;          /* owned: the command's; NULL: the connection's commands are listed */
   char *args;          /* owned: a JSON object; NULL is {} */
   bool replay;         /* its failed requests are run again: see host/replay.h */
-  int64_t since;       /* of a replay: only those received from then on, ms */
   bool from_text;      /* values of args may be text, as words of a command line are: numbers and booleans are read from it */
   bool any_args;       /* arguments that the command does not declare are passed on, not refused */
   /* Called on the main thread once it has been dealt with; frees it by np_call_free. Not called where the host ends before. */

@@ -114,10 +114,6 @@ static int read_head(struct run *r, const struct np_op *op) {
 static void take_request(void *arg, int64_t id, const struct np_op *op) {
   struct run *r = arg;
   (void)id;
-  if (op->as.request.received < r->call->since) {
-    np_fail(&r->err, "before");
-    return;
-  }
   if (np_webreq_open(&r->kept, r->all->lane->host->seal, op, &r->err) < 0 || read_head(r, op) < 0) return;
   r->remote = np_strdup(op->as.request.remote.ptr ? op->as.request.remote.ptr : "");
   r->replay.req = (struct np_request){.method = r->head.method,
@@ -140,8 +136,14 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
   np_lane_sync(lane);
   int64_t id = lane->draining ? 0 : np_reader_failed(lane->reader, r->call->connection, r->after);
   if (id <= 0) {
-    if (id < 0) np_call_refuse(r->call, "the store cannot be read");
-    finish(r);
+    struct np_call *call = r->call;
+    if (id == 0) {
+      finish(r);
+      return;
+    }
+    np_call_refuse(call, "the store cannot be read");
+    free_run(r);
+    np_call_answer(call);
     return;
   }
   r->after = r->replay.id = id;
@@ -149,10 +151,10 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
   int found = np_reader_request(lane->reader, id, take_request, r, &r->err);
   bool ready = found == 1 && !r->err.text[0];
   if (ready && np_web_replay(lane, &r->replay) == 0) return;
-  if (strcmp(r->err.text, "before") == 0)
-    soon(r);
-  else
-    over(&r->replay, "failed", ready ? "no route of the plugin in force takes it" : r->err.text);
+  over(&r->replay, "failed",
+       ready        ? "no route of the plugin in force takes it"
+       : found == 0 ? "it is no longer kept"
+                    : r->err.text);
 }
 
 void np_replays_take(struct np_replays *all, struct np_call *call) {
