@@ -160,7 +160,13 @@ static void take_back(struct np_deploy *d, struct np_unit *u, const char *failed
   snprintf(from, sizeof from, "%d", u->code->number);
   snprintf(to, sizeof to, "%d", u->before);
   snprintf(cause, sizeof cause, "taken back by itself: %s", failed);
-  int number = u->before;
+  int number = u->before, failing = u->code->number;
+  np_deploy_reload(d); /* a file that has just been saved is not the one that failed: it comes first */
+  u = np_unit_find(d, instance);
+  if (!u || !u->code || u->code->number != failing || !np_deploy_all_adopted(d)) {
+    free(instance);
+    return;
+  }
   u->before = 0; /* tried once: over and over it would hold up all others */
   if (np_deploy_rollback(d, instance, number, cause, &err) < 0)
     np_log(NP_ERROR, "it fails where the generation before did not, and cannot be taken back", "plugin", instance, "generation",
