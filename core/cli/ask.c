@@ -1,0 +1,146 @@
+/* The commands that ask a running host. */
+#include "cli/ask.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "host/client.h"
+#include "host/client_call.h"
+#include "host/config.h"
+
+int np_ask_config_failed(const struct np_error *err, bool json) {
+  if (json) {
+    struct np_buf b = {0};
+    np_buf_adds(&b, "{\"error\":");
+    np_buf_add_json(&b, err->text, strlen(err->text));
+    np_buf_adds(&b, "}");
+    puts(b.data);
+    np_buf_free(&b);
+  } else {
+    fprintf(stderr, "%s\n", err->text);
+  }
+  return 1;
+}
+
+static bool is_number(const char *s) {
+  char *end;
+  strtod(s, &end);
+  return *s && !*end && !strpbrk(s, "xXnN"); /* JSON has no hexadecimals, infinities and the like */
+}
+
+static int add_filters(const struct np_line *l, struct np_buf *request) {
+  long last;
+  for (enum option o = DEVICE; o <= QUALITY; o++) {
+    if (!l->values[o]) continue;
+    np_buf_addf(request, ",\"%s\":", np_cli_options[o].name + 2);
+    if (o != BELOW && o != ABOVE) {
+      np_buf_add_json(request, l->values[o], strlen(l->values[o]));
+    } else {
+      if (!is_number(l->values[o])) return np_line_bad_value(l, o, "a number");
+      np_buf_addf(request, "%.17g", strtod(l->values[o], NULL));
+    }
+  }
+  if (np_line_whole(l, LAST, 100000, "a number from 1 to 100000", &last) < 0) return -1;
+  if (l->values[LAST]) np_buf_addf(request, ",\"last\":%ld", last);
+  return 0;
+}
+
+/* What is asked of the host, after its command. */
+static int add_subject(const struct np_line *l, struct np_buf *request) {
+  if (l->command == TAIL) return add_filters(l, request);
+  if (l->command == REQUEST) {
+    if (!l->subject || !*l->subject || strspn(l->subject, "0123456789") != strlen(l->subject) || strlen(l->subject) > 18) {
+      fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject ? l->subject : "");
+      return -1;
+    }
+    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10), l->values[WITH_PEOPLE] ? "true" : "false");
+  }
+  if (l->command == PEOPLE && l->subject) {
+    np_buf_adds(request, ",\"reference\":");
+    np_buf_add_json(request, l->subject, strlen(l->subject));
+  }
+  if (l->command == PEOPLE) np_buf_addf(request, ",\"forget\":%s", l->values[FORGET] ? "true" : "false");
+  return 0;
+}
+
+/* Asks the host of that configuration, and frees the request. */
+static int ask(const struct np_line *l, const char *config, const char *command, struct np_buf *request) {
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  char *store = np_config_store(config, &flags, &err);
+  const struct np_client client = {store, command, request->data, l->values[JSON]};
+  int code = store ? np_client_run(&client) : np_ask_config_failed(&err, l->values[JSON]);
+  free(store);
+  np_buf_free(request);
+  return code;
+}
+
+int np_ask(const struct np_line *l) {
+  struct np_buf request = {0};
+  np_buf_addf(&request, "{\"command\":\"%s\"", np_cli_commands[l->command].name);
+  if (add_subject(l, &request) < 0) {
+    np_buf_free(&request);
+    return 2;
+  }
+  np_buf_addc(&request, '}');
+  return ask(l, l->argument, np_cli_commands[l->command].name, &request);
+}
+
+/* "issue" is the connection's command "keys.issue". NULL where it is none. */
+static const char *key_command(const char *word) {
+  static const char *const names[] = {"keys.issue", "keys.list", "keys.revoke"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (strcmp(names[i] + strlen("keys."), word) == 0) return names[i];
+  return NULL;
+}
+
+int np_ask_call(const struct np_line *l) {
+  struct np_error err;
+  struct np_buf request = {0};
+  const char *connection = l->word_count ? l->words[0] : NULL, *name = l->word_count > 1 ? l->words[1] : NULL;
+  if (l->command == KEYS) {
+    connection = name;
+    name = l->word_count ? key_command(l->words[0]) : NULL;
+    if (!name) return np_line_wrong(l, "expected issue, list or revoke");
+  }
+  if (!connection) return np_line_wrong(l, "of which connection?");
+  if (!name && l->values[ARGS]) return np_line_wrong(l, "--args: of which command?");
+  size_t n = l->word_count > 2 ? l->word_count - 2 : 0;
+  if (np_call_request(&request, connection, name, l->words + 2, n, l->values[ARGS], &err) == 0)
+    return ask(l, l->values[CONFIG], "call", &request);
+  fprintf(stderr, "neap %s: %s\n", np_cli_commands[l->command].name, err.text);
+  np_buf_free(&request);
+  return 2;
+}
+
+static bool is_generation(const char *word) { return word[strspn(word, "0123456789")] == 0 && strlen(word) < 10; }
+
+int np_ask_generations(const struct np_line *l) {
+  size_t most = l->command == HISTORY ? 1 : l->command == DIFF ? 3 : 2;
+  if (!l->word_count) return np_line_wrong(l, "of which plugin?");
+  if (l->command == DIFF && l->word_count < 2) return np_line_wrong(l, "which generation?");
+  if (l->word_count > most) return np_line_wrong(l, "too many arguments");
+  for (size_t i = 1; i < l->word_count; i++)
+    if (!is_generation(l->words[i])) return np_line_wrong(l, "a generation is a number");
+  static const char *const names[] = {[HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback"};
+  struct np_buf request = {0};
+  np_buf_addf(&request, "{\"command\":\"%s\",\"instance\":", names[l->command]);
+  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
+  for (size_t i = 1; i < l->word_count; i++)
+    np_buf_addf(&request, ",\"%c\":%ld", i == 1 ? 'a' : 'b', strtol(l->words[i], NULL, 10));
+  np_buf_addc(&request, '}');
+  return ask(l, l->values[CONFIG], names[l->command], &request);
+}
+
+int np_ask_replay(const struct np_line *l) {
+  if (l->word_count != 1) return np_line_wrong(l, "of which connection?");
+  if (!l->values[FAILED]) return np_line_wrong(l, "expected --failed");
+  struct np_buf request = {0};
+  np_buf_adds(&request, "{\"command\":\"replay\",\"connection\":");
+  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
+  np_buf_addc(&request, '}');
+  return ask(l, l->values[CONFIG], "replay", &request);
+}

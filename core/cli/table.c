@@ -1,0 +1,158 @@
+/* The commands, their options, and what neap help says of them. */
+#include "cli/line.h"
+
+#include <string.h>
+
+#include "base/near.h"
+
+const struct np_cli_option np_cli_options[OPTIONS] = {
+    [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN) | BIT(SANDBOX)},
+    [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | BIT(SANDBOX) | CLIENTS},
+    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(TEST) | BIT(SANDBOX)},
+    [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN) | BIT(SANDBOX)},
+    [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN) | BIT(SANDBOX)},
+    [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
+    [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | CLIENTS},
+    [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
+    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL)},
+    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL)},
+    [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
+    [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
+    [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
+    [LAST] = {"--last", "N", "begin with the newest N", BIT(TAIL)},
+    [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", WORDY},
+    [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
+    [FAILED] = {"--failed", NULL, "those that have failed", BIT(REPLAY)},
+    [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
+    [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
+    [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
+    [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
+};
+
+const struct np_cli_command np_cli_commands[COMMANDS] = {
+    [RUN] =
+        {"run", "[CONFIG]", "runs a host until it is told to stop",
+         "CONFIG is a neap.lua, or a folder with one. Without it, ./neap.lua is read if it is there, and defaults do otherwise.\n"
+         "Changes of neap.lua and of plugins are put into force while it runs. Ctrl-C and SIGTERM finish what is under way and "
+         "stop.",
+         "neap run examples/ward --listen 127.0.0.1:9000"},
+    [CHECK] = {"check", "[CONFIG]", "checks the configuration and all plugins without running them",
+               "Prints a line for each trouble. The exit code is 1 where there is any.", "neap check examples/ward"},
+    [TEST] = {"test", "[PLUGIN|FILE ...]", "runs plugins' own specs",
+              "A spec is NAME_spec.lua below the folder of plugins, beside the plugin that it tests, or a file that is given. "
+              "Without words "
+              "all are run.\n"
+              "Time stands still in a test but for what the test moves, and nothing leaves this process. The exit code is 1 where "
+              "one fails.",
+              "neap test low-glucose --watch"},
+    [PLUGINS] = {"plugins", "[CONFIG]", "shows the plugins of a running host",
+                 "The state of each: in force; last good (the file is broken, an older generation serves); held (nothing can serve "
+                 "it, its work\n"
+                 "waits); unconfigured (it needs a setting).",
+                 "neap plugins examples/ward"},
+    [RELOAD] = {"reload", "[CONFIG]", "has a running host look at its plugins now",
+                "A host notices changes by itself within a second; this tells what became of them. The exit code is 1 where a "
+                "plugin failed.",
+                "neap reload examples/ward"},
+    [DEVICES] = {"devices", "[CONFIG]", "lists the devices that a running host knows", "", "neap devices --json --store neap.db"},
+    [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
+              "neap tail --metric glucose --below 3.9 --last 10"},
+    [CALL] = {"call", "CONNECTION [COMMAND [name=value ...]]", "has a connection of a running host carry out a command",
+              "Without COMMAND, what the connection can be told to do is listed, with what each takes. A value that is a number or "
+              "true or false is\n"
+              "read as what the command declares. The result is printed as JSON once all that the command did is on disk. The exit "
+              "code is 1\n"
+              "where the command refuses or fails, or no host is running, and 2 where the command line is wrong.",
+              "neap call ward-3 keys.list --config examples/ward"},
+    [KEYS] =
+        {"keys", "issue|list|revoke CONNECTION [name=value ...]",
+         "issues, lists and revokes the keys that a connection's clients use",
+         "The same as neap call CONNECTION keys.issue, keys.list and keys.revoke. A secret is printed once, when it is issued: "
+         "neap keeps none\nthat could be printed again. neap call CONNECTION tells what each takes.",
+         "neap keys issue ward-3 name=desk"},
+    [REQUEST] = {"request", "ID [CONFIG]", "shows a request of a vendor as it was kept, and what became of it",
+                 "A reading's `request` in the store is such an ID. What came may be about people: it is shown only with --people.",
+                 "neap request 4711 --people"},
+    [PEOPLE] = {"people", "[REFERENCE] [CONFIG]", "shows what is kept of a person",
+                "A device's owner is such a REFERENCE. The host logs each that is shown. Without one, people are counted.",
+                "neap people p_0123456789abcdef0123456789abcdef"},
+    [SANDBOX] =
+        {"sandbox", "VENDOR", "runs a host of its own with a vendor's API, invented data and credentials",
+         "For whoever writes a client of that API. It runs until Ctrl-C, on a free port and a store in a new folder, which is "
+         "removed at the\nend, unless --listen and --store say otherwise. With --json one line says all there is to know; the "
+         "log goes to standard error,\nwarnings and errors alone. The exit code is 2 where the vendor has no sandbox.",
+         "neap sandbox dreisam --listen 127.0.0.1:9000"},
+    [HISTORY] = {"history", "PLUGIN", "shows the generations of a plugin of a running host, newest first",
+                 "Each with when and why it came into force, or why it was not let in. PLUGIN is a name of neap plugins.",
+                 "neap history low-glucose"},
+    [DIFF] = {"diff", "PLUGIN A [B]", "shows what differs between two generations of a plugin",
+              "B is the one in force where it is not given. What a generation required from plugins/lib belongs to it. The exit "
+              "code is 0\n"
+              "where they are the same, 1 where they differ.",
+              "neap diff low-glucose 3 4"},
+    [ROLLBACK] = {"rollback", "PLUGIN [GENERATION]", "goes back to an earlier generation of a plugin",
+                  "To the good one before what is in force, where none is named. It stays in force, also over a restart, until the "
+                  "text of the\n"
+                  "plugin's file changes. What the plugin keeps in the store stays as it is.",
+                  "neap rollback low-glucose"},
+    [REPLAY] = {"replay", "CONNECTION", "runs a connection's failed requests again",
+                "Those that its plugin had failed on, which were kept, oldest first, by the generation in force, with the time at "
+                "which they came as\n"
+                "the present. What becomes of one is on disk together with what it did; one that fails again stays as it was. The "
+                "exit code is 1\n"
+                "where any is still not done.",
+                "neap replay ward-3 --failed"},
+    [VERSION] = {"version", "", "prints the version", "", "neap version"},
+    [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
+};
+
+void np_cli_overview(FILE *out) {
+  fputs("neap moves device readings between vendors' clouds, rules and destinations, by Lua plugins that are reloaded as they "
+        "change.\n\n"
+        "Usage: neap COMMAND [CONFIG] [OPTIONS]\n\nCommands:\n",
+        out);
+  for (size_t i = 0; i < COMMANDS; i++) {
+    char usage[80];
+    snprintf(usage, sizeof usage, "%s %s", np_cli_commands[i].name, np_cli_commands[i].arguments);
+    if (strlen(usage) > 18)
+      fprintf(out, "  %s\n  %-18s %s\n", usage, "", np_cli_commands[i].about);
+    else
+      fprintf(out, "  %-18s %s\n", usage, np_cli_commands[i].about);
+  }
+  fputs("\nneap help COMMAND tells more. For example: neap run examples/ward\n", out);
+}
+
+void np_cli_help(enum command c) {
+  printf("neap %s%s%s: %s.\n", np_cli_commands[c].name, *np_cli_commands[c].arguments ? " " : "", np_cli_commands[c].arguments,
+         np_cli_commands[c].about);
+  if (*np_cli_commands[c].more) printf("\n%s\n", np_cli_commands[c].more);
+  if (BIT(c) & WORDY)
+    printf("\nThe host is found by the store that --config names, or by --store.\n");
+  else if (BIT(c) & CLIENTS)
+    printf("\nThe host is found by the store that CONFIG names, or by --store.\n");
+  bool any = false;
+  for (size_t i = 0; i < OPTIONS; i++) {
+    if (!(np_cli_options[i].commands & BIT(c))) continue;
+    char usage[40];
+    snprintf(usage, sizeof usage, "%s%s%s", np_cli_options[i].name, np_cli_options[i].value ? " " : "",
+             np_cli_options[i].value ? np_cli_options[i].value : "");
+    printf("%s  %-20s %s\n", any ? "" : "\nOptions:\n", usage, np_cli_options[i].about);
+    any = true;
+  }
+  printf("\nFor example: %s\n", np_cli_commands[c].example);
+}
+
+int np_cli_find(const char *word) {
+  const char *names[COMMANDS];
+  for (size_t i = 0; i < COMMANDS; i++) {
+    if (strcmp(np_cli_commands[i].name, word) == 0) return (int)i;
+    names[i] = np_cli_commands[i].name;
+  }
+  const char *meant = np_near(word, strlen(word), names, COMMANDS);
+  if (meant)
+    fprintf(stderr, "neap: unknown command \"%s\", did you mean \"%s\"?\n", word, meant);
+  else
+    fprintf(stderr, "neap: unknown command \"%s\": neap help lists them\n", word);
+  return -1;
+}
