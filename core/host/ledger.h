@@ -13,6 +13,10 @@
 struct np_overlay {
   struct np_map puts; /* space 0 key -> struct np_op of the newest PUT, borrowed from the set */
   struct np_map seen; /* space 0 key -> struct np_op of the SEEN */
+  /* Of a run over the past: below what it has put there is nothing, for what the store has was put there later; and readings after `newest` (seq) were
+   * not there yet. */
+  bool past;
+  int64_t newest;
 };
 void np_overlay_free(struct np_overlay *o);
 /* After np_writeset_undo: forgets what is no longer in the set. */

@@ -112,13 +112,15 @@ int np_history(lua_State *L) {
   if (limit < 1 || limit > 10000) return luaL_error(L, "plugin:history: limit has to be from 1 to 10000");
   luaL_checkstack(L, 8, NULL);
   lua_createtable(L, (int)limit, 0);
-  struct history h = {.L = L, .newest = t->reading ? t->reading->seq : INT64_MAX, .limit = limit};
+  bool past = t->overlay && t->overlay->past; /* of its timers too: what came after one was not there */
+  int64_t newest = t->reading ? t->reading->seq : past ? t->overlay->newest : INT64_MAX;
+  struct history h = {.L = L, .newest = newest, .limit = limit};
   struct np_error err;
   struct np_reader *r = t->in->lane->reader;
   int done;
   if (NP_IN(t->mode) & NP_IN_RULES) {
     const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
-    int more = t->reading ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
+    int more = newest < INT64_MAX ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
     done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err);
   } else {
     const struct np_text device = {dev, strlen(dev)}, kind = {metric, strlen(metric)};

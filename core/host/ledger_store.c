@@ -79,13 +79,14 @@ void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, 
 /* What the store has under the key, or what this set has put there. */
 static int get(lua_State *L, struct np_task *t, const struct np_spot *s, struct np_buf *value) {
   struct np_op *op = t->overlay ? np_map_get(&t->overlay->puts, s->bytes, s->len) : NULL;
+  int64_t version = 0, now = t->now ? t->now : np_now_ms();
   if (op) {
-    if (!op->as.put.value.ptr) return 0;
+    if (!op->as.put.value.ptr || (op->as.put.expires && op->as.put.expires <= now)) return 0;
     np_buf_add(value, op->as.put.value.ptr, op->as.put.value.len);
     return 1;
   }
+  if (t->overlay && t->overlay->past) return 0;
   struct np_error err;
-  int64_t version = 0, now = t->now ? t->now : np_now_ms();
   const char *key = s->bytes + s->space + 1;
   size_t key_len = s->len - s->space - 1;
   int found = np_reader_get(t->in->lane->reader, s->bytes, key, key_len, now, value, &version, &err);

@@ -36,70 +36,6 @@ static void free_items(struct np_part_item *list) {
   }
 }
 
-/* `changed`: differs from the reading of the same device and metric that was measured before it. */
-static bool note_value(void *arg, const struct np_reading *before) {
-  struct {
-    const struct np_reading *now;
-    bool found, same;
-  } *s = arg;
-  if (before->seq >= s->now->seq) return true; /* it came later: as things stood, it was not there */
-  const struct np_value *a = &s->now->value, *b = &before->value;
-  s->found = true;
-  if (a->type == NP_STRING || b->type == NP_STRING)
-    s->same = a->type == b->type && a->s.len == b->s.len && memcmp(a->s.ptr, b->s.ptr, a->s.len) == 0;
-  else
-    s->same = (a->type == NP_NUMBER_REAL ? a->d : (double)a->i) == (b->type == NP_NUMBER_REAL ? b->d : (double)b->i);
-  return false;
-}
-
-static bool has_changed(struct np_router *r, const struct np_reading *reading) {
-  struct {
-    const struct np_reading *now;
-    bool found, same;
-  } s = {.now = reading};
-  struct np_error err;
-  if (np_reader_history(r->lane->reader, reading->vendor.ptr, reading->device.ptr, reading->metric.ptr, INT64_MIN, reading->at,
-                        1000, note_value, &s, &err) < 0)
-    np_log(NP_ERROR, "cannot look for the reading before", "error", err.text, NULL);
-  return !s.found || !s.same;
-}
-
-/* One handler of one rule. */
-
-static int push_reading(lua_State *L, struct np_task *t) {
-  struct np_rule_call *c = t->owner;
-  np_push_reading(L, c->reading);
-  return 1;
-}
-
-static int push_key(lua_State *L, struct np_task *t) {
-  struct np_rule_call *c = t->owner;
-  lua_pushstring(L, c->key);
-  return 1;
-}
-
-static void call_ended(struct np_task *t) {
-  struct np_rule_call *c = t->owner;
-  c->ok = !t->failed;
-  if (t->failed) c->error = np_strdup(t->error);
-}
-
-/* A rule cannot wait: the call has ended when this returns. */
-void np_router_call(struct np_router *r, struct np_instance *in, int handler, struct np_writeset *ws, int64_t now,
-                    struct np_rule_call *c) {
-  c->task = (struct np_task){.in = in,
-                             .mode = c->reading ? NP_RULING : NP_TIMING,
-                             .ws = ws,
-                             .overlay = &r->overlay,
-                             .now = now,
-                             .reading = c->reading,
-                             .handler = handler,
-                             .push = c->reading ? push_reading : push_key,
-                             .ended = call_ended,
-                             .owner = c};
-  np_task_start(&c->task);
-}
-
 void np_router_hold(struct np_writeset *ws, const char *instance, const struct np_reading *reading, const char *name,
                     const char *key, const char *error, int generation) {
   struct np_op *op = np_writeset_add(ws, NP_OP_HOLD);
@@ -119,25 +55,13 @@ void np_router_log_held(const struct np_code *code, const struct np_reading *rea
   np_log(NP_ERROR, what, "plugin", code->instance, "generation", generation, "reading", reading ? id : NULL, "error", error, NULL);
 }
 
-/* All handlers of one rule on one reading: all of what they did, or a held entry. False where it was held. */
 bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, struct np_writeset *ws) {
-  const struct np_code *code = slot->code;
-  struct np_instance *in = np_lane_instance(r->lane, slot);
-  struct np_writeset_mark before = np_writeset_mark(ws);
-  for (size_t i = 0; i < code->on_count; i++) {
-    const struct np_filter *f = code->ons[i].filter;
-    if (!np_filter_match(f, reading) || (np_filter_wants_change(f) && !has_changed(r, reading))) continue;
-    struct np_rule_call c = {.reading = reading};
-    np_router_call(r, in, code->ons[i].handler, ws, reading->received, &c);
-    if (c.ok) continue;
-    np_router_log_held(code, reading, "a rule failed; the reading is held for it", c.error);
-    np_writeset_undo(ws, before);
-    np_overlay_rebuild(&r->overlay, ws);
-    np_router_hold(ws, slot->instance, reading, "", "", c.error, code->number);
-    free(c.error);
-    return false;
-  }
-  return true;
+  char *error;
+  if (np_rule_reading(np_lane_instance(r->lane, slot), reading, &r->overlay, ws, &error)) return true;
+  np_router_log_held(slot->code, reading, "a rule failed; the reading is held for it", error);
+  np_router_hold(ws, slot->instance, reading, "", "", error, slot->code->number);
+  free(error);
+  return false;
 }
 
 static void run_rules(struct np_router *r, const struct np_reading *reading, struct np_writeset *ws) {
@@ -331,24 +255,13 @@ struct scan {
   int n;
 };
 
-static struct np_text copy_text(struct np_writeset *ws, struct np_text t) { return np_writeset_text(ws, t.ptr, t.len); }
-
-struct np_reading np_router_copy(struct np_writeset *ws, const struct np_reading *from) {
-  struct np_reading r = *from;
-  r.vendor = copy_text(ws, from->vendor), r.connection = copy_text(ws, from->connection), r.device = copy_text(ws, from->device);
-  r.metric = copy_text(ws, from->metric), r.unit = copy_text(ws, from->unit), r.key = copy_text(ws, from->key);
-  r.extra = copy_text(ws, from->extra);
-  if (r.value.type == NP_STRING) r.value.s = copy_text(ws, from->value.s);
-  return r;
-}
-
 static bool take_scanned(void *arg, const struct np_reading *reading) {
   struct scan *s = arg;
   s->last = reading->seq;
   s->n++;
   if (!np_router_mine(s->r, reading->partition) || reading->seq <= s->r->parts[reading->partition].seen) return true;
   struct np_op *op = np_writeset_add(s->ws, NP_OP_READING);
-  op->as.reading = np_router_copy(s->ws, reading);
+  op->as.reading = np_reading_copy(s->ws, reading);
   queue(s->r, s->ws, &op->as.reading);
   return true;
 }

@@ -54,14 +54,12 @@ void np_router_held_run(struct np_part *p) {
   release->as.release.id = h->id;
   bool ok = false;
   if (h->is_timer) {
+    const struct np_timer_decl *decl = np_rule_timer(slot->code, h->name);
     struct np_rule_call c = {.key = h->key};
-    for (size_t i = 0; i < slot->code->timer_count; i++) {
-      if (strcmp(slot->code->timers[i].name, h->name) != 0) continue;
-      np_router_call(r, np_lane_instance(r->lane, slot), slot->code->timers[i].handler, ws, np_now_ms(), &c);
-      ok = c.ok;
-      if (!ok) np_router_log_held(slot->code, NULL, "a held timer failed again; it stays held", c.error);
-      free(c.error);
-    }
+    if (decl) np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, np_now_ms(), &c);
+    ok = c.ok;
+    if (decl && !ok) np_router_log_held(slot->code, NULL, "a held timer failed again; it stays held", c.error);
+    free(c.error);
   } else {
     struct np_writeset_mark mark = np_writeset_mark(ws);
     ok = np_router_rule(r, slot, &h->reading, ws);
@@ -107,7 +105,7 @@ static bool take_held_reading(void *arg, const struct np_reading *reading) {
   struct look *look = arg;
   if (!np_router_mine(look->r, reading->partition)) return false;
   struct np_held_item *item = new_held(look->held);
-  item->reading = np_router_copy(item->ws, reading);
+  item->reading = np_reading_copy(item->ws, reading);
   queue_held(look->r, item, reading->partition);
   return false;
 }

@@ -10,7 +10,7 @@
 #include "host/host.h"
 #include "host/ledger.h"
 #include "host/router.h"
-#include "host/task.h"
+#include "host/rule.h"
 
 struct event;
 
@@ -62,16 +62,6 @@ struct np_router {
   int turn;                  /* the partition that comes first */
 };
 
-/* One handler of one rule. A rule cannot wait: the call has ended when np_router_call returns. */
-struct np_rule_call {
-  struct np_task task;
-  const struct np_reading *reading;
-  const char *key; /* of a timer */
-  bool ok;
-  char *error; /* owned */
-};
-void np_router_call(struct np_router *r, struct np_instance *in, int handler, struct np_writeset *ws, int64_t now,
-                    struct np_rule_call *c);
 /* All handlers of one rule on one reading: all of what they did is in ws, or a held entry. False where it was held. */
 bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, struct np_writeset *ws);
 void np_router_hold(struct np_writeset *ws, const char *instance, const struct np_reading *reading, const char *name,
@@ -80,8 +70,6 @@ void np_router_log_held(const struct np_code *code, const struct np_reading *rea
 /* Commits ws, which p now waits for; or, where it does nothing, forgets it. */
 void np_router_commit(struct np_part *p, struct np_writeset *ws, bool cursor_alone);
 void np_router_part_run(struct np_part *p); /* its most urgent work: held entries, a due timer, waiting readings */
-/* A copy whose strings belong to ws. */
-struct np_reading np_router_copy(struct np_writeset *ws, const struct np_reading *from);
 
 static inline bool np_router_mine(const struct np_router *r, int partition) {
   return np_lane_has(r->lane, partition, r->lane->host->lane_count);

@@ -13,10 +13,7 @@
 
 static const struct np_timer_decl *find_timer(const struct np_router *r, const struct np_timer *t, const struct np_slot **slot) {
   *slot = np_epoch_slot(r->lane->epoch, t->instance.ptr);
-  const struct np_code *code = *slot ? (*slot)->code : NULL;
-  for (size_t i = 0; code && i < code->timer_count; i++)
-    if (strcmp(code->timers[i].name, t->name.ptr) == 0) return &code->timers[i];
-  return NULL;
+  return *slot && (*slot)->code ? np_rule_timer((*slot)->code, t->name.ptr) : NULL;
 }
 
 void np_router_timer_run(struct np_part *p) {
@@ -37,7 +34,7 @@ void np_router_timer_run(struct np_part *p) {
   fired->as.fired.due = t->due;
   struct np_writeset_mark mark = np_writeset_mark(ws);
   struct np_rule_call c = {.key = t->key.ptr};
-  np_router_call(r, np_lane_instance(r->lane, slot), decl->handler, ws, t->due, &c);
+  np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, t->due, &c);
   if (!c.ok) {
     np_router_log_held(slot->code, NULL, "a rule's timer failed; it is held", c.error);
     np_writeset_undo(ws, mark);

@@ -101,8 +101,8 @@ int np_store_list(lua_State *L) {
   l.keys = np_box_new(L);
   size_t written = add_written(&l);
   int64_t now = l.t->now ? l.t->now : np_now_ms();
-  if (np_reader_keys(l.t->in->lane->reader, l.from.bytes, prefix_of(&l), l.after, now, (int)l.limit + (int)written, take_key, &l,
-                     &err) < 0)
+  if (!l.t->overlay->past && np_reader_keys(l.t->in->lane->reader, l.from.bytes, prefix_of(&l), l.after, now,
+                                            (int)l.limit + (int)written, take_key, &l, &err) < 0)
     return luaL_error(L, "plugin.store:list: %s", err.text);
   const char **sorted = push_sorted(L, &l);
   lua_newtable(L);
