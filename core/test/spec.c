@@ -18,7 +18,11 @@
 #include "lib/time.h"
 #include "test/spec_parts.h"
 
+#define PART(name)                                                                                                                 \
+  { #name, _binary_core_test_##name##_lua_start, _binary_core_test_##name##_lua_end }
 extern const char _binary_core_test_test_lua_start[], _binary_core_test_test_lua_end[];
+extern const char _binary_core_test_assert_lua_start[], _binary_core_test_assert_lua_end[];
+extern const char _binary_core_test_http_lua_start[], _binary_core_test_http_lua_end[];
 
 #define TEST_SECONDS 20         /* real ones, that one test may take */
 #define MEMORY_MAX (512 << 10)  /* KiB of the spec's own state */
@@ -225,15 +229,28 @@ static double no_time(struct np_env *env) {
   return 0;
 }
 
+/* core.part(name) -> the function that is one of the prelude's files */
+static int part(lua_State *L) {
+  static const struct { const char *name, *start, *end; } parts[] = {PART(test), PART(assert), PART(http)};
+  const char *name = luaL_checkstring(L, 1);
+  size_t i = 0, n = sizeof parts / sizeof *parts;
+  while (i < n && strcmp(parts[i].name, name) != 0) i++;
+  luaL_argcheck(L, i < n, 1, "no such part");
+  int status = luaL_loadbufferx(L, parts[i].start, (size_t)(parts[i].end - parts[i].start), "=neap.test", "t");
+  return status == LUA_OK ? 1 : lua_error(L);
+}
+
 /* Everything in one protected call; the spec's own errors are caught and reported inside. */
 static int run_all(lua_State *L) {
   struct np_spec *s = np_spec_of(L);
-  static const luaL_Reg core[] = {{"try", try},      {"begin", begin}, {"finish", finish}, {"trouble", trouble},
-                                  {"line", line_of}, {"work", work},   {"report", report}, {NULL, NULL}};
+  static const luaL_Reg core[] = {{"try", try},   {"begin", begin},   {"finish", finish}, {"trouble", trouble}, {"line", line_of},
+                                  {"work", work}, {"report", report}, {"part", part},     {NULL, NULL}};
   np_sandbox_open(L, load_library, print);
   s->in.env.now_slot = np_time_now_slot(L);
-  size_t len = (size_t)(_binary_core_test_test_lua_end - _binary_core_test_test_lua_start);
-  if (luaL_loadbufferx(L, _binary_core_test_test_lua_start, len, "=neap.test", "t") != LUA_OK) return lua_error(L);
+  size_t len;
+  lua_pushcfunction(L, part);
+  lua_pushliteral(L, "test");
+  lua_call(L, 1, 1);
   luaL_newlib(L, core);
   np_spec_verbs(L);
   np_spec_look(L);

@@ -4,179 +4,7 @@ local core = ... -- functions in C
 local json = require "neap.json"
 local time = require "neap.time"
 
--- Showing values
-
-local function is_name(k) return type(k) == "string" and k:find "^[%a_][%w_]*$" end
-
-local function order(a, b)
-  if type(a) == type(b) and (type(a) == "number" or type(a) == "string") then return a < b end
-  if type(a) ~= type(b) then return type(a) < type(b) end
-  return tostring(a) < tostring(b)
-end
-
-local function scalar(v)
-  if v == json.null then return "json.null" end
-  if math.type(v) == "float" and math.tointeger(v) then return tostring(math.tointeger(v)) end -- 3.0 equals 3
-  if type(v) ~= "string" then return tostring(v) end
-  return (("%q"):format(v):gsub("\\\n", "\\n"):gsub("\\9", "\\t"))
-end
-
--- A value as text: on one line where it is short, else a field a line.
-local function show(v, indent, seen)
-  if type(v) ~= "table" or v == json.null then return scalar(v) end
-  if seen[v] then return "(a table that holds itself)" end
-  if next(v) == nil then return "{}" end
-  seen[v] = true
-  local keys, parts, length = {}, {}, 0
-  for k in pairs(v) do keys[#keys + 1] = k end
-  table.sort(keys, order)
-  for i, k in ipairs(keys) do
-    local value = show(v[k], indent .. "  ", seen)
-    local name = k == i and "" or is_name(k) and k .. " = " or "[" .. scalar(k) .. "] = "
-    parts[i] = name .. value
-    length = length + #parts[i] + 2
-  end
-  seen[v] = nil
-  local whole = table.concat(parts, ", ")
-  if length <= 70 and not whole:find "\n" then return "{ " .. whole .. " }" end
-  return "{\n" .. indent .. "  " .. table.concat(parts, ",\n" .. indent .. "  ") .. "\n" .. indent .. "}"
-end
-
-local function text_of(v) return show(v, "", {}) end
-
-local function lines_of(text)
-  local list = {}
-  for line in (text .. "\n"):gmatch "(.-)\n" do list[#list + 1] = line end
-  return list
-end
-
--- Two texts as one: lines of the first alone with "-", of the second alone with "+".
-local function diff(a, b)
-  local x, y = lines_of(a), lines_of(b)
-  if #x * #y > 1000000 then return "expected:\n" .. a .. "\ngot:\n" .. b end
-  local longest = {} -- of the lines from i and from j on, how many are common
-  for i = #x + 1, 1, -1 do
-    longest[i] = {}
-    for j = #y + 1, 1, -1 do
-      if i > #x or j > #y then longest[i][j] = 0
-      elseif x[i] == y[j] then longest[i][j] = longest[i + 1][j + 1] + 1
-      else longest[i][j] = math.max(longest[i + 1][j], longest[i][j + 1]) end
-    end
-  end
-  local out, i, j = {}, 1, 1
-  while i <= #x or j <= #y do
-    if i <= #x and j <= #y and x[i] == y[j] then
-      out[#out + 1] = "    " .. x[i]
-      i, j = i + 1, j + 1
-    elseif i <= #x and (j > #y or longest[i + 1][j] >= longest[i][j + 1]) then
-      out[#out + 1] = "  - " .. x[i]
-      i = i + 1
-    else
-      out[#out + 1] = "  + " .. y[j]
-      j = j + 1
-    end
-  end
-  return table.concat(out, "\n")
-end
-
-local function difference(expected, got)
-  local a, b = text_of(expected), text_of(got)
-  if a:find "\n" or b:find "\n" then return "\n  - expected, + got\n" .. diff(a, b) end
-  return "\n  expected " .. a .. "\n  got      " .. b
-end
-
--- assert
-
-local function same(a, b)
-  if a == b then return true end
-  if type(a) ~= "table" or type(b) ~= "table" or a == json.null or b == json.null then return false end
-  for k, v in pairs(a) do
-    if not same(v, b[k]) then return false end
-  end
-  for k in pairs(b) do
-    if a[k] == nil then return false end
-  end
-  return true
-end
-
-local function without_place(message)
-  return type(message) == "string" and (message:gsub("^[^\n]-%.lua:%d+: ", "")) or message
-end
-
--- Each gives whether it holds, and what to say where it does not, or where it does and should not.
-local checks = {}
-function checks.equal(expected, got) return expected == got, difference(expected, got), "two equal values:\n  " .. text_of(got) end
-function checks.same(expected, got)
-  return same(expected, got), difference(expected, got), "two same values:\n  " .. text_of(got)
-end
-checks["true"] = function(v) return v == true, "expected true, got " .. text_of(v), "expected anything but true" end
-checks["false"] = function(v) return v == false, "expected false, got " .. text_of(v), "expected anything but false" end
-checks["nil"] = function(v) return v == nil, "expected nil, got " .. text_of(v), "expected anything but nil" end
-function checks.truthy(v, why) return v, "expected something true, got " .. text_of(v) .. (why and ": " .. tostring(why) or ""),
-  "expected nil or false, got " .. text_of(v) end
-function checks.falsy(v, why) return not v, "expected nil or false, got " .. text_of(v) .. (why and ": " .. tostring(why) or ""),
-  "expected something true, got " .. text_of(v) end
-function checks.matches(pattern, s)
-  return type(s) == "string" and s:find(pattern) ~= nil,
-    "expected a text that matches " .. scalar(pattern) .. "\n  got " .. text_of(s),
-    "expected a text that does not match " .. scalar(pattern) .. "\n  got " .. text_of(s)
-end
-function checks.near(expected, got, tolerance)
-  return type(got) == "number" and math.abs(got - expected) <= (tolerance or 1e-9), difference(expected, got), "two near numbers"
-end
-function checks.error(fn, expected)
-  local ok, message = pcall(fn)
-  if ok then return false, "expected an error, there was none", "" end
-  local holds = expected == nil or same(expected, message)
-  if not holds and type(message) == "string" and type(expected) == "string" then
-    holds = without_place(message) == expected or message:find(expected, 1, true) ~= nil
-  end
-  return holds, "an error of other words" .. difference(expected, message), "expected no error, got " .. text_of(message)
-end
-for _, name in ipairs { "number", "string", "table", "boolean", "function" } do
-  checks[name] = function(v) return type(v) == name, "expected a " .. name .. ", got " .. text_of(v), "expected no " .. name end
-end
-checks.equals, checks.match, checks.errors, checks.is_error = checks.equal, checks.matches, checks.error, checks.error
-
--- assert.is_not_nil, assert.is.not_nil, assert.are.same …: words that say nothing are passed over, "not" and "no" turn it round.
-local empty = { is = true, are = true, has = true, was = true, have = true, that = true }
-local negative = { ["not"] = true, no = true, isnt = true, arent = true }
-
-local function resolve(words)
-  local negated, rest = false, {}
-  for word in words:gmatch "[^_%.]+" do
-    if #rest == 0 and negative[word] then negated = not negated
-    elseif #rest > 0 or not empty[word] then rest[#rest + 1] = word end
-  end
-  return table.concat(rest, "_"), negated
-end
-
-local proxy
-
-local function checker(words)
-  local name, negated = resolve(words)
-  if name == "" then return proxy(words) end
-  local check = checks[name]
-  if not check then error(("assert.%s: there is no such assertion"):format(words), 2) end
-  return function(...)
-    local holds, why, why_not = check(...)
-    if negated then holds, why = not holds, why_not end
-    if holds then return ... end
-    error(why, 2)
-  end
-end
-
-function proxy(prefix)
-  return setmetatable({}, { __index = function(_, word) return checker(prefix .. "_" .. tostring(word)) end })
-end
-
-local assertion = setmetatable({}, {
-  __index = function(_, word) return checker(tostring(word)) end,
-  __call = function(_, v, why, ...)
-    if v then return v, why, ... end
-    error(type(why) == "table" and why or why ~= nil and tostring(why) or "expected something true, got " .. text_of(v), 2)
-  end,
-})
+local assertion, text_of, scalar = core.part "assert" ()
 
 -- The tree of tests
 
@@ -214,7 +42,8 @@ end
 
 -- neap.test
 
-local t, world = {}, { scripts = {}, asked = {}, zone = "UTC", looked_at_held = false }
+local t, world = {}, { zone = "UTC", looked_at_held = false }
+local answer_http, begin_http = core.part "http" (t, text_of)
 
 -- What C raises carries no place: it is the spec's line that called.
 local function passed(ok, ...)
@@ -385,94 +214,6 @@ function t.logged(level)
   return list
 end
 
--- t.asked([what]) -> HTTP requests that plugins made: { method, url, query, headers, body, json }; `what` as t.http has it.
-local matches_script
-function t.asked(what)
-  local list = {}
-  for _, r in ipairs(world.asked) do
-    if not what or matches_script(what, r) then list[#list + 1] = r end
-  end
-  return list
-end
-
-local function script(what, level)
-  if type(what) ~= "string" or not what:find "^[%u*]+ https?://" then
-    error(("expected a method and a URL such as \"POST https://desk.example/alerts\", got %s"):format(text_of(what)), level + 1)
-  end
-end
-
--- Without its query a URL counts whatever is asked; * stands for any characters.
-function matches_script(what, request)
-  local pattern = "^" .. what:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$"
-  return (request.method .. " " .. request.plain):find(pattern) ~= nil
-    or (request.method .. " " .. request.url):find(pattern) ~= nil
-end
-
--- t.http(what, answer…): answers the requests that plugins make of it, from now on. what is "POST https://desk.example/alerts",
--- * any characters; the query need not be in it. answer is a function that is given { method, url, query, headers, body, json }
--- and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request that
--- nothing answers fails the test.
-function t.http(what, ...)
-  script(what, 2)
-  local fn, n, fixed = (...), select("#", ...), { ... }
-  if type(fn) ~= "function" then
-    if math.type(fn) ~= "integer" then error("t.http: expected a function or a status, got " .. text_of(fn), 2) end
-    fn = function() return table.unpack(fixed, 1, n) end
-  end
-  table.insert(world.scripts, 1, { what = what, answer = fn })
-end
-
-local faults = { timeout = true, cut = true, connect = true, resolve = true, tls = true }
-
--- t.fail(what, fault [, times]): has requests fail, as many times or from now on: timeout, cut, connect, resolve or tls.
-function t.fail(what, fault, times)
-  script(what, 2)
-  if not faults[fault] then error("t.fail: expected timeout, cut, connect, resolve or tls, got " .. text_of(fault), 2) end
-  table.insert(world.scripts, 1, { what = what, fault = fault, left = times or math.huge })
-end
-
-local function decoded(s)
-  return (s:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
-end
-
-local function request_of(method, url, lines, body)
-  local r = { method = method, url = url, headers = {}, body = body, query = {}, plain = url:match "^[^?#]*" }
-  for name, value in lines:gmatch "([^:\n]+): *([^\n]*)" do r.headers[name:lower()] = value end
-  for name, value in (url:match "%?([^#]*)" or ""):gmatch "([^=&]+)=?([^&]*)" do r.query[decoded(name)] = decoded(value) end
-  if body ~= "" then r.json = json.decode(body) end
-  return r
-end
-
-local function lines_of_headers(headers, body)
-  local lines = {}
-  for name, value in pairs(headers or {}) do lines[#lines + 1] = name:lower() .. ": " .. tostring(value) .. "\n" end
-  if type(body) == "table" and not (headers and (headers["content-type"] or headers["Content-Type"])) then
-    lines[#lines + 1] = "content-type: application/json\n"
-  end
-  table.sort(lines)
-  return table.concat(lines)
-end
-
--- Called by what plugins ask.
-local function answer(method, url, lines, body)
-  local r = request_of(method, url, lines, body)
-  world.asked[#world.asked + 1] = r
-  for _, s in ipairs(world.scripts) do
-    if (s.left or 1) > 0 and matches_script(s.what, r) then
-      if s.fault then
-        s.left = s.left - 1
-        return nil, s.fault
-      end
-      local status, text, headers = s.answer(r)
-      if math.type(status) ~= "integer" or status < 100 or status > 599 then
-        error(("t.http %q: the function has to return a status, got %s"):format(s.what, text_of(status)), 0)
-      end
-      return status, lines_of_headers(headers, text), type(text) == "table" and json.encode(text) or text
-    end
-  end
-  error(("a plugin asked %s %s, and no t.http or t.fail answers that"):format(method, url), 0)
-end
-
 -- Running
 
 local function full_name(node)
@@ -516,7 +257,8 @@ local function logged_errors()
 end
 
 local function run_test(test)
-  world = { scripts = {}, asked = {}, zone = "UTC", looked_at_held = false }
+  world = { zone = "UTC", looked_at_held = false }
+  begin_http()
   local begun = core.work()
   core.begin()
   local failed
@@ -566,4 +308,4 @@ return t, function(chunk)
   chunk()
   registering = false
   run_block(root)
-end, answer
+end, answer_http

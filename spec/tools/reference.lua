@@ -85,7 +85,7 @@ end
 
 -- Of neap.test, comments that begin with a call.
 put "\n## neap.test\nIn a spec that `neap test` runs: `local t = require \"neap.test\"`; `p` is what t.plugin returned.\n"
-for block in ("\n" .. read "core/test/test.lua"):gmatch "\n(%-%- [tp][.:]%l+[({].-)\n[^-]" do
+for block in ("\n" .. read "core/test/test.lua" .. "\n" .. read "core/test/http.lua"):gmatch "\n(%-%- [tp][.:]%l+[({].-)\n[^-]" do
   local text = block:gsub("^%-%- ", ""):gsub("\n%-%- ?", " ")
   put("### %s\n%s\n", text:match "^%l[.:]%l+%b()" or text:match "^%l[.:]%l+%b{}", text)
 end

@@ -1,0 +1,299 @@
+/* What each command's answer looks like, an object a time. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "base/buf.h"
+#include "host/client_row.h"
+#include "host/client_show.h"
+
+/* plugins, reload */
+
+static struct cell state_cell(lua_State *L) {
+  struct cell c = {.text = np_show_field(L, "state")};
+  c.colour = strcmp(c.text, "in force") == 0 ? GREEN : strcmp(c.text, "held") == 0 ? RED : YELLOW;
+  return c;
+}
+
+static void set_note(struct row *r, lua_State *L) {
+  static const char *const words[] = {"error", "denied"};
+  for (size_t i = 0; i < 2; i++) {
+    r->note = np_show_field(L, words[i]);
+    if (*r->note) return;
+    free(r->note);
+    r->note = NULL;
+  }
+}
+
+static void plugins_line(struct np_show *s, lua_State *L) {
+  static const char *const words[] = {"held", "pending", "dead"};
+  struct row *r = np_show_row(s);
+  struct np_buf waiting = {0};
+  for (size_t i = 0; i < 3; i++)
+    if (np_show_number(L, words[i]) > 0)
+      np_buf_addf(&waiting, "%s%lld %s", waiting.len ? ", " : "", (long long)np_show_number(L, words[i]), words[i]);
+  r->cells[0].text = np_show_field(L, "instance");
+  r->cells[1].text = np_show_field(L, "plugin");
+  r->cells[2].text = np_show_field(L, "kind");
+  r->cells[3] = state_cell(L);
+  r->cells[4].text = np_show_number(L, "generation") ? np_show_field(L, "generation") : np_strdup("-");
+  r->cells[5].text = np_show_moment_ago(np_show_number(L, "since"));
+  r->cells[6] = (struct cell){waiting.data ? waiting.data : np_strdup(""), YELLOW};
+  set_note(r, L);
+}
+
+static void plugins_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  static const char *const words[] = {"held", "pending", "dead"};
+  printf("%lld lane%s, port %lld, process %lld, %.1f MiB, %lld descriptors, %lld readings", (long long)np_show_number(L, "lanes"),
+         np_show_number(L, "lanes") == 1 ? "" : "s", (long long)np_show_number(L, "port"), (long long)np_show_number(L, "pid"),
+         (double)np_show_number(L, "resident") / 1048576, (long long)np_show_number(L, "descriptors"),
+         (long long)np_show_number(L, "readings"));
+  for (size_t i = 0; i < 3; i++)
+    if (np_show_number(L, words[i]) > 0) printf(", %lld %s", (long long)np_show_number(L, words[i]), words[i]);
+  putchar('\n');
+}
+
+static void reload_line(struct np_show *s, lua_State *L) {
+  struct row *r = np_show_row(s);
+  r->cells[0].text = np_show_field(L, "instance");
+  r->cells[1] = state_cell(L);
+  set_note(r, L);
+}
+
+static void reload_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  printf("%lld loaded, %lld kept, %lld failed, %lld removed\n", (long long)np_show_number(L, "loaded"),
+         (long long)np_show_number(L, "kept"), (long long)np_show_number(L, "failed"), (long long)np_show_number(L, "removed"));
+}
+
+/* devices */
+
+static void devices_line(struct np_show *s, lua_State *L) {
+  struct row *r = np_show_row(s);
+  r->cells[0].text = np_show_field(L, "device");
+  r->cells[1].text = np_show_field(L, "vendor");
+  r->cells[2].text = np_show_field(L, "connection");
+  lua_getfield(L, 1, "online");
+  bool known = !lua_isnil(L, -1), online = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  r->cells[3] = (struct cell){np_strdup(!known ? "" : online ? "online" : "offline"), online ? GREEN : YELLOW};
+  r->cells[4].text = np_show_moment_ago(np_show_number(L, "last_seen"));
+  r->cells[5].text = np_show_field(L, "name");
+}
+
+static void devices_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  lua_Integer n = np_show_number(L, "devices");
+  printf("%lld device%s\n", (long long)n, n == 1 ? "" : "s");
+}
+
+/* call: the commands that a connection has */
+
+static void argument_line(lua_State *L, const char *name, int field) {
+  char *shown = np_show_clean(name, strlen(name)), *about, *type;
+  size_t n;
+  lua_getfield(L, field, "type");
+  const char *text = luaL_optlstring(L, -1, "any", &n);
+  type = np_show_clean(text, n);
+  lua_getfield(L, field, "about");
+  text = luaL_optlstring(L, -1, "", &n);
+  about = np_show_clean(text, n);
+  bool needed = lua_getfield(L, field, "optional") == LUA_TNIL && lua_getfield(L, field, "default") == LUA_TNIL;
+  printf("    %s=%s%s%s%s\n", shown, type, needed ? "" : " (may be left out)", *about ? "  " : "", about);
+  free(shown);
+  free(about);
+  free(type);
+  lua_settop(L, field);
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static void call_line(struct np_show *s, lua_State *L) {
+  char *name = np_show_field(L, "command"), *about = np_show_field(L, "about");
+  bool colour = s->colour;
+  printf("%s%s%s%s%s\n", colour ? np_show_colours[GREEN] : "", name, colour ? "\x1b[0m" : "", *about ? "  " : "", about);
+  free(name);
+  free(about);
+  if (lua_getfield(L, 1, "args") != LUA_TTABLE) return;
+  size_t n = 0, i = 0;
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) n++;
+  const char **names = lua_newuserdatauv(L, (n + 1) * sizeof *names, 0); /* borrowed from the table */
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING) names[i++] = lua_tostring(L, -2);
+  qsort(names, i, sizeof *names, compare_names);
+  for (size_t k = 0; k < i; k++) {
+    lua_getfield(L, 2, names[k]);
+    argument_line(L, names[k], 4);
+    lua_settop(L, 3);
+  }
+}
+
+static void call_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  if (np_show_number(L, "commands") == 0) puts("it has no commands");
+}
+
+/* request, people */
+
+static void named(struct np_show *s, lua_State *L, const char *name) {
+  char *text = np_show_field(L, name);
+  if (!*text) {
+    free(text);
+    return;
+  }
+  struct row *r = np_show_row(s);
+  r->cells[0] = (struct cell){np_strdup(name), DIM};
+  r->cells[1].text = text;
+}
+
+/* A text of several lines, after what was there before. */
+static void print_lines(struct np_show *s, lua_State *L, const char *name) {
+  size_t n;
+  if (lua_getfield(L, 1, name) == LUA_TSTRING) {
+    const char *at = lua_tolstring(L, -1, &n), *end = at + n;
+    np_show_flush(s);
+    printf("%s%s%s\n", s->colour ? np_show_colours[DIM] : "", name, s->colour ? "\x1b[0m" : "");
+    while (at < end) {
+      const char *stop = memchr(at, '\n', (size_t)(end - at));
+      if (!stop) stop = end;
+      char *line = np_show_clean(at, (size_t)(stop - at));
+      printf("    %s\n", line);
+      free(line);
+      at = stop + 1;
+    }
+  }
+  lua_settop(L, 1);
+}
+
+static void request_line(struct np_show *s, lua_State *L) {
+  static const char *const names[] = {"id",    "received", "connection", "generation", "method", "target",
+                                      "route", "remote",   "status",     "outcome",    "error"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    if (strcmp(names[i], "received") == 0) {
+      struct row *r = np_show_row(s);
+      r->cells[0] = (struct cell){np_strdup("received"), DIM};
+      r->cells[1].text = np_show_moment_ago(np_show_number(L, "received"));
+    } else {
+      named(s, L, names[i]);
+    }
+  }
+  print_lines(s, L, "headers");
+  print_lines(s, L, "body");
+  print_lines(s, L, "body_base64");
+}
+
+static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The details by name, after whose they are. */
+static void people_line(struct np_show *s, lua_State *L) {
+  char *names[128];
+  size_t n = 0;
+  named(s, L, "reference");
+  lua_getfield(L, 1, "person");
+  lua_replace(L, 1);
+  named(s, L, "connection");
+  named(s, L, "key");
+  struct row *r = np_show_row(s);
+  r->cells[0] = (struct cell){np_strdup("changed"), DIM};
+  r->cells[1].text = np_show_moment_ago(np_show_number(L, "changed"));
+  lua_getfield(L, 1, "details");
+  lua_replace(L, 1);
+  if (!lua_istable(L, 1)) return;
+  for (lua_pushnil(L); lua_next(L, 1) && n < 128; lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING) names[n++] = np_strdup(lua_tostring(L, -2));
+  lua_settop(L, 1);
+  qsort(names, n, sizeof *names, compare_texts);
+  for (size_t i = 0; i < n; i++) {
+    char *text = np_show_field(L, names[i]), *name = np_show_clean(names[i], strlen(names[i]));
+    r = np_show_row(s);
+    r->cells[0] = (struct cell){name, DIM};
+    r->cells[1].text = text;
+    free(names[i]);
+  }
+}
+
+static void people_summary(struct np_show *s, lua_State *L) {
+  lua_Integer n = np_show_number(L, "people");
+  lua_getfield(L, 1, "forgotten");
+  bool forgotten = !lua_isnil(L, -1);
+  lua_settop(L, 1);
+  if (forgotten)
+    puts("forgotten");
+  else if (!s->shown)
+    printf("%lld %s\n", (long long)n, n == 1 ? "person" : "people");
+}
+
+/* tail */
+
+static void tail_line(struct np_show *s, lua_State *L) {
+  struct row *r = np_show_row(s);
+  r->cells[0] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
+  r->cells[1].text = np_show_field(L, "device");
+  r->cells[2].text = np_show_field(L, "metric");
+  char *value = np_show_field(L, "value"), *unit = np_show_field(L, "unit");
+  struct np_buf b = {0};
+  np_buf_addf(&b, "%s%s%s", value, *unit ? " " : "", unit);
+  r->cells[3].text = b.data;
+  free(value);
+  free(unit);
+  r->cells[4].text = np_show_field(L, "quality");
+  r->cells[4].colour = strcmp(r->cells[4].text, "invalid") == 0 ? RED : strcmp(r->cells[4].text, "valid") == 0 ? PLAIN : YELLOW;
+  r->cells[5].text = np_show_field(L, "connection");
+}
+
+static void history_line(struct np_show *s, lua_State *L) {
+  struct row *r = np_show_row(s);
+  char *state = np_show_field(L, "state"), *verdict = np_show_field(L, "verdict"), *cause = np_show_field(L, "cause"),
+       *reason = np_show_field(L, "reason");
+  r->cells[0].text = np_show_field(L, "generation");
+  r->cells[1] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
+  bool bad = strcmp(verdict, "bad") == 0;
+  r->cells[2] = (struct cell){np_strdup(*state ? state : bad ? "not let in" : ""), *state ? GREEN : bad ? RED : PLAIN};
+  r->cells[3].text = *cause ? np_strdup(cause) : np_strdup(bad ? reason : "");
+  free(state), free(verdict), free(cause), free(reason);
+}
+
+static void rollback_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *instance = np_show_field(L, "instance");
+  printf("%s: generation %lld is in force, until its file changes\n", instance, (long long)np_show_number(L, "generation"));
+  free(instance);
+}
+
+static void replay_line(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *outcome = np_show_field(L, "outcome"), *why = np_show_field(L, "why");
+  printf("request %lld: %s: %s\n", (long long)np_show_number(L, "request"), outcome, why);
+  free(outcome);
+  free(why);
+}
+
+static void replay_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  printf("%lld done, %lld refused, %lld failed again\n", (long long)np_show_number(L, "done"),
+         (long long)np_show_number(L, "refused"), (long long)np_show_number(L, "failed"));
+}
+
+static const char *const history_heads[] = {"GENERATION", "AT", "STATE", "WHY"};
+static const char *const plugins_heads[] = {"INSTANCE", "PLUGIN", "KIND", "STATE", "GENERATION", "SINCE", "WAITING"};
+static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME"};
+static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_summary, plugins_heads, 7},
+                                            {"reload", reload_line, reload_summary, NULL, 2},
+                                            {"devices", devices_line, devices_summary, devices_heads, 6},
+                                            {"call", call_line, call_summary, NULL, 2},
+                                            {"request", request_line, NULL, NULL, 2},
+                                            {"history", history_line, NULL, history_heads, 4},
+                                            {"replay", replay_line, replay_summary, NULL, 2},
+                                            {"rollback", NULL, rollback_summary, NULL, 2},
+                                            {"people", people_line, people_summary, NULL, 2},
+                                            {"tail", tail_line, NULL, NULL, 6}};
+
+const struct np_show_kind *np_show_kind_of(const char *command) {
+  size_t i = 0;
+  while (i + 1 < sizeof kinds / sizeof *kinds && strcmp(kinds[i].command, command) != 0) i++;
+  return &kinds[i];
+}

@@ -1,0 +1,55 @@
+/* How an answer of the admin socket is laid out: rows of cells, and what an object's fields look like. Private to client_show.c and client_lines.c. */
+#ifndef NP_HOST_CLIENT_ROW_H
+#define NP_HOST_CLIENT_ROW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <lua.h>
+
+#define NP_SHOW_COLUMNS 8
+#define NP_SHOW_ROWS 500 /* printed together */
+
+enum colour { PLAIN, DIM, RED, GREEN, YELLOW };
+extern const char *const np_show_colours[]; /* what begins each, on a terminal */
+
+struct cell {
+  char *text; /* owned */
+  enum colour colour;
+};
+
+struct row {
+  struct cell cells[NP_SHOW_COLUMNS];
+  char *note; /* owned: a line of its own below; may be NULL */
+};
+
+struct np_show;
+struct np_show_kind { /* of answer: what is done with its objects, each at index 1 of the state */
+  const char *command;
+  void (*line)(struct np_show *s, lua_State *L), (*summary)(struct np_show *s, lua_State *L);
+  const char *const *heads; /* NULL: rows are printed without */
+  size_t columns;
+};
+
+struct np_show {
+  const struct np_show_kind *kind;
+  bool headed, colour, quiet, shown; /* shown: a line was */
+  size_t count;
+  struct row rows[NP_SHOW_ROWS];
+  size_t widths[NP_SHOW_COLUMNS];
+  long failed;
+  lua_State *L; /* owned */
+};
+
+/* The kind of a command's answers; a tail's for all that has none of its own. */
+const struct np_show_kind *np_show_kind_of(const char *command);
+struct row *np_show_row(struct np_show *s); /* a new one, at the end */
+
+/* Owned texts. Without control characters, C1 and what is not UTF-8 included: what comes from outside cannot steer the terminal. */
+char *np_show_clean(const char *s, size_t n);
+char *np_show_field(lua_State *L, const char *name); /* of the object at index 1; "" where it has none */
+char *np_show_moment(lua_Integer ms);
+char *np_show_moment_ago(lua_Integer ms);
+lua_Integer np_show_number(lua_State *L, const char *name); /* 0 where it has none */
+
+#endif

@@ -1,0 +1,98 @@
+-- HTTP out of a test: what answers the requests that plugins make, and what they were. A part of test.lua.
+local t, text_of = ... -- the module; values as text
+
+local json = require "neap.json"
+
+local scripts, asked = {}, {} -- of the test that runs: what answers, the newest first; what was asked
+
+-- t.asked([what]) -> HTTP requests that plugins made: { method, url, query, headers, body, json }; `what` as t.http has it.
+local matches_script
+function t.asked(what)
+  local list = {}
+  for _, r in ipairs(asked) do
+    if not what or matches_script(what, r) then list[#list + 1] = r end
+  end
+  return list
+end
+
+local function script(what, level)
+  if type(what) ~= "string" or not what:find "^[%u*]+ https?://" then
+    error(("expected a method and a URL such as \"POST https://desk.example/alerts\", got %s"):format(text_of(what)), level + 1)
+  end
+end
+
+-- Without its query a URL counts whatever is asked; * stands for any characters.
+function matches_script(what, request)
+  local pattern = "^" .. what:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$"
+  return (request.method .. " " .. request.plain):find(pattern) ~= nil
+    or (request.method .. " " .. request.url):find(pattern) ~= nil
+end
+
+-- t.http(what, answer…): answers the requests that plugins make of it, from now on. what is "POST https://desk.example/alerts",
+-- * any characters; the query need not be in it. answer is a function that is given { method, url, query, headers, body, json }
+-- and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request that
+-- nothing answers fails the test.
+function t.http(what, ...)
+  script(what, 2)
+  local fn, n, fixed = (...), select("#", ...), { ... }
+  if type(fn) ~= "function" then
+    if math.type(fn) ~= "integer" then error("t.http: expected a function or a status, got " .. text_of(fn), 2) end
+    fn = function() return table.unpack(fixed, 1, n) end
+  end
+  table.insert(scripts, 1, { what = what, answer = fn })
+end
+
+local faults = { timeout = true, cut = true, connect = true, resolve = true, tls = true }
+
+-- t.fail(what, fault [, times]): has requests fail, as many times or from now on: timeout, cut, connect, resolve or tls.
+function t.fail(what, fault, times)
+  script(what, 2)
+  if not faults[fault] then error("t.fail: expected timeout, cut, connect, resolve or tls, got " .. text_of(fault), 2) end
+  table.insert(scripts, 1, { what = what, fault = fault, left = times or math.huge })
+end
+
+local function decoded(s)
+  return (s:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function request_of(method, url, lines, body)
+  local r = { method = method, url = url, headers = {}, body = body, query = {}, plain = url:match "^[^?#]*" }
+  for name, value in lines:gmatch "([^:\n]+): *([^\n]*)" do r.headers[name:lower()] = value end
+  for name, value in (url:match "%?([^#]*)" or ""):gmatch "([^=&]+)=?([^&]*)" do r.query[decoded(name)] = decoded(value) end
+  if body ~= "" then r.json = json.decode(body) end
+  return r
+end
+
+local function lines_of_headers(headers, body)
+  local lines = {}
+  for name, value in pairs(headers or {}) do lines[#lines + 1] = name:lower() .. ": " .. tostring(value) .. "\n" end
+  if type(body) == "table" and not (headers and (headers["content-type"] or headers["Content-Type"])) then
+    lines[#lines + 1] = "content-type: application/json\n"
+  end
+  table.sort(lines)
+  return table.concat(lines)
+end
+
+-- Called by what plugins ask.
+local function answer(method, url, lines, body)
+  local r = request_of(method, url, lines, body)
+  asked[#asked + 1] = r
+  for _, s in ipairs(scripts) do
+    if (s.left or 1) > 0 and matches_script(s.what, r) then
+      if s.fault then
+        s.left = s.left - 1
+        return nil, s.fault
+      end
+      local status, text, headers = s.answer(r)
+      if math.type(status) ~= "integer" or status < 100 or status > 599 then
+        error(("t.http %q: the function has to return a status, got %s"):format(s.what, text_of(status)), 0)
+      end
+      return status, lines_of_headers(headers, text), type(text) == "table" and json.encode(text) or text
+    end
+  end
+  error(("a plugin asked %s %s, and no t.http or t.fail answers that"):format(method, url), 0)
+end
+
+local function begin() scripts, asked = {}, {} end
+
+return answer, begin
