@@ -103,9 +103,24 @@ static void read_retry_after(lua_State *L, struct np_result *r, int idx) {
   lua_settop(L, top);
 }
 
-/* An HTTP answer: true where the table at idx has a status. */
+/* { dead = why }: the handler has seen that no try will help. */
+static bool read_dead(lua_State *L, struct np_result *r, int idx) {
+  int top = lua_gettop(L);
+  size_t len;
+  bool dead = lua_istable(L, idx) && raw_field(L, idx, "dead") == LUA_TSTRING;
+  if (dead) {
+    const char *why = lua_tolstring(L, -1, &len);
+    r->verdict = NP_DELIVERY_REFUSED;
+    snprintf(r->why, sizeof r->why, "%.*s", start_of(why, len, sizeof r->why - 1), why);
+  }
+  lua_settop(L, top);
+  return dead;
+}
+
+/* An HTTP answer: true where the table at idx has a status; or { dead = why }. */
 static bool read_answer(lua_State *L, struct np_result *r, int idx) {
   int top = lua_gettop(L), exact;
+  if (read_dead(L, r, idx)) return true;
   if (!lua_istable(L, idx) || raw_field(L, idx, "status") != LUA_TNUMBER) {
     lua_settop(L, top);
     return false;
@@ -140,7 +155,7 @@ static void read_failure(lua_State *L, struct np_result *r, int first, int n) {
     snprintf(r->why, sizeof r->why, "the handler returned %s without saying why", n ? luaL_typename(L, first) : "nothing,");
 }
 
-/* A list: of each message true, an HTTP answer, or a text that says why it has to be tried again. */
+/* A list: of each message true, an HTTP answer, { dead = why }, or a text that says why it has to be tried again. */
 static bool read_list(lua_State *L, struct np_delivery *d, int idx) {
   size_t n = lua_istable(L, idx) ? lua_rawlen(L, idx) : 0;
   if (!n) return false;
@@ -162,7 +177,7 @@ static bool read_list(lua_State *L, struct np_delivery *d, int idx) {
       snprintf(r->why, sizeof r->why, "%.*s", start_of(why, len, sizeof r->why - 1), why);
     else if (!read_answer(L, r, at))
       snprintf(r->why, sizeof r->why,
-               "the handler's list has a %s; it has to hold true, an HTTP answer, or a text that says why not",
+               "the handler's list has a %s; it has to hold true, an HTTP answer, { dead = why }, or a text that says why not",
                luaL_typename(L, at));
     lua_settop(L, at - 1);
   }
@@ -180,7 +195,7 @@ static void take_outcome(lua_State *L, struct np_task *t, int n) {
     d->declined = true;
   } else if (!read_answer(L, &d->all, first) && !read_list(L, d, first)) {
     snprintf(d->all.why, sizeof d->all.why,
-             "the handler returned a %s; it has to return true, an HTTP answer, a list of such, or nil and why not",
+             "the handler returned a %s; it has to return true, an HTTP answer, { dead = why }, a list of such, or nil and why not",
              luaL_typename(L, first));
   }
 }

@@ -214,7 +214,8 @@ end
 
 --- A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end }.
 --- In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is its settings.
---- The handler returns true, an HTTP answer, nil and why not, or a list of such: for each message true, an HTTP answer, or why not.
+--- The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a list of such: for each message
+--- true, an HTTP answer, { dead = why }, or why it has to be tried again.
 --- A vendor's may read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why.
 function plugin:deliver(t)
   registering "deliver"

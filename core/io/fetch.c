@@ -185,7 +185,7 @@ static void launch(struct np_fetch_call *call) {
   if (!call->easy) abort(); /* as np_alloc */
   call->names_lead_anywhere = f->names_lead_anywhere;
   np_fetch_call_prepare(call, f->user_agent, IDLE_SECONDS);
-  np_fetch_trust_apply(f->trust, call->easy);
+  np_fetch_trust_apply(f->trust, call->ca, call->easy);
   append(&f->running, call);
   event_del(f->idle);
   CURLMcode bad = curl_multi_add_handle(f->multi, call->easy);

@@ -41,6 +41,9 @@ struct np_fetch_request { /* copied by np_fetch_start */
   size_t header_count;
   const void *body; /* NULL is none */
   size_t body_len;
+  bool gzip; /* the body is sent gzipped, and Content-Encoding says so; a test's script sees it as it was given */
+  /* PEM; NULL or "": none, and the system's trust. `key` NULL: it stands in `cert`. With `ca` nobody else is trusted. */
+  const char *cert, *key, *ca;
   double timeout;    /* seconds for all of it, connecting included; must be > 0 */
   size_t answer_max; /* bytes of body, uncompressed; 0 is 16 MiB */
   int redirects;     /* how many to follow; 0 is none */
@@ -66,7 +69,8 @@ int np_fetch_global_init(struct np_error *err);
 struct np_fetch *np_fetch_new(struct event_base *base, const struct np_fetch_options *options, struct np_error *err);
 /* Starts. The callback comes later, never from within this call. NULL and err where the request makes no sense: its method, a
  * header, its timeout. A URL that cannot be asked is the world's fault and comes back as "bad_url". Content-Length,
- * Transfer-Encoding, Connection and Expect are left out of the headers, Authorization and Cookie where a redirect leaves the host. */
+ * Transfer-Encoding, Connection and Expect are left out of the headers, Authorization, Cookie and the client's certificate where a
+ * redirect leaves the host. */
 struct np_fetch_call *np_fetch_start(struct np_fetch *f, const struct np_fetch_request *request, np_fetch_done *done, void *arg,
                                      struct np_error *err);
 /* Gives up: the callback will not be called. Also from within another call's callback. */

@@ -2,10 +2,13 @@
 #include "io/fetch_call.h"
 
 #include <ctype.h>
+#include <openssl/crypto.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <zlib.h>
 
 #include "io/fetch_reach.h"
 
@@ -194,6 +197,34 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
 
 /* curl and the call */
 
+static void gzip_body(struct np_fetch_call *call) {
+  call->gzip = false;
+  if (!call->body) return;
+  z_stream z = {.next_in = (Bytef *)call->body, .avail_in = (uInt)call->body_len};
+  if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) != Z_OK) abort(); /* as np_alloc */
+  uLong most = deflateBound(&z, (uLong)call->body_len);
+  char *zipped = np_alloc(most);
+  z.next_out = (Bytef *)zipped;
+  z.avail_out = (uInt)most;
+  if (deflate(&z, Z_FINISH) != Z_STREAM_END) abort(); /* there is room for all */
+  free(call->body);
+  call->body = zipped;
+  call->body_len = z.total_out;
+  deflateEnd(&z);
+}
+
+static void set_blob(CURL *e, CURLoption option, const char *pem) {
+  struct curl_blob blob = {.data = (void *)(uintptr_t)pem, .len = pem ? strlen(pem) : 0, .flags = CURL_BLOB_NOCOPY};
+  if (pem) curl_easy_setopt(e, option, &blob);
+}
+
+/* The connection that a client's certificate has made is reused by calls with the same one alone: curl compares them. */
+static void set_identity(const struct np_fetch_call *call, CURL *e) {
+  set_blob(e, CURLOPT_SSLCERT_BLOB, call->cert);
+  set_blob(e, CURLOPT_SSLKEY_BLOB, call->key ? call->key : call->cert);
+  if (call->cert) curl_easy_setopt(e, CURLOPT_KEYPASSWD, ""); /* else OpenSSL would ask at the terminal */
+}
+
 void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, long idle_seconds) {
   np_buf_clear(&call->got);
   np_buf_clear(&call->got_headers);
@@ -219,6 +250,8 @@ void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, l
   curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
   curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->headers);
+  set_identity(call, e);
+  if (call->gzip) gzip_body(call);
   if (strcmp(call->method, "HEAD") == 0) {
     curl_easy_setopt(e, CURLOPT_NOBODY, 1L); /* and no MAXFILESIZE: its Content-Length is not of what comes */
     return;
@@ -294,6 +327,16 @@ static void become_get(struct np_fetch_call *call) {
   leave_out(call, of_body);
 }
 
+/* `cert` may hold the key too. */
+static void forget_identity(struct np_fetch_call *call) {
+  char **secrets[] = {&call->cert, &call->key};
+  for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
+    if (*secrets[i]) OPENSSL_cleanse(*secrets[i], strlen(*secrets[i]));
+    free(*secrets[i]);
+    *secrets[i] = NULL;
+  }
+}
+
 bool np_fetch_call_redirect(struct np_fetch_call *call) {
   int s = call->status;
   if (call->code || !call->redirects || (s != 301 && s != 302 && s != 303 && s != 307 && s != 308)) return false;
@@ -318,7 +361,10 @@ bool np_fetch_call_redirect(struct np_fetch_call *call) {
   } else {
     if (--call->redirects == 0) call->redirects = -1; /* the next one is one too many */
     if ((s == 303 && strcmp(call->method, "HEAD") != 0) || (s < 303 && strcmp(call->method, "POST") == 0)) become_get(call);
-    if (strcmp(was, call->origin) != 0) leave_out(call, credentials);
+    if (strcmp(was, call->origin) != 0) {
+      leave_out(call, credentials);
+      forget_identity(call);
+    }
   }
   free(to);
   free(was);
@@ -334,15 +380,21 @@ static int check_request(const struct np_fetch_request *r, struct np_error *err)
   if (!r->url) return np_fail(err, "no URL");
   if (!(r->timeout > 0) || r->timeout > 1e9) return np_fail(err, "the timeout must be more than 0 seconds");
   if (r->redirects < 0) return np_fail(err, "the number of redirects must not be negative");
+  if (r->key && *r->key && !(r->cert && *r->cert)) return np_fail(err, "a client's key needs its certificate");
+  if (r->gzip && r->body_len > UINT32_MAX / 2) return np_fail(err, "a body to be gzipped is at most 2 GiB");
   return 0;
 }
+
+static const char *const coding[] = {"content-encoding", NULL};
 
 static int set_headers(struct np_fetch_call *call, const struct np_fetch_request *r, struct np_error *err) {
   bool typed = false;
   for (size_t i = 0; i < r->header_count; i++) {
     if (add_checked_header(call, r->headers[i], err)) return -1;
     if (is_named(r->headers[i], type)) typed = true;
+    if (r->gzip && is_named(r->headers[i], coding)) return np_fail(err, "a body that has a Content-Encoding is not gzipped again");
   }
+  if (r->gzip && r->body) add_header(call, "Content-Encoding: gzip");
   add_header(call, "Expect:");
   if (!typed) add_header(call, "Content-Type:"); /* curl would say that it is a form */
   return 0;
@@ -355,10 +407,14 @@ void np_fetch_call_free(struct np_fetch_call *call) {
   free(call->name);
   curl_slist_free_all(call->headers);
   free(call->body);
+  forget_identity(call);
+  free(call->ca);
   np_buf_free(&call->got_headers);
   np_buf_free(&call->got);
   free(call);
 }
+
+static char *copy_pem(const char *pem) { return pem && *pem ? np_strdup(pem) : NULL; }
 
 struct np_fetch_call *np_fetch_call_new(const struct np_fetch_request *r, struct np_error *err) {
   if (check_request(r, err)) return NULL;
@@ -371,6 +427,10 @@ struct np_fetch_call *np_fetch_call_new(const struct np_fetch_request *r, struct
   bool sends = strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "PATCH") == 0;
   if (r->body || sends) call->body = np_strndup(r->body, r->body ? r->body_len : 0); /* an empty one says Content-Length: 0 */
   if (r->body) call->body_len = r->body_len;
+  call->gzip = r->gzip;
+  call->cert = copy_pem(r->cert);
+  call->key = copy_pem(r->key);
+  call->ca = copy_pem(r->ca);
   if (set_headers(call, r, err)) {
     np_fetch_call_free(call);
     return NULL;

@@ -24,7 +24,9 @@ struct np_fetch_call {
   struct curl_slist *headers; /* owned */
   char *body;                 /* owned; NULL where there is none */
   size_t body_len, answer_max;
-  int redirects; /* left to follow; -1 where the next is one too many, 0 where none was asked for */
+  bool gzip;             /* the body is still to be gzipped */
+  char *cert, *key, *ca; /* owned; NULL where there is none */
+  int redirects;         /* left to follow; -1 where the next is one too many, 0 where none was asked for */
   bool (*may_redirect)(void *arg, const char *url);
   np_fetch_done *done;
   void *arg;
@@ -42,7 +44,7 @@ struct np_fetch_call {
 /* NULL and err where the request makes no sense. A URL that cannot be asked gives a call that has failed. */
 struct np_fetch_call *np_fetch_call_new(const struct np_fetch_request *r, struct np_error *err);
 void np_fetch_call_free(struct np_fetch_call *call);
-/* Before it is handed to curl: everything but trust, and nothing got yet. */
+/* Before it is handed to curl: everything but the trust of all calls, and nothing got yet. */
 void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, long idle_seconds);
 /* curl is done with it: takes the status, or what went wrong. */
 void np_fetch_call_end(struct np_fetch_call *call, CURLcode result);

@@ -6,6 +6,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -55,9 +56,14 @@ struct np_fetch_trust *np_fetch_trust_new(const char *ca_file, struct np_error *
 }
 
 /* No CAPATH: with one, curl would not keep the parsed certificates, and read all of them for every connection. */
-void np_fetch_trust_apply(const struct np_fetch_trust *t, CURL *easy) {
-  curl_easy_setopt(easy, CURLOPT_CAINFO, t->system);
+void np_fetch_trust_apply(const struct np_fetch_trust *t, const char *ca, CURL *easy) {
   curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+  if (ca) {
+    struct curl_blob blob = {.data = (void *)(uintptr_t)ca, .len = strlen(ca), .flags = CURL_BLOB_NOCOPY};
+    curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+    return;
+  }
+  curl_easy_setopt(easy, CURLOPT_CAINFO, t->system);
   if (!t->extra) return;
   curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_tls);
   curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, t);

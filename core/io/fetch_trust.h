@@ -9,7 +9,8 @@
 struct np_fetch_trust;
 
 struct np_fetch_trust *np_fetch_trust_new(const char *ca_file, struct np_error *err); /* ca_file may be NULL */
-void np_fetch_trust_apply(const struct np_fetch_trust *t, CURL *easy);                /* t outlives the transfer */
+/* ca: PEM, then those in it are trusted and nobody else; NULL is none. t and ca outlive the transfer. */
+void np_fetch_trust_apply(const struct np_fetch_trust *t, const char *ca, CURL *easy);
 void np_fetch_trust_free(struct np_fetch_trust *t);
 
 #endif

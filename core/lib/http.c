@@ -3,7 +3,9 @@
  * when asked for) }, or nil, "what: why", and a code: timeout, resolve, connect, tls, cut, too_large, redirect, near, bad_url, status, other.
  * Only hosts that the plugin's settings name can be reached. Options: url; query, headers, form (tables); body (a string) or json (a value);
  * timeout (seconds or "10s", 30 s where absent); expect (a status or a list: any other is a failure); redirects (how many to follow, none
- * where absent); answer_max (bytes or "16MiB"); basic = { user, password }; bearer.
+ * where absent); answer_max (bytes or "16MiB"); basic = { user, password }; bearer; gzip = true (the body goes out gzipped).
+ * Mutual TLS: cert and key (the client's, as PEM texts; the key unencrypted, by itself or in cert), ca (PEM: who is trusted, and nobody else is).
+ * Such texts come from settings of the type secret, for which neap.lua says file "PATH".
  */
 /* The coroutine yields, the lane goes on, fetch's answer wakes it.
  *
@@ -203,6 +205,10 @@ static void start(lua_State *L, struct call *c, double timeout) {
                                .header_count = a->header_count,
                                .body = a->body,
                                .body_len = a->body_len,
+                               .gzip = a->gzip,
+                               .cert = a->cert,
+                               .key = a->key,
+                               .ca = a->ca,
                                .timeout = timeout,
                                .answer_max = a->answer_max,
                                .redirects = a->redirects,

@@ -19,8 +19,9 @@
 #define ANSWER_MOST ((size_t)256 << 20)
 #define TIMEOUT_DEFAULT 30.0
 
-static const char *const option_names[] = {"url",    "query",     "headers",    "body",  "json",   "form",  "timeout",
-                                           "expect", "redirects", "answer_max", "basic", "bearer", "method"};
+static const char *const option_names[] = {"url",     "query",  "headers",   "body",       "json",  "form",
+                                           "timeout", "expect", "redirects", "answer_max", "basic", "bearer",
+                                           "gzip",    "cert",   "key",       "ca",         "method"};
 enum { OPTIONS = sizeof option_names / sizeof *option_names };
 
 /* Pushes the option; false and nothing pushed where it is absent. */
@@ -290,6 +291,32 @@ static void read_body(lua_State *L, struct np_http_asked *a) {
   if (given > 1) luaL_error(L, "http: only one of body, json and form can be given");
 }
 
+static void read_gzip(lua_State *L, struct np_http_asked *a) {
+  if (!option(L, "gzip")) return;
+  if (lua_type(L, -1) != LUA_TBOOLEAN) wrong(L, "gzip", "true or false");
+  a->gzip = lua_toboolean(L, -1) && a->body;
+  lua_pop(L, 1);
+  if (a->gzip && has_header(a, "content-encoding")) luaL_error(L, "http: gzip and the header \"content-encoding\" are both given");
+}
+
+/* Stays on the stack. The text is never quoted: it may be a key. */
+static const char *read_pem(lua_State *L, const char *name) {
+  if (!option(L, name)) return NULL;
+  if (lua_type(L, -1) != LUA_TSTRING) wrong(L, name, "a string, the PEM text itself");
+  const char *pem = lua_tostring(L, -1);
+  if (!strstr(pem, "-----BEGIN ")) luaL_error(L, "http: %s is not PEM: it has no line \"-----BEGIN …\"", name);
+  if (strlen(pem) != lua_rawlen(L, -1)) luaL_error(L, "http: %s has a zero byte in it", name);
+  if (strstr(pem, "ENCRYPTED")) luaL_error(L, "http: %s is a key that is encrypted: decrypt it, as by openssl pkey", name);
+  return pem;
+}
+
+static void read_identity(lua_State *L, struct np_http_asked *a) {
+  a->cert = read_pem(L, "cert");
+  a->key = read_pem(L, "key");
+  a->ca = read_pem(L, "ca");
+  if (a->key && !a->cert) luaL_error(L, "http: key is given without cert");
+}
+
 static void read_timeout(lua_State *L, struct np_http_asked *a) {
   int64_t ms;
   size_t len;
@@ -392,7 +419,9 @@ void np_http_ask(lua_State *L, const char *method, struct np_http_asked *a) {
   read_answer_max(L, a);
   read_expect(L, a);
   read_redirects(L, a);
+  read_identity(L, a);
   read_body(L, a);
+  read_gzip(L, a);
 }
 
 void np_http_asked_free(struct np_http_asked *a) {

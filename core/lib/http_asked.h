@@ -18,15 +18,17 @@ struct np_http_asked {
   struct np_buf form; /* owned: an encoded form, where that is the body */
   const char *body;   /* borrowed from form, or from a string on the Lua stack; NULL is none */
   size_t body_len;
-  double timeout;    /* seconds */
-  size_t answer_max; /* bytes; 0 is fetch's default */
+  bool gzip;                   /* the body is to be sent gzipped */
+  const char *cert, *key, *ca; /* PEM, borrowed from strings on the Lua stack; NULL is none */
+  double timeout;              /* seconds */
+  size_t answer_max;           /* bytes; 0 is fetch's default */
   int redirects;
   int expect[16]; /* statuses that are no failure; none: all */
   size_t expect_count;
 };
 
 /* Reads the options at index 1, a table, or the URL as a string. method NULL: it is an option. Raises on misuse, so a is to be
- * where it is freed then. Leaves on the stack what a->body borrows. */
+ * where it is freed then. Leaves on the stack what a->body and the PEM texts borrow. */
 void np_http_ask(lua_State *L, const char *method, struct np_http_asked *a);
 void np_http_asked_free(struct np_http_asked *a);
 
