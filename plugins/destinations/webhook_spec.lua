@@ -105,4 +105,40 @@ describe("webhook", function()
     t.advance "2h"
     assert.equal("dead", state())
   end)
+
+  it("posts what its template makes of a message, and signs that", function()
+    begin { secret = "any text",
+      body = '{"text": "{{reading.metric}} of {{device}}", "value": {{reading.value}}, "trend": {{reading.trend?}}}',
+      headers = { ["X-Device"] = "{{device}}" } }
+    t.http(URL, function(req)
+      assert(webhooks.verify("any text", req.headers, req.body))
+      return 204
+    end)
+    send(1)
+    assert.equal('{"text": "temp of d-1", "value": 1, "trend": null}', t.asked(URL)[1].body)
+    assert.equal("d-1", t.asked(URL)[1].headers["x-device"])
+  end)
+
+  it("makes a dead letter of a message that has not what the template needs, and says which field", function()
+    begin { body = '{"text": "{{title}}"}' }
+    send(1)
+    assert.equal("dead", state())
+    assert.equal('body: the message has no field "title"', t.sent("desk")[1].error)
+  end)
+
+  it("names the setting that is wrong", function()
+    for setting, case in pairs {
+      body = { { body = '{"text": {{title}' }, 'body: "{{" is not followed by "}}"' },
+      json = { { body = "text: {{title}}" }, "body: it is not JSON" },
+      header = { { headers = { ["X-A"] = "{{a b}}" } }, "headers.X-A: " },
+      name = { { headers = { ["X A"] = "x" } }, "headers.X A: no name of a header" },
+      ours = { { headers = { ["Webhook-Id"] = "x" } }, "headers.Webhook-Id: neap says that one itself" },
+      type = { { headers = { ["content-type"] = "x" } }, "headers.content-type: the setting type says it" },
+      number = { { headers = { ["X-A"] = 7 } }, "headers.X-A: expected a text, got a number" },
+      key = { { key = "-----BEGIN PRIVATE KEY-----" }, "key: there is no cert to it" },
+    } do
+      case[1].url = "https://desk.example/"
+      assert.has_error(function() t.plugin("webhook", case[1]) end, case[2], setting)
+    end
+  end)
 end)
