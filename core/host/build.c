@@ -99,9 +99,12 @@ static void seal(struct np_built *b, const struct np_source *own, struct librari
   struct np_source first = *own;
   first.name = "";
   np_bundle_add(&bundle, &first);
+  b->code->library_hashes = np_alloc((b->code->library_count + 1) * sizeof *b->code->library_hashes);
   for (size_t i = 0; i < b->code->library_count; i++) {
     const struct np_source *s = NULL;
-    if (find_library(libraries, b->code->libraries[i], &s, NULL) == 0) np_bundle_add(&bundle, s);
+    if (find_library(libraries, b->code->libraries[i], &s, NULL) < 0) continue;
+    np_bundle_add(&bundle, s);
+    np_sha256_hex(s->text, s->len, b->code->library_hashes[i]);
   }
   char hash[65];
   np_sha256_hex(bundle.data, bundle.len, hash);

@@ -196,9 +196,9 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
 }
 
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen",   "store",     "plugins",     "lanes", "tls",         "trust",
-                                      "drain",    "probation", "unlisted",    "key",   "keep",        "queue",
-                                      "body_max", "timeouts",  "connections", "rules", "destinations"};
+  static const char *const known[] = {"listen",    "store",    "plugins",     "lanes",    "tls",         "trust", "drain",
+                                      "probation", "deploy",   "settle",      "unlisted", "key",         "keep",  "queue",
+                                      "body_max",  "timeouts", "connections", "rules",    "destinations"};
   struct load *l = arg;
   struct np_config *c = l->c;
   struct np_table top = {.L = L, .at = 1};
@@ -214,6 +214,11 @@ static void take_all(lua_State *L, void *arg) {
   if (np_table_integer(&top, "lanes", 1, LANES_MAX, &n)) c->lanes = (int)n;
   if (np_table_duration(&top, "drain", 0, &n)) c->drain = (double)n / 1000;
   np_table_duration(&top, "probation", 0, &c->probation);
+  if (np_table_string(&top, "deploy", "\"each\" or \"atomic\"", &s)) {
+    c->atomic = strcmp(s, "atomic") == 0;
+    if (!c->atomic && strcmp(s, "each") != 0) np_table_raise(&top, "deploy", "expected \"each\" or \"atomic\", got \"%s\"", s);
+  }
+  if (!np_table_duration(&top, "settle", 1, &c->settle)) c->settle = c->atomic ? 300 : 30;
   bool unlisted = true;
   if (np_table_boolean(&top, "unlisted", &unlisted)) c->only_listed = !unlisted;
   if (np_table_integer(&top, "queue", 1, 1000000, &n)) c->queue = (size_t)n;
@@ -233,7 +238,8 @@ static int cores(void) {
 
 static void set_defaults(struct np_config *c, const struct source *s) {
   struct stat st;
-  *c = (struct np_config){.lanes = cores(), .drain = 10, .probation = 5 * 60 * 1000, .queue = 4096, .body_max = (size_t)4 << 20};
+  *c = (struct np_config){
+      .lanes = cores(), .drain = 10, .probation = 5 * 60 * 1000, .settle = 30, .queue = 4096, .body_max = (size_t)4 << 20};
   c->keep_requests = c->keep_delivered = INT64_C(7) * 86400 * 1000;
   c->path = s->path ? np_strdup(s->path) : NULL;
   c->listen = np_strdup("127.0.0.1:8080");

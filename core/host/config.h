@@ -37,6 +37,8 @@ struct np_config {
   double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
   struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */
   size_t entry_count;
+  bool atomic;      /* what is not in order holds back all that has changed */
+  int64_t settle;   /* ms that files have to rest before they are looked at; default 30, or 300 where atomic */
   bool only_listed; /* plugins that the file does not list are left alone, also where they need no settings */
 };
 

@@ -68,6 +68,7 @@ void np_code_unref(struct np_code *c) {
   np_schema_free(c->options);
   free_strings(c->hosts, c->host_count);
   free_strings(c->libraries, c->library_count);
+  free(c->library_hashes);
   free_strings(c->keys, c->key_count);
   free_strings(c->sees, c->see_count);
   free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);

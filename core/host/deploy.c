@@ -9,10 +9,12 @@
 
 #include "base/clock.h"
 #include "host/deploy_parts.h"
+#include "host/unfinished.h"
 #include "io/watch.h"
 
-#define QUIET_MS 30  /* files have to rest so long before they are looked at */
-#define ADOPT_MS 200 /* until it is looked whether a lane that is in the middle of a call has taken the last change */
+#define WHOLE_MS 30000 /* so long a set that is still being written is waited for */
+#define SIGNS_MS 50    /* how often it is then looked whether it still is */
+#define ADOPT_MS 200   /* until it is looked whether a lane that is in the middle of a call has taken the last change */
 
 static void look_again(struct np_deploy *d, int ms) {
   struct timeval in = {ms / 1000, (ms % 1000) * 1000};
@@ -36,13 +38,22 @@ static int read_all(struct np_deploy *d, struct np_error *err) {
 }
 
 static void build_all(struct np_deploy *d, struct np_deploy_change *change) {
-  struct np_wants wants = np_unit_wants(d);
-  for (size_t i = 0; i < d->unit_count; i++) d->units[i]->wanted = d->units[i]->configured = false;
-  bool gone = false;
-  for (size_t i = 0; i < wants.count; i++) {
-    np_unit_look(d, &wants.list[i], change);
-    struct np_unit *u = np_unit_find(d, wants.list[i].instance);
-    if (u->gone_since && u->code && u->wanted) gone = true;
+  d->gone = false;
+  free(d->wants.list);
+  d->wants = np_unit_wants(d);
+  for (size_t i = 0; i < d->unit_count; i++) {
+    struct np_unit *u = d->units[i];
+    u->wanted = u->configured = false;
+    u->want = NULL;
+    free(u->held_before);
+    u->held_before = u->held;
+    u->held = NULL;
+  }
+  for (size_t i = 0; i < d->wants.count; i++) {
+    if (i == 0 || i == d->wants.rules) np_unit_note_names(d);
+    np_unit_look(d, &d->wants.list[i], change);
+    struct np_unit *u = np_unit_find(d, d->wants.list[i].instance);
+    if (u->gone_since && u->code && u->wanted) d->gone = true;
   }
   for (size_t i = 0; i < d->unit_count; i++) { /* no longer listed, or the file of one that never was is gone */
     struct np_unit *u = d->units[i];
@@ -50,10 +61,19 @@ static void build_all(struct np_deploy *d, struct np_deploy_change *change) {
     if (np_sources_find(&d->sources, false, u->plugin)) continue;
     int64_t now = np_mono_us() / 1000;
     if (!u->gone_since) u->gone_since = now;
-    if (now - u->gone_since < NP_GONE_MS) u->wanted = gone = true;
+    if (now - u->gone_since < NP_GONE_MS) u->wanted = d->gone = true;
   }
-  if (gone) look_again(d, NP_GONE_MS + 20);
-  free(wants.list);
+  if (d->gone) look_again(d, NP_GONE_MS + 20);
+}
+
+/* The routes of what is to be in force: where something is held back, what stays may have a route that a newcomer wanted. */
+static struct np_routes *routes_of_all(struct np_deploy *d, struct np_deploy_change *change) {
+  struct np_routes *routes = np_deploy_routes(d, change);
+  while (np_deploy_hold(d, change)) {
+    np_routes_free(routes);
+    routes = np_deploy_routes(d, change);
+  }
+  return routes;
 }
 
 /* Settings that only a start can change. */
@@ -85,9 +105,11 @@ static void read_config(struct np_deploy *d) {
   if (d->newest) warn_of_restart(d->newest, c);
   np_config_free(d->newest);
   d->config = d->newest = c;
+  if (d->watch) np_watch_quiet(d->watch, (int)c->settle);
 }
 
-struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
+/* patient: where all has to be one epoch, a file that is perhaps gone, or only renamed, is waited for with the rest. */
+static struct np_deploy_change reload(struct np_deploy *d, bool patient) {
   struct np_deploy_change change = {0};
   struct np_error err;
   if (!np_deploy_all_adopted(d)) { /* a lane is in a long call: it has not taken the last change yet */
@@ -102,7 +124,11 @@ struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
     return change;
   }
   build_all(d, &change);
-  struct np_routes *routes = np_deploy_routes(d, &change);
+  if (patient && d->config->atomic && d->gone) { /* it is looked again soon */
+    np_deploy_discard(d);
+    return change;
+  }
+  struct np_routes *routes = routes_of_all(d, &change);
   if (!anything_new(d)) {
     np_routes_free(routes);
     if (np_deploy_record(d, &err) < 0) np_log(NP_WARN, "cannot record what was not let in", "error", err.text, NULL);
@@ -123,11 +149,39 @@ struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
   return change;
 }
 
-static void on_change(void *arg) { np_deploy_reload(arg); }
+struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
+  return reload(d, false);
+}
+
+/* Files that are changed together are looked at together, however long they take to be written, within bounds. */
+static bool waits_for_set(struct np_deploy *d) {
+  int64_t now = np_mono_us() / 1000;
+  struct np_buf sign = {0};
+  bool waits = np_unfinished(d->plugins, WHOLE_MS, &sign);
+  if (waits && !d->waits_since) {
+    d->waits_since = now;
+    np_log(NP_INFO, "a set of changes is still being written; it is looked at when it is whole", "sign", sign.data, NULL);
+  } else if (waits && now - d->waits_since > WHOLE_MS) {
+    np_log(NP_WARN, "a set of changes is still being written after 30 s; what is there now is taken", "sign", sign.data, NULL);
+    waits = false;
+  }
+  if (!waits) d->waits_since = 0;
+  np_buf_free(&sign);
+  return waits;
+}
+
+static void look(struct np_deploy *d) {
+  if (waits_for_set(d))
+    look_again(d, SIGNS_MS);
+  else
+    reload(d, true);
+}
+
+static void on_change(void *arg) { look(arg); }
 
 static void on_again(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
-  np_deploy_reload(arg);
+  look(arg);
 }
 
 struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
@@ -149,7 +203,7 @@ struct np_epoch *np_deploy_first(struct np_deploy *d) {
   struct np_deploy_change change = {0};
   struct np_error err;
   build_all(d, &change);
-  struct np_routes *routes = np_deploy_routes(d, &change);
+  struct np_routes *routes = routes_of_all(d, &change);
   if (np_deploy_record(d, &err) < 0) np_log(NP_ERROR, "cannot record the generations in force", "error", err.text, NULL);
   struct np_epoch *e = np_deploy_epoch(d, routes);
   np_deploy_settle(d, &change);
@@ -157,7 +211,7 @@ struct np_epoch *np_deploy_first(struct np_deploy *d) {
 }
 
 int np_deploy_watch(struct np_deploy *d, struct np_error *err) {
-  d->watch = np_watch_new(d->host->base, QUIET_MS, on_change, d, err);
+  d->watch = np_watch_new(d->host->base, (int)d->config->settle, on_change, d, err);
   if (!d->watch) return -1;
   np_watch_add(d->watch, d->plugins);
   if (d->config->path) np_watch_add(d->watch, d->config->path);
@@ -172,8 +226,12 @@ size_t np_deploy_count(const struct np_deploy *d) { return d->unit_count; }
 
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
   const struct np_unit *u = d->units[i];
-  struct np_status s = {
-      .instance = u->instance, .plugin = u->plugin, .file = u->file, .kind = u->kind, .error = u->error, .since = u->since};
+  struct np_status s = {.instance = u->instance,
+                        .plugin = u->plugin,
+                        .file = u->file,
+                        .kind = u->kind,
+                        .error = u->error ? u->error : u->held,
+                        .since = u->since};
   s.state = u->code           ? (u->last_good ? "last good"
                                  : u->pinned  ? "rolled back"
                                               : "in force")
@@ -195,6 +253,7 @@ void np_deploy_free(struct np_deploy *d) {
   if (d->probation) event_free(d->probation);
   for (size_t i = 0; i < d->unit_count; i++) np_unit_free(d, d->units[i]);
   free(d->units);
+  free(d->wants.list);
   np_sources_free(&d->sources);
   np_config_free(d->newest);
   free(d->config_error);
@@ -242,6 +301,7 @@ int np_deploy_check(struct np_config *config, bool json) {
   if (!troubles && !json) printf("%zu plugin%s, all good\n", d.unit_count, d.unit_count == 1 ? "" : "s");
   for (size_t i = 0; i < d.unit_count; i++) np_unit_free(&d, d.units[i]);
   free(d.units);
+  free(d.wants.list);
   np_sources_free(&d.sources);
   return troubles;
 }

@@ -16,7 +16,7 @@ static void add_slot(struct np_deploy *d, struct np_epoch *e, struct np_unit *u)
   struct np_slot *s = &e->slots[e->slot_count++];
   *s = (struct np_slot){.instance = np_strdup(u->instance), .kind = code ? code->kind : u->kind, .code = code};
   if (!code) {
-    s->why_not = np_strdup(u->error ? u->error : "not in force");
+    s->why_not = np_strdup(u->error ? u->error : u->held ? u->held : "not in force");
     return;
   }
   np_code_ref(code);
@@ -56,11 +56,13 @@ struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change 
     }
     if (!refused) return routes;
     np_routes_free(routes);
+    const struct np_unit *other = clash ? np_unit_find(d, clash->code->instance) : NULL;
+    if (!other || !other->gone_since) { /* else it is free in a moment */
+      np_unit_fail(d, refused, err.text);
+      change->failed++;
+    }
     refused->clashed = true;
-    np_unit_fail(d, refused, err.text);
-    change->failed++;
-    np_built_discard(&refused->built, d->lanes);
-    np_unit_set(&refused->print, NULL);
+    np_unit_discard(d, refused);
     np_unit_set(&refused->bad, refused->tried);
     if (!refused->code) refused->wanted = refused->configured;
   }
@@ -200,9 +202,5 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
 }
 
 void np_deploy_discard(struct np_deploy *d) {
-  for (size_t i = 0; i < d->unit_count; i++) {
-    np_built_discard(&d->units[i]->built, d->lanes);
-    np_unit_set(&d->units[i]->print, NULL);
-    np_unit_set(&d->units[i]->bad, NULL);
-  }
+  for (size_t i = 0; i < d->unit_count; i++) np_unit_discard(d, d->units[i]);
 }

@@ -24,21 +24,30 @@ struct np_unit {
   char *error;                    /* owned: why */
   char *file;                     /* owned: as shown */
   bool last_good;                 /* in force is an older generation than the file */
+  char *held;                     /* owned: why what was built, or that it is gone, is held back with others; NULL: it is not */
+  char *held_before;              /* owned: the same of the look before */
   bool unconfigured;
   bool clashed; /* it failed for a route that another has: whatever changes there may free it */
   int64_t since, gone_since;
-  int last_number;       /* newest generation in the store */
-  struct np_built built; /* of this deploy, until it is in force */
-  char *print;           /* owned: fingerprint of what built is */
-  bool stored;           /* its generation is in the store already */
-  char *cause;           /* owned: why what was built is to be in force; NULL: its file or its settings have changed */
-  char *refused;         /* owned: why its file was not let in, to be recorded */
-  int pinned;            /* the generation that was gone back to; 0: the file counts */
-  char *pin_print;       /* owned: hash of the file then; NULL: pinned just now */
-  bool pin_changed;      /* to be recorded */
-  int before;            /* on probation: the generation that was replaced; 0: not */
+  const struct np_want *want; /* borrowed from deploy's: of the last look; NULL where nothing wants it */
+  int last_number;            /* newest generation in the store */
+  struct np_built built;      /* of this deploy, until it is in force */
+  char *print;                /* owned: fingerprint of what built is */
+  bool stored;                /* its generation is in the store already */
+  char *cause;                /* owned: why what was built is to be in force; NULL: its file or its settings have changed */
+  char *refused;              /* owned: why its file was not let in, to be recorded */
+  int pinned;                 /* the generation that was gone back to; 0: the file counts */
+  char *pin_print;            /* owned: hash of the file then; NULL: pinned just now */
+  bool pin_changed;           /* to be recorded */
+  int before;                 /* on probation: the generation that was replaced; 0: not */
   uint64_t before_outcomes;
   int64_t probation_end; /* ms on the monotonic clock */
+};
+
+struct np_wants {
+  struct np_want *list; /* owned */
+  size_t count;
+  size_t rules; /* where the rules begin */
 };
 
 struct np_deploy {
@@ -48,30 +57,34 @@ struct np_deploy {
   const char *plugins;      /* borrowed: the folder, as it was at the start */
   char *config_error;       /* owned: why neap.lua as it stands is not in force */
   struct np_sources sources;
+  struct np_wants wants;  /* made of both at the last look */
+  char names_hash[65];    /* of all that a unit may name: what failed for want of one is built again when there is another */
   struct np_unit **units; /* owned, sorted by instance */
   size_t unit_count;
   struct np_watch *watch;
   struct event *again;     /* looks once more after a while */
   struct event *probation; /* looks after new generations */
+  bool gone;               /* at the last look a file was missing that may come back */
+  int64_t waits_since;     /* ms on the monotonic clock: a set that is still being written is waited for; 0: none is */
   int lanes;
   uint64_t epoch;
 };
 
-struct np_wants {
-  struct np_want *list; /* owned */
-  size_t count;
-};
-
 struct np_wants
-np_unit_wants(struct np_deploy *d); /* what the files and the configuration want; its list is the caller's to free */
+np_unit_wants(struct np_deploy *d);           /* what the files and the configuration want; its list is the caller's to free */
+void np_unit_note_names(struct np_deploy *d); /* before the first of a kind is looked at */
 struct np_unit *np_unit_find(struct np_deploy *d, const char *instance);
 /* Builds it beside what is in force, where anything of it has changed; what fails says so and keeps what it had. */
 void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change);
 void np_unit_fail(struct np_deploy *d, struct np_unit *u, const char *error);
 bool np_unit_is_listed(const struct np_config *c, const char *name, bool as_plugin);
 void np_unit_free(struct np_deploy *d, struct np_unit *u);
-bool np_unit_same(const char *a, const char *b); /* both there and equal */
-void np_unit_set(char **at, const char *text);   /* an owned copy */
+void np_unit_discard(struct np_deploy *d, struct np_unit *u); /* what was built, to be built again at the next look */
+bool np_unit_same(const char *a, const char *b);              /* both there and equal */
+void np_unit_set(char **at, const char *text);                /* an owned copy */
+char *np_unit_text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* the caller's */
+/* At a start: its last good generation instead of what its file says, for why not; false where there is none. */
+bool np_unit_fall_back(struct np_deploy *d, struct np_unit *u, const char *why);
 struct np_build_context np_unit_context(struct np_deploy *d);
 char *np_unit_pinned_print(int number,
                            const struct np_want *want); /* the fingerprint of that generation with these settings; the caller's */
@@ -83,6 +96,9 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
 void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before); /* it is in force now */
 void np_deploy_watch_failures(struct np_deploy *d);
 
+/* Discards what was built and has to be held back: where neap.lua says "atomic", all, while anything is not in order; else those that would run with
+ * another text of a library than a plugin in force that cannot take it. True where something was: then the routes are others. */
+bool np_deploy_hold(struct np_deploy *d, struct np_deploy_change *change);
 /* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */
 struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change *change);
 int np_deploy_record(struct np_deploy *d, struct np_error *err); /* the new generations, durably */

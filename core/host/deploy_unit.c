@@ -7,8 +7,7 @@
 #include "base/clock.h"
 #include "host/deploy_parts.h"
 
-static char *print_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static char *print_of(const char *format, ...) {
+char *np_unit_text(const char *format, ...) {
   char *text;
   va_list args;
   va_start(args, format);
@@ -24,27 +23,46 @@ void np_unit_set(char **at, const char *text) {
   free(*at);
   *at = copy;
 }
-static int compare_units(const void *a, const void *b) {
-  return strcmp((*(struct np_unit *const *)a)->instance, (*(struct np_unit *const *)b)->instance);
+
+/* Where it is, or where it belongs. */
+static size_t place_of(const struct np_deploy *d, const char *instance, bool *found) {
+  size_t low = 0, high = d->unit_count;
+  for (*found = false; low < high && !*found;) {
+    size_t middle = (low + high) / 2;
+    int order = strcmp(d->units[middle]->instance, instance);
+    *found = order == 0;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return high;
 }
 
 struct np_unit *np_unit_find(struct np_deploy *d, const char *instance) {
-  struct np_unit key = {.instance = (char *)instance}, *at = &key;
-  struct np_unit **found = d->unit_count ? bsearch(&at, d->units, d->unit_count, sizeof *d->units, compare_units) : NULL;
-  return found ? *found : NULL;
+  bool found;
+  size_t at = place_of(d, instance, &found);
+  return found ? d->units[at] : NULL;
+}
+
+static struct np_unit *add_unit(struct np_deploy *d, const char *instance) {
+  bool found;
+  size_t at = place_of(d, instance, &found);
+  if (found) return d->units[at];
+  struct np_unit *u = np_alloc(sizeof *u);
+  u->instance = np_strdup(instance);
+  u->last_number = d->host ? np_reader_last_number(d->host->reader, instance) : 0;
+  np_unit_load_pin(d, u);
+  d->units = np_realloc(d->units, (d->unit_count + 1) * sizeof *d->units);
+  memmove(d->units + at + 1, d->units + at, (d->unit_count - at) * sizeof *d->units);
+  d->units[at] = u;
+  d->unit_count++;
+  return u;
 }
 
 static struct np_unit *get_unit(struct np_deploy *d, const struct np_want *want) {
-  struct np_unit *u = np_unit_find(d, want->instance);
-  if (!u) {
-    u = np_alloc(sizeof *u);
-    u->instance = np_strdup(want->instance);
-    u->last_number = d->host ? np_reader_last_number(d->host->reader, want->instance) : 0;
-    np_unit_load_pin(d, u);
-    d->units = np_realloc(d->units, (d->unit_count + 1) * sizeof *d->units);
-    d->units[d->unit_count++] = u;
-    qsort(d->units, d->unit_count, sizeof *d->units, compare_units);
-  }
+  struct np_unit *u = add_unit(d, want->instance);
+  u->want = want;
   np_unit_set(&u->plugin, want->plugin);
   if (want->file) np_unit_set(&u->file, want->file->source.path);
   if (want->configured)
@@ -58,12 +76,19 @@ static struct np_unit *get_unit(struct np_deploy *d, const struct np_want *want)
   return u;
 }
 
+void np_unit_discard(struct np_deploy *d, struct np_unit *u) {
+  np_built_discard(&u->built, d->lanes);
+  np_unit_set(&u->print, NULL);
+  np_unit_set(&u->bad, NULL);
+  u->last_good = u->code && u->good && !*u->good; /* as what goes on is */
+}
+
 void np_unit_free(struct np_deploy *d, struct np_unit *u) {
   np_built_discard(&u->built, d->lanes);
   np_code_unref(u->code);
   free(u->instances);
   free(u->instance), free(u->plugin), free(u->good), free(u->bad), free(u->tried), free(u->error), free(u->file), free(u->print);
-  free(u->cause), free(u->refused), free(u->pin_print);
+  free(u->cause), free(u->refused), free(u->pin_print), free(u->held), free(u->held_before);
   free(u);
 }
 
@@ -123,11 +148,11 @@ static void add_listed(struct np_deploy *d, struct np_wants *w, bool rules) {
   }
 }
 
-static void add_unlisted(struct np_deploy *d, struct np_wants *w, bool rules) {
+static void add_unlisted(struct np_deploy *d, struct np_wants *w, const struct np_map *listed, bool rules) {
   for (size_t i = 0; i < d->sources.count; i++) {
     const struct np_file *f = &d->sources.files[i];
     const char *name = f->source.name;
-    if (f->library || np_unit_is_listed(d->config, name, true) || np_unit_is_listed(d->config, name, false)) continue;
+    if (f->library || np_map_get(listed, name, strlen(name))) continue;
     bool again = i && !f[-1].library && strcmp(f[-1].source.name, name) == 0; /* two files of one name: one unit, which says so */
     if (again || (strncmp(f->folder, "rules", 5) == 0) != rules) continue;
     w->list[w->count++] = (struct np_want){
@@ -137,12 +162,20 @@ static void add_unlisted(struct np_deploy *d, struct np_wants *w, bool rules) {
 
 /* Rules last: by then it is known to what connections they may send. */
 struct np_wants np_unit_wants(struct np_deploy *d) {
-  struct np_wants w = {np_alloc((d->config->entry_count + d->sources.count + 1) * sizeof *w.list), 0};
-  for (int rules = 0; rules < 2; rules++) {
-    add_listed(d, &w, rules);
-    bool only_listed = d->config->only_listed || (d->host && d->host->config->only_listed);
-    if (!only_listed) add_unlisted(d, &w, rules);
+  const struct np_config *c = d->config;
+  struct np_wants w = {np_alloc((c->entry_count + d->sources.count + 1) * sizeof *w.list), 0, 0};
+  struct np_map listed = {0};
+  for (size_t i = 0; i < c->entry_count; i++) {
+    np_map_put(&listed, c->entries[i].plugin, strlen(c->entries[i].plugin), d);
+    np_map_put(&listed, c->entries[i].instance, strlen(c->entries[i].instance), d);
   }
+  for (int rules = 0; rules < 2; rules++) {
+    w.rules = w.count;
+    add_listed(d, &w, rules);
+    bool only_listed = c->only_listed || (d->host && d->host->config->only_listed);
+    if (!only_listed) add_unlisted(d, &w, &listed, rules);
+  }
+  np_map_free(&listed, NULL);
   return w;
 }
 
@@ -157,20 +190,22 @@ static bool delivers(void *arg, const char *instance) {
   return u && is_connection_that_delivers(u);
 }
 
-/* The names that a rule may send to and a connection may show: what failed for want of one is built again when there is another. */
-static void add_names(struct np_buf *text, const struct np_deploy *d) {
+void np_unit_note_names(struct np_deploy *d) {
+  struct np_buf text = {0};
   for (size_t i = 0; i < d->config->entry_count; i++)
-    if (d->config->entries[i].kind != NP_RULE) np_buf_addf(text, "%s\n", d->config->entries[i].instance);
+    if (d->config->entries[i].kind != NP_RULE) np_buf_addf(&text, "%s\n", d->config->entries[i].instance);
   for (size_t i = 0; i < d->sources.count; i++)
-    if (!d->sources.files[i].library) np_buf_addf(text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
+    if (!d->sources.files[i].library) np_buf_addf(&text, "%s/%s\n", d->sources.files[i].folder, d->sources.files[i].source.name);
   for (size_t i = 0; i < d->unit_count; i++)
-    if (is_connection_that_delivers(d->units[i])) np_buf_addf(text, "%s delivers\n", d->units[i]->instance);
+    if (is_connection_that_delivers(d->units[i])) np_buf_addf(&text, "%s delivers\n", d->units[i]->instance);
+  np_sha256_hex(np_buf_text(&text), text.len, d->names_hash);
+  np_buf_free(&text);
 }
 
 static char *with_settings(const char *sources, const struct np_want *want, const char *error) {
   const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
-  return print_of("%s %s %s %s %d %d %zu %lld %g %g %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
-                  want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total, error);
+  return np_unit_text("%s %s %s %s %d %d %zu %lld %g %g %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
+                      want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total, error);
 }
 
 /* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
@@ -180,13 +215,13 @@ static char *fingerprint(const struct np_deploy *d, const struct np_code *code, 
   struct np_buf text = {0};
   if (!code) {
     np_buf_adds(&text, d->sources.library_hash);
-    add_names(&text, d);
+    np_buf_adds(&text, d->names_hash);
   }
   for (size_t i = 0; code && i < code->library_count; i++) {
     const struct np_file *f = np_sources_find(&d->sources, true, code->libraries[i]);
-    if (f) np_bundle_add(&text, &f->source);
+    if (f) np_buf_addf(&text, "%s %s %s\n", f->source.name, f->source.path, f->hash);
   }
-  if (want->file) np_buf_add(&text, want->file->source.text, want->file->source.len);
+  if (want->file) np_buf_adds(&text, want->file->hash);
   for (size_t i = 0; i < want->show_count; i++) np_buf_addf(&text, "\nshows %s", want->shows[i]);
   np_sha256_hex(np_buf_text(&text), text.len, hash);
   np_buf_free(&text);
@@ -221,18 +256,17 @@ static void build_last_good(void *arg, const struct np_generation *g) {
     np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
 }
 
-/* At start, what comes up broken runs on its last good generation. */
-static void fall_back(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
-  struct last_good l = {.d = d, .u = u, .want = want};
-  if (!d->host || np_reader_generation(d->host->reader, u->instance, "good", build_last_good, &l, NULL) != 1 || !l.ok) return;
+bool np_unit_fall_back(struct np_deploy *d, struct np_unit *u, const char *why) {
+  struct last_good l = {.d = d, .u = u, .want = u->want};
+  if (!d->host || np_reader_generation(d->host->reader, u->instance, "good", build_last_good, &l, NULL) != 1 || !l.ok) return false;
   u->built.code->number = l.number;
   u->stored = true;
   u->last_good = true;
-  u->print = np_strdup("");
+  np_unit_set(&u->print, "");
   char number[16];
   snprintf(number, sizeof number, "%d", l.number);
-  np_log(NP_WARN, "runs on its last good generation, for its file is broken", "plugin", u->instance, "generation", number, "error",
-         u->error, NULL);
+  np_log(NP_WARN, "runs on its last good generation", "plugin", u->instance, "generation", number, "error", why, NULL);
+  return true;
 }
 
 struct recall {
@@ -269,7 +303,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     change->failed++;
     np_unit_fail(d, u, err.text);
   }
-  if (!u->code && want->file) fall_back(d, u, want);
+  if (!u->code && want->file) np_unit_fall_back(d, u, u->error);
 }
 
 void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change) {

@@ -138,9 +138,10 @@ struct np_code {
   size_t key_count;
   _Atomic uint64_t
       outcomes; /* of its calls: the last NP_OUTCOMES as bits, 1 where one failed, the newest lowest; above them how many there were */
-  char **libraries; /* owned: names it required */
+  char **libraries; /* owned: names it required, itself or by another library */
   size_t library_count;
-  char **sees; /* owned: connections whose rows of the store it may see: itself and what `shows` lists */
+  char (*library_hashes)[65]; /* owned: of the text that each had; given by build.c */
+  char **sees;                /* owned: connections whose rows of the store it may see: itself and what `shows` lists */
   size_t see_count;
   bool sees_all;
 };

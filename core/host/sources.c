@@ -32,8 +32,14 @@ static bool ends_with(const char *s, const char *end) {
 }
 
 static char *read_file(const char *path, size_t *len) {
+  struct stat st;
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return NULL;
+  if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+    close(fd);
+    errno = S_ISDIR(st.st_mode) ? EISDIR : ENOTSUP;
+    return NULL;
+  }
   struct np_buf b = {0};
   ssize_t n;
   while ((n = read(fd, np_buf_reserve(&b, 16384), 16384)) > 0 && b.len < FILE_MAX_BYTES) b.len += (size_t)n;
@@ -59,7 +65,19 @@ static char *name_of(const char *relative, bool library) {
   return name;
 }
 
-static void add_file(struct np_sources *s, const char *path, const char *relative, const char *shown) {
+static const char *why_unread(int code) {
+  return code == EFBIG     ? "it is larger than 4 MiB: is it a plugin at all?"
+         : code == ENOTSUP ? "it is no ordinary file"
+         : code == EISDIR  ? "it is a folder: name a folder without .lua at its end"
+         : code == ENOENT  ? "it is a link to what is not there"
+                           : strerror(code);
+}
+
+static void add_file(struct np_sources *s, const char *path, const char *relative, const char *shown, bool link) {
+  size_t len;
+  char *text = read_file(path, &len);
+  if (!text && errno == ENOENT && !link) return; /* it has gone meanwhile */
+  int code = errno;
   s->files = np_realloc(s->files, (s->count + 1) * sizeof *s->files);
   struct np_file *f = &s->files[s->count++];
   const char *slash = strrchr(relative, '/');
@@ -67,10 +85,14 @@ static void add_file(struct np_sources *s, const char *path, const char *relativ
   f->folder = slash ? np_strndup(relative, (size_t)(slash - relative)) : np_strdup("");
   f->source.name = name_of(relative, f->library);
   f->source.path = np_strdup(shown);
-  f->source.text = read_file(path, &f->source.len);
-  if (f->source.text) return;
+  if (text) {
+    f->source.text = text;
+    f->source.len = len;
+    np_sha256_hex(f->source.text, f->source.len, f->hash);
+    return;
+  }
   struct np_buf why = {0};
-  np_buf_addf(&why, "%s: cannot be read: %s", shown, strerror(errno));
+  np_buf_addf(&why, "%s: cannot be read: %s", shown, why_unread(code));
   f->error = why.data;
   f->source.text = np_strdup("");
 }
@@ -89,11 +111,11 @@ static int look_into(struct np_sources *s, const char *folder, const char *relat
     np_buf_addf(&path, "%s/%s", folder, e->d_name);
     np_buf_addf(&below, "%s%s%s", relative, relative[0] ? "/" : "", e->d_name);
     np_buf_addf(&name, "%s/%s", shown, e->d_name);
-    if (stat(path.data, &st) == 0 && S_ISDIR(st.st_mode))
+    bool lua = ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4;
+    if (!lua && stat(path.data, &st) == 0 && S_ISDIR(st.st_mode))
       result = look_into(s, path.data, below.data, name.data, depth + 1, err);
-    else if (ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4 &&
-             access(path.data, F_OK) == 0)
-      add_file(s, path.data, below.data, name.data);
+    else if (lua)
+      add_file(s, path.data, below.data, name.data, lstat(path.data, &st) == 0 && S_ISLNK(st.st_mode));
     np_buf_free(&path), np_buf_free(&below), np_buf_free(&name);
     errno = 0;
   }

@@ -14,6 +14,7 @@ struct np_file {
   char *folder; /* owned: "rules", "" at the top */
   char *error;  /* owned: why it cannot be used: not readable, or two files have its name; NULL where it can */
   bool library;
+  char hash[65]; /* of its text */
 };
 
 struct np_sources {
@@ -23,7 +24,7 @@ struct np_sources {
 };
 
 /* Reads every *.lua below root, symbolic links followed; not hidden ones, nor *_spec.lua. What is below lib/ is a library. A root that
- * does not exist has no files. */
+ * does not exist has no files. What has such a name and is no file that can be read, such as a folder or a link to nothing, is one with an error. */
 int np_sources_read(struct np_sources *s, const char *root, struct np_error *err);
 void np_sources_free(struct np_sources *s);
 const struct np_file *np_sources_find(const struct np_sources *s, bool library, const char *name);

@@ -348,6 +348,8 @@ void np_watch_add(struct np_watch *w, const char *path) {
   replace(w, &found);
 }
 
+void np_watch_quiet(struct np_watch *w, int quiet_ms) { w->quiet_ms = quiet_ms > 0 ? quiet_ms : 1; }
+
 void np_watch_free(struct np_watch *w) {
   if (!w) return;
   if (w->told) event_free(w->told);

@@ -15,6 +15,7 @@ struct np_watch *np_watch_new(struct event_base *base, int quiet_ms, void (*chan
 /* A file, or a folder with all that is below it (following symbolic links, at most 8 deep, hidden names and *~ left out).
  * It need not exist yet. Adding a path twice does nothing. */
 void np_watch_add(struct np_watch *w, const char *path);
+void np_watch_quiet(struct np_watch *w, int quiet_ms); /* from the next change on */
 void np_watch_free(struct np_watch *w);
 
 #endif
