@@ -22,7 +22,7 @@ TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
 
 # What Debian 12 has to have: to build and run, to test, to compare with in `make bench`.
 DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
-DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps
+DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps influxdb influxdb-client
 DEPS_LINT  := lua-check clang-format clang-tidy
 DEPS_BENCH  = nginx libnginx-mod-http-lua lua-cjson $(if $(shell sh -c 'command -v npm'),,nodejs npm)
 
@@ -66,12 +66,15 @@ define install_missing
 endef
 deps-run:
 	$(call install_missing,$(DEPS_RUN))
+# $(call stop_service,name,its program): some packages start a service when they are installed. Where it was not there before (all lines of a recipe are
+# expanded before the first one runs), it is stopped again.
+stop_service = $(if $(wildcard $(2)),,@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; for does in "invoke-rc.d $(1) stop" "update-rc.d $(1) disable"; do $$sudo $$does; done >/dev/null 2>&1; true)
 deps-test:
 	$(call install_missing,$(DEPS_TEST))
-# Debian's nginx starts as a service when it is installed. Where it was not there before (all lines are expanded before the first one runs), it is stopped again.
+	$(call stop_service,influxdb,/usr/bin/influxd)
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
-	$(if $(wildcard /usr/sbin/nginx),,@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; for does in "invoke-rc.d nginx stop" "update-rc.d nginx disable"; do $$sudo $$does; done >/dev/null 2>&1; true)
+	$(call stop_service,nginx,/usr/sbin/nginx)
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 

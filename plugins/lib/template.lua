@@ -1,5 +1,5 @@
--- Texts with places for a message's fields: {{device}}, {{reading.value}}. What is put in is escaped as the text's type asks, so that
--- no value can become more than a value. There is nothing to run: no conditions, no loops, no code.
+-- Texts with places for a message's fields: {{device}}, {{reading.value}}. What is put in is escaped as the text's type asks, so
+-- that no value can become more than a value. There is nothing to run: no conditions, no loops, no code.
 --   {{title}} {{reading.value}}  the body's field of that name, or else the message's own: id, device, source, destination,
 --                                created, attempt
 --   {{trend?}}                   may be missing: null in JSON, nothing elsewhere
