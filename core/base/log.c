@@ -222,6 +222,8 @@ static void divert(enum np_log_level level, const char *event, const char *const
   free(masked);
 }
 
+bool np_log_wants(enum np_log_level level) { return level >= least; }
+
 void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n) {
   if (level < least) return;
   if (diverted) {

@@ -18,6 +18,7 @@ void np_log_stop(void); /* writes what waits, for a second at the most */
 
 /* One event: a short constant sentence, then name, value pairs of strings, ended by NULL. A NULL value leaves its pair out. */
 void np_log(enum np_log_level level, const char *event, ...) __attribute__((sentinel));
+bool np_log_wants(enum np_log_level level); /* would a line of it be written? */
 /* The same with the pairs in an array of 2 * n strings. */
 void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n);
 

@@ -140,6 +140,7 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
     np_line_int(b, "dead", np_reader_outbox_count(reader, s->instance, 'x'));
   }
   np_line_text(b, "error", s->error);
+  if (s->code) np_limits_describe(s->code, s->memory_most, -1, b);
   np_accounts_describe(host->broker, s->instance, s->generation, b);
   np_budgets_describe(host->broker, s->code, reader, b);
   np_line_end(b);

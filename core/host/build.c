@@ -71,7 +71,6 @@ static int build(const struct np_build_context *context, const struct np_want *w
                            .settings_at = want->at,
                            .configured = want->configured,
                            .people = want->people,
-                           .limits_set = want->limits != NULL,
                            .shows = want->shows,
                            .show_count = want->show_count,
                            .source = *own,

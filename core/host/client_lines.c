@@ -35,6 +35,9 @@ static void plugins_line(struct np_show *s, lua_State *L) {
   for (size_t i = 0; i < 3; i++)
     if (np_show_number(L, words[i]) > 0)
       np_buf_addf(&waiting, "%s%lld %s", waiting.len ? ", " : "", (long long)np_show_number(L, words[i]), words[i]);
+  char *near = np_show_field(L, "near"); /* use against limit */
+  if (*near) np_buf_addf(&waiting, "%s%s", waiting.len ? ", " : "", near);
+  free(near);
   r->cells[0].text = np_show_field(L, "instance");
   r->cells[1].text = np_show_field(L, "plugin");
   r->cells[2].text = np_show_field(L, "kind");

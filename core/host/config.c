@@ -196,9 +196,9 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
 }
 
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen",    "store",    "plugins",     "lanes",    "tls",         "trust", "drain",
-                                      "probation", "deploy",   "settle",      "unlisted", "key",         "keep",  "queue",
-                                      "body_max",  "timeouts", "connections", "rules",    "destinations"};
+  static const char *const known[] = {"listen",    "store",    "plugins", "lanes",       "tls",   "trust",       "drain",
+                                      "probation", "deploy",   "settle",  "unlisted",    "key",   "keep",        "queue",
+                                      "body_max",  "timeouts", "limits",  "connections", "rules", "destinations"};
   struct load *l = arg;
   struct np_config *c = l->c;
   struct np_table top = {.L = L, .at = 1};
@@ -227,6 +227,7 @@ static void take_all(lua_State *L, void *arg) {
   read_tls(l, &top);
   read_keep(c, &top);
   read_timeouts(c, &top);
+  np_config_limits(&top, &c->limits);
   np_config_entries(c, &top, l->source.shown, &l->scratch);
 }
 

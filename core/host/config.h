@@ -16,9 +16,8 @@ struct np_config_entry { /* a connection, rule or destination */
   char *canonical;                 /* owned: the same with sorted keys, to compare */
   char *at;                        /* owned: "/etc/neap/neap.lua: rules[1]" */
   bool people;                     /* of a connection: may read people's details */
-  struct np_limits limits;
-  bool limits_set;
-  char **shows; /* owned: of a connection: others whose data it may see, as plugin.data does; "*" for all */
+  struct np_limits limits;         /* its own over those for all; 0: the kind's */
+  char **shows;                    /* owned: of a connection: others whose data it may see, as plugin.data does; "*" for all */
   size_t show_count;
 };
 
@@ -35,6 +34,7 @@ struct np_config {
   size_t queue;                                                   /* the keeper's bound; default 4096 */
   size_t body_max;                                                /* default 4 MiB */
   double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
+  struct np_limits limits;                                        /* for all; 0: the kind's */
   struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */
   size_t entry_count;
   bool atomic;      /* what is not in order holds back all that has changed */

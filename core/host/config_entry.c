@@ -37,18 +37,23 @@ static void check_mount(const struct np_table *t, const char *mount) {
     np_table_raise(t, "mount", "expected a path such as \"/hospital-b\", without a \"/\" at its end, got \"%.80s\"", mount);
 }
 
-static void read_limits(struct np_config_entry *e, const struct np_table *t) {
-  static const char *const known[] = {"memory", "instructions", "running", "total"};
+void np_config_limits(const struct np_table *t, struct np_limits *l) {
+  static const char *const known[] = {"memory", "instructions", "running", "total",     "coroutines",
+                                      "http",   "emits",        "log",     "log_burst", "store"};
   struct np_table limits;
-  e->limits = np_limits_default(e->kind);
+  int64_t ms;
   if (!np_table_table(t, "limits", &limits)) return;
   np_table_known(&limits, known, sizeof known / sizeof *known);
-  int64_t ms;
-  np_table_bytes(&limits, "memory", (size_t)1 << 18, (size_t)1 << 34, &e->limits.memory);
-  np_table_integer(&limits, "instructions", 1000, INT64_C(1000000000000), &e->limits.instructions);
-  if (np_table_duration(&limits, "running", 1, &ms)) e->limits.running = (double)ms / 1000;
-  if (np_table_duration(&limits, "total", 1, &ms)) e->limits.total = (double)ms / 1000;
-  e->limits_set = true;
+  np_table_bytes(&limits, "memory", (size_t)1 << 18, (size_t)1 << 34, &l->memory);
+  np_table_integer(&limits, "instructions", 1000, INT64_C(1000000000000), &l->instructions);
+  if (np_table_duration(&limits, "running", 1, &ms)) l->running = (double)ms / 1000;
+  if (np_table_duration(&limits, "total", 1, &ms)) l->total = (double)ms / 1000;
+  np_table_integer(&limits, "coroutines", 1, 1000000, &l->coroutines);
+  np_table_integer(&limits, "http", 1, 100000, &l->http);
+  np_table_integer(&limits, "emits", 1, 200000, &l->emits);
+  np_table_integer(&limits, "log", 1, 1000000, &l->log);
+  np_table_integer(&limits, "log_burst", 1, 1000000, &l->log_burst);
+  np_table_bytes(&limits, "store", 1024, (size_t)1 << 40, &l->store);
   lua_pop(t->L, 1);
 }
 
@@ -233,7 +238,8 @@ static void read_entry(const struct reader *r, enum np_kind kind, struct np_tabl
   e->instance = np_strdup(name);
   e->mount = np_strdup(mount);
   check_unique(r, e, t);
-  read_limits(e, t);
+  e->limits = c->limits;
+  np_config_limits(t, &e->limits);
   read_shows(e, t);
   read_settings(r, e, t);
   lua_settop(L, t->at - 1);

@@ -8,5 +8,7 @@
 
 /* Reads them from the table into c->entries. Raises; what c has got by then is freed with it. scratch is the caller's to free. */
 void np_config_entries(struct np_config *c, const struct np_table *top, const char *shown, struct np_buf *scratch);
+/* Its `limits`, over what l has. Raises. */
+void np_config_limits(const struct np_table *t, struct np_limits *l);
 
 #endif

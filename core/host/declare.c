@@ -370,7 +370,8 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   struct np_code *c = b->code;
   if (b->first) {
     c->kind = read_kind(L, at);
-    if (!b->order->limits_set) c->limits = np_limits_default(c->kind);
+    c->limits = np_limits_default(c->kind);
+    np_limits_lay(&c->limits, &b->order->limits);
     read_keys(L, at, c);
     read_list(L, at, b, "routes", read_route);
     read_list(L, at, b, "ons", read_on);

@@ -242,7 +242,11 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
   s.generation = u->code->number;
   s.hash = u->code->hash;
   s.memory_max = (int64_t)u->code->limits.memory;
-  for (int k = 0; k < d->lanes; k++) s.memory += atomic_load_explicit(&u->instances[k]->memory, memory_order_relaxed);
+  for (int k = 0; k < d->lanes; k++) {
+    size_t n = atomic_load_explicit(&u->instances[k]->memory, memory_order_relaxed);
+    s.memory += n;
+    if (n > s.memory_most) s.memory_most = n;
+  }
   return s;
 }
 

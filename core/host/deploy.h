@@ -18,6 +18,7 @@ struct np_status {
   int64_t since;              /* ms: when the generation in force was switched to */
   const char *hash;           /* of its sources; NULL where nothing is in force */
   size_t memory;              /* bytes on all lanes, about */
+  size_t memory_most;         /* of the lane that uses most */
   int64_t memory_max;         /* the limit on each lane */
   const struct np_code *code; /* in force; NULL where nothing is */
 };

@@ -138,7 +138,7 @@ static void add_listed(struct np_deploy *d, struct np_wants *w, bool rules) {
                                            .settings = e->settings,
                                            .canonical = e->canonical,
                                            .at = e->at,
-                                           .limits = e->limits_set ? &e->limits : NULL,
+                                           .limits = &e->limits,
                                            .shows = (const char *const *)e->shows,
                                            .show_count = e->show_count,
                                            .configured = true,
@@ -155,8 +155,14 @@ static void add_unlisted(struct np_deploy *d, struct np_wants *w, const struct n
     if (f->library || np_map_get(listed, name, strlen(name))) continue;
     bool again = i && !f[-1].library && strcmp(f[-1].source.name, name) == 0; /* two files of one name: one unit, which says so */
     if (again || (strncmp(f->folder, "rules", 5) == 0) != rules) continue;
-    w->list[w->count++] = (struct np_want){
-        .instance = name, .plugin = name, .mount = "", .settings = "{}", .canonical = "{}", .at = f->source.path, .file = f};
+    w->list[w->count++] = (struct np_want){.instance = name,
+                                           .plugin = name,
+                                           .mount = "",
+                                           .settings = "{}",
+                                           .canonical = "{}",
+                                           .at = f->source.path,
+                                           .limits = &d->config->limits,
+                                           .file = f};
   }
 }
 
@@ -203,9 +209,12 @@ void np_unit_note_names(struct np_deploy *d) {
 }
 
 static char *with_settings(const char *sources, const struct np_want *want, const char *error) {
-  const struct np_limits none = {0}, *l = want->limits ? want->limits : &none;
-  return np_unit_text("%s %s %s %s %d %d %zu %lld %g %g %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
-                      want->configured, want->people, l->memory, (long long)l->instructions, l->running, l->total, error);
+  struct np_buf limits = {0};
+  if (want->limits) np_limits_print(want->limits, &limits);
+  char *print = np_unit_text("%s %s %s %s %d %d %s %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
+                             want->configured, want->people, np_buf_text(&limits), error);
+  np_buf_free(&limits);
+  return print;
 }
 
 /* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,

@@ -65,6 +65,7 @@ static void take_in(struct np_lane *lane, const struct np_slot *slot) {
   in->lane = lane;
   in->fresh = true;
   in->env.fetch = lane->fetch;
+  np_limit_adopt(in);
   atomic_fetch_add_explicit(&lane->live_states, 1, memory_order_relaxed);
 }
 

@@ -229,6 +229,7 @@ static int emit(lua_State *L) {
   r.received = received_now(t);
   if (!has_at) r.at = r.received;
   r.partition = np_partition(r.device.ptr, r.device.len);
+  np_limit_emit(L, t, "emit");
   np_writeset_add(t->ws, NP_OP_READING)->as.reading = r;
   return 0;
 }
@@ -276,6 +277,7 @@ static int device(lua_State *L) {
   } else {
     whose(L, t, &op.as.device.vendor, &op.as.device.connection);
   }
+  np_limit_emit(L, t, "device");
   struct np_op *added = np_writeset_add(t->ws, NP_OP_DEVICE);
   added->as.device = op.as.device;
   return 0;
@@ -313,6 +315,7 @@ static int event(lua_State *L) {
     whose_shown(L, t, "event", &op.as.event.device, &op.as.event.vendor, &op.as.event.connection);
   else
     whose(L, t, &op.as.event.vendor, &op.as.event.connection);
+  np_limit_emit(L, t, "event");
   np_writeset_add(t->ws, NP_OP_EVENT)->as.event = op.as.event;
   return 0;
 }
@@ -347,6 +350,7 @@ static int send(lua_State *L) {
   m.source = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
   m.id = new_message_id(t->ws);
   m.due = 0;
+  np_limit_emit(L, t, "send");
   lua_pushlstring(L, m.id.ptr, m.id.len);
   np_writeset_add(t->ws, NP_OP_SEND)->as.send = m;
   return 1;

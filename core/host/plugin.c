@@ -25,13 +25,8 @@ extern const char _binary_core_host_host_lua_start[], _binary_core_host_host_lua
 
 const char *const np_kind_names[3] = {"vendor", "rule", "destination"};
 
-struct np_limits np_limits_default(enum np_kind kind) {
-  bool rule = kind == NP_RULE;
-  return (struct np_limits){
-      .memory = 64u << 20, .instructions = rule ? 10000000 : 50000000, .running = rule ? 2 : 5, .total = rule ? 2 : 120};
-}
-
-static const struct np_limits loading_limits = {.memory = 64u << 20, .instructions = 200000000, .running = 5, .total = 5};
+static const struct np_limits loading_limits = {
+    .memory = 64u << 20, .instructions = 200000000, .running = 5, .total = 5, .coroutines = 1000, .log = 50, .log_burst = 200};
 
 static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
   struct np_instance *in = ud;
@@ -90,7 +85,7 @@ static int print_to_log(lua_State *L) {
     luaL_addvalue(&b);
   }
   luaL_pushresult(&b);
-  np_log(NP_INFO, lua_tostring(L, -1), "plugin", np_env(L)->name, NULL);
+  if (np_limit_log(np_env(L))) np_log(NP_INFO, lua_tostring(L, -1), "plugin", np_env(L)->name, NULL);
   return 0;
 }
 
@@ -162,7 +157,13 @@ static struct np_instance *open_state(struct np_error *err) {
                             .may_reach = np_hosts_may_reach,
                             .time_left = np_task_time_left,
                             .ticket = np_task_ticket,
-                            .wake = np_task_wake};
+                            .wake = np_task_wake,
+                            .may_log = np_limit_log,
+                            .turn = np_limit_turn,
+                            .turn_came = np_limit_turn_came,
+                            .turn_end = np_limit_turn_end,
+                            .turns = np_limit_turns};
+  in->turns.last = &in->turns.first;
   in->handlers = in->settings = LUA_NOREF;
   lua_atpanic(in->L, panicked);
   np_task_guard(in->L);
@@ -220,6 +221,7 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
   int results, status = lua_resume(co, in->L, 0, &results);
   np_task_enter(outer);
   free(loading.over);
+  np_limit_log_tell(in);
   in->running = NULL;
   in->building = NULL;
   in->code = b.code;
@@ -240,6 +242,8 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
 
 void np_instance_close(struct np_instance *in) {
   lua_close(in->L);
+  np_limit_log_tell(in);
+  free(in->log.alarm);
   np_code_unref(in->code);
   free(in);
 }

@@ -11,19 +11,11 @@
 
 #include "base/error.h"
 #include "host/filter.h"
+#include "host/limits.h"
 #include "host/schema.h"
 #include "lib/env.h"
 
-enum np_kind { NP_VENDOR, NP_RULE, NP_DESTINATION };
 extern const char *const np_kind_names[3]; /* "vendor" "rule" "destination" */
-
-struct np_limits {
-  size_t memory;        /* bytes of one instance on one lane */
-  int64_t instructions; /* VM instructions of one call */
-  double running;       /* seconds one call may run between waits */
-  double total;         /* seconds one call may take in all */
-};
-struct np_limits np_limits_default(enum np_kind kind);
 
 /* Lua source of one file. */
 struct np_source {
@@ -42,10 +34,9 @@ struct np_order {
   const char *settings_at;  /* for messages: "neap.lua: connections[1]" */
   const char *const *shows; /* connections whose data it may see besides its own, "*" for all; see host/config.h */
   size_t show_count;
-  bool people;     /* it may read people's details */
-  bool configured; /* false: connected under its own name because every setting has a default */
-  struct np_limits limits;
-  bool limits_set; /* false: the kind's defaults */
+  bool people;             /* it may read people's details */
+  bool configured;         /* false: connected under its own name because every setting has a default */
+  struct np_limits limits; /* in place of the kind's */
   struct np_source source;
   /* Finds the library `name` (in the bundle of a stored generation, or on disk); 0 and *found (borrowed), or -1 and err. */
   int (*library)(void *arg, const char *name, const struct np_source **found, struct np_error *err);
@@ -111,6 +102,7 @@ struct np_code {
   enum np_kind kind;
   bool people; /* the configuration lets it read people's details */
   struct np_limits limits;
+  struct np_uses uses;
   struct np_route *routes;
   size_t route_count;
   struct np_on *ons;
@@ -174,6 +166,8 @@ struct np_instance {
   lua_State *idle[8]; /* coroutines that can be used again, each with its ref */
   int idle_refs[8];
   int idle_count;
+  struct np_log_budget log;
+  struct np_turns turns;
   void *building; /* while the chunk is loaded: private to plugin.c */
 };
 

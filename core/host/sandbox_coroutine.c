@@ -20,8 +20,69 @@ static const char *status_of(lua_State *L, lua_State *co) {
   return lua_gettop(co) == 0 ? "dead" : "suspended";
 }
 
-/* Results, or -1 and the error on top of L. */
-static int resume(lua_State *L, lua_State *co, int nargs) {
+/* How many a call has alive: registry[&known] has the coroutines as weak keys, each with the number of the call that made it. A call's count goes
+ * down where one of its own ends; those that it has dropped are found out when the count comes to the limit. */
+
+static const char known; /* its address is the key */
+
+static void push_known(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &known) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &known);
+}
+
+/* With the table of all on top. */
+static int64_t count_alive(lua_State *L, const struct np_task *t) {
+  int64_t n = 0;
+  lua_gc(L, LUA_GCCOLLECT);
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    bool own = (uint64_t)lua_tointeger(L, -1) == t->serial;
+    if (own && *status_of(L, lua_tothread(L, -2)) != 'd') n++;
+  }
+  return n;
+}
+
+/* The coroutine on top is new. */
+static void note_made(lua_State *L, struct np_task *t) {
+  struct np_code *code = t->in->code;
+  push_known(L);
+  if (t->coroutines >= code->limits.coroutines) {
+    np_task_spend(L, 100 * code->limits.coroutines);
+    t->coroutines = count_alive(L, t);
+  }
+  if (t->coroutines >= code->limits.coroutines)
+    np_limit_raise(L, "coroutines",
+                   "coroutine.create: %lld of its coroutines are alive, the most of one call, and this is one more",
+                   (long long)code->limits.coroutines);
+  lua_pushvalue(L, -2);
+  lua_pushinteger(L, (lua_Integer)t->serial);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+  np_uses_note(&code->uses.coroutines, ++t->coroutines);
+}
+
+/* The one at idx is at its end. */
+static void note_ended(lua_State *L, int idx) {
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
+  if (!t || !lua_checkstack(L, 4)) return;
+  push_known(L);
+  lua_pushvalue(L, idx);
+  if (lua_rawget(L, -2) == LUA_TNUMBER && (uint64_t)lua_tointeger(L, -1) == t->serial && t->coroutines > 0) t->coroutines--;
+  lua_pop(L, 1);
+  lua_pushvalue(L, idx);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+/* Results, or -1 and the error on top of L; -2 where the call is past its budget. idx: where co is. */
+static int resume(lua_State *L, int idx, lua_State *co, int nargs) {
   int n = 0;
   if (!lua_checkstack(co, nargs)) {
     lua_pushliteral(L, "too many arguments to resume");
@@ -32,6 +93,7 @@ static int resume(lua_State *L, lua_State *co, int nargs) {
   int status = lua_resume(co, L, nargs, &n);
   np_task_enter(outer);
   if (np_task_is_over(L)) return -2;
+  if (status != LUA_YIELD) note_ended(L, idx);
   if (status != LUA_OK && status != LUA_YIELD) {
     lua_xmove(co, L, 1);
     return -1;
@@ -47,7 +109,7 @@ static int resume(lua_State *L, lua_State *co, int nargs) {
 
 static int co_resume(lua_State *L) {
   lua_State *co = coroutine_at(L, 1);
-  int n = resume(L, co, lua_gettop(L) - 1);
+  int n = resume(L, 1, co, lua_gettop(L) - 1);
   if (n == -2) return np_task_leave(L);
   lua_pushboolean(L, n >= 0);
   if (n < 0) n = 1;
@@ -64,7 +126,7 @@ static int reset(lua_State *co) {
 
 static int wrapped(lua_State *L) {
   lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-  int n = resume(L, co, lua_gettop(L));
+  int n = resume(L, lua_upvalueindex(1), co, lua_gettop(L));
   if (n == -2) return np_task_leave(L);
   if (n >= 0) return n;
   int status = lua_status(co);
@@ -83,11 +145,13 @@ static int wrapped(lua_State *L) {
 
 static int co_create(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
+  struct np_task *t = ((struct np_instance *)np_env(L))->running;
   np_task_spend(L, 100); /* it has a count of its own, to whose end it may never come */
   lua_State *co = lua_newthread(L);
   np_task_guard(co);
   lua_pushvalue(L, 1);
   lua_xmove(L, co, 1);
+  if (t) note_made(L, t);
   return 1;
 }
 
@@ -103,6 +167,7 @@ static int co_close(lua_State *L) {
   if (*state != 'd' && *state != 's') return luaL_error(L, "cannot close a %s coroutine", state);
   int status = reset(co);
   if (np_task_is_over(L)) return np_task_leave(L);
+  note_ended(L, 1);
   lua_pushboolean(L, status == LUA_OK);
   if (status == LUA_OK) return 1;
   lua_xmove(co, L, 1);

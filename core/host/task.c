@@ -64,10 +64,11 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
     t->error_code = code;
     if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "Sl", &ar) && ar.currentline >= 0)
       np_buf_addf(&b, "%s:%d: ", ar.short_src, ar.currentline);
-    if (strcmp(code, "time") == 0)
-      np_buf_addf(&b, "ran for longer than its budget of %g s", t->in->code->limits.running);
+    if (strcmp(code, "running") == 0)
+      np_buf_addf(&b, "ran for longer than its budget of %g s (limits.running)", t->in->code->limits.running);
     else
-      np_buf_addf(&b, "ran past its budget of %lld instructions in one call", (long long)t->in->code->limits.instructions);
+      np_buf_addf(&b, "ran past its budget of %lld instructions in one call (limits.instructions)",
+                  (long long)t->in->code->limits.instructions);
     t->over = b.data;
   }
   lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
@@ -75,10 +76,14 @@ static void over_budget(lua_State *L, struct np_task *t, const char *code) {
 }
 
 static bool check_budget(lua_State *L, struct np_task *t) {
+  int64_t now = np_work_us();
   if (t->instructions > t->in->code->limits.instructions)
     over_budget(L, t, "instructions");
-  else if (np_work_us() > t->slice_end)
-    over_budget(L, t, "time");
+  else if (now > t->slice_end)
+    over_budget(L, t, "running");
+  struct np_uses *uses = &t->in->code->uses;
+  np_uses_note(&uses->instructions, t->instructions);
+  np_uses_note(&uses->running, now - t->slice_end + (int64_t)(t->in->code->limits.running * 1e6));
   return t->over == NULL;
 }
 
@@ -160,9 +165,9 @@ static void describe_failure(struct np_task *t, int status) {
   if (status == LUA_ERRMEM && !t->over) {
     t->error_code = "memory";
     np_buf_clear(&b);
-    np_buf_addf(&b, "used up its budget of %zu MiB of memory", t->in->code->limits.memory >> 20);
+    np_buf_addf(&b, "used up its budget of %zu MiB of memory (limits.memory)", t->in->code->limits.memory >> 20);
   } else if (!t->error_code) {
-    t->error_code = "error";
+    t->error_code = t->passed ? t->passed : "error";
   }
   add_traceback(&b, t->co);
   t->error = np_mask_text(np_buf_text(&b), b.len);
@@ -234,6 +239,7 @@ static void end(struct np_task *t) {
   give_coroutine_back(t);
   in->running = outer;
   if (t->error_code && strcmp(t->error_code, "memory") == 0) lua_gc(in->L, LUA_GCCOLLECT);
+  if (t->waited) np_uses_note(&in->code->uses.total, np_mono_us() - t->total_end + (int64_t)(in->code->limits.total * 1e6));
   struct np_lane *lane = in->lane;
   struct np_arena arena = t->arena;
   char *error = t->error, *over = t->over;
@@ -278,7 +284,7 @@ void np_task_start(struct np_task *t) {
   t->total_end = np_mono_us() + (int64_t)(t->in->code->limits.total * 1e6);
   if (!take_coroutine(t)) {
     t->failed = true;
-    t->error = np_strdup("used up its budget of memory before the call began");
+    t->error = np_strdup("used up its budget of memory (limits.memory) before the call began");
     t->error_code = "memory";
     end(t);
     return;
@@ -344,7 +350,7 @@ double np_task_time_left(struct np_env *env) {
 
 void *np_task_ticket(struct np_env *env) {
   struct np_task *t = ((struct np_instance *)env)->running;
-  if (t) t->waiting = true;
+  if (t) t->waiting = t->waited = true;
   return t;
 }
 

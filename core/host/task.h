@@ -38,15 +38,19 @@ struct np_task {
   bool failed;
   char *error;            /* owned: message and traceback, where failed */
   char *over;             /* owned: what was said when it went past its budget; it cannot go on then */
-  const char *error_code; /* static: "error", "memory", "instructions", "time" */
+  const char *error_code; /* static: "error", "stopped", or the limit that it went past: "memory", "instructions", "running" … */
+  const char *passed;     /* static: the limit that a verb raised about, whether that was caught or not; NULL */
   int nargs;
   lua_State *co;
   int co_ref;
   int64_t instructions; /* used so far */
   int64_t slice_end;    /* us on np_work_us */
   int64_t total_end;    /* us on np_mono_us */
+  int64_t emits;        /* so far */
+  int64_t coroutines;   /* of its own, that it has made and that are not known to be at their end */
   uint64_t serial;      /* of all calls of its instance: tells it from another that stands at the same address later */
   bool waiting;         /* a ticket is out */
+  bool waited;          /* one was */
   bool woken;
   struct np_task *next_woken;
   struct np_mask *people;     /* details found in its input: masked while it runs. In `arena` */

@@ -10,6 +10,8 @@
 
 #include "io/fetch.h"
 
+struct np_turn;
+
 struct np_env {
   const char *name;       /* the instance's: "ward-3" */
   struct np_fetch *fetch; /* the lane's; NULL while the chunk is being loaded */
@@ -24,6 +26,15 @@ struct np_env {
    * the coroutine with no values (never from within wake). While a ticket is out, what stands on the coroutine's stack stays alive. */
   void *(*ticket)(struct np_env *env);
   void (*wake)(void *ticket);
+  /* May it write one more line of the log? It counts as written. */
+  bool (*may_log)(struct np_env *env);
+  /* Its HTTP calls that are open at once are limited. A turn for one more, given back by turn_end when the call is over. Where it is not *open, the
+   * call takes a ticket and yields; it is woken when its turn has come or those seconds have passed: turn_came says which. */
+  struct np_turn *(*turn)(struct np_env *env, double seconds, bool *open);
+  bool (*turn_came)(struct np_env *env,
+                    const struct np_turn *turn); /* where it has not, the call is marked as one that passed its limit */
+  void (*turn_end)(struct np_turn *turn);
+  int64_t (*turns)(const struct np_env *env); /* how many there are */
 };
 
 static inline struct np_env *np_env(lua_State *L) { return *(struct np_env **)lua_getextraspace(L); }

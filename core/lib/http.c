@@ -1,6 +1,6 @@
 /* neap.http: HTTP out. http.get, post, put, patch, delete, head { url =, … }, or request { method =, … }; http.get "https://…" for short.
  * A call looks as if it blocked, while the lane does other work. It returns res = { status, headers (names in lower case), body, url, json (decoded
- * when asked for) }, or nil, "what: why", and a code: timeout, resolve, connect, tls, cut, too_large, redirect, near, bad_url, status, other.
+ * when asked for) }, or nil, "what: why", and a code: timeout, resolve, connect, tls, cut, too_large, redirect, near, bad_url, status, limit, other.
  * Only hosts that the plugin's settings name can be reached. Options: url; query, headers, form (tables); body (a string) or json (a value);
  * timeout (seconds or "10s", 30 s where absent); expect (a status or a list: any other is a failure); redirects (how many to follow, none
  * where absent); answer_max (bytes or "16MiB"); basic = { user, password }; bearer; gzip = true (the body goes out gzipped).
@@ -18,6 +18,7 @@
 #include <lua.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "lib/env.h"
 #include "lib/http_asked.h"
@@ -33,6 +34,8 @@ struct call {
   struct np_env *env; /* borrowed */
   struct np_http_asked asked;
   struct np_http_place place;
+  struct np_turn *turn;        /* owned: its place among the instance's open calls; NULL before and after */
+  int64_t began;               /* us on the monotonic clock */
   struct np_fetch_call *fetch; /* under way; NULL before and after */
   void *ticket;                /* of the host, for wake */
   bool answered;
@@ -46,6 +49,8 @@ static int close_call(lua_State *L) {
   struct call *c = luaL_checkudata(L, 1, CALL);
   if (c->fetch) np_fetch_cancel(c->fetch);
   c->fetch = NULL;
+  if (c->turn) c->env->turn_end(c->turn);
+  c->turn = NULL;
   np_http_asked_free(&c->asked);
   np_buf_free(&c->why);
   np_buf_free(&c->url);
@@ -226,6 +231,33 @@ static void check_place(lua_State *L, struct np_env *env) {
     luaL_error(L, "http: not inside a function that C code calls, such as the order given to table.sort: it has to wait");
 }
 
+static int wait(lua_State *L, struct call *c, lua_KFunction then) {
+  c->ticket = c->env->ticket(c->env);
+  if (!c->ticket) return luaL_error(L, "http: not in this call");
+  return lua_yieldk(L, 0, (lua_KContext)c, then);
+}
+
+/* Its turn has come. */
+static int set_out(lua_State *L, struct call *c) {
+  double left = c->env->time_left(c->env), rest = c->asked.timeout - (double)(np_mono_us() - c->began) / 1e6;
+  if (!(left > 0) || !(rest > 0)) return failed(L, c, "no time is left in this call", "timeout");
+  start(L, c, rest < left ? rest : left);
+  np_http_asked_free(&c->asked);
+  lua_settop(L, 2);
+  lua_pushnil(L);
+  lua_replace(L, 1); /* the options may be garbage now */
+  return wait(L, c, answered);
+}
+
+static int after_turn(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  struct call *c = (struct call *)context;
+  if (c->env->turn_came(c->env, c->turn)) return set_out(L, c);
+  lua_pushfstring(L, "%I calls are open at once, its limit (limits.http), and none of them ended in %f s",
+                  (LUAI_UACINT)c->env->turns(c->env), (LUAI_UACNUMBER)(np_mono_us() - c->began) / 1e6);
+  return failed(L, c, lua_tostring(L, -1), "limit");
+}
+
 /* Upvalue: the method, nil where it is an option. Stack: options, call, and then only what is needed until the start. */
 static int request(lua_State *L) {
   struct np_env *env = np_env(L);
@@ -249,14 +281,10 @@ static int request(lua_State *L) {
         env->name, c->place.host);
   double left = env->time_left(env);
   if (!(left > 0)) return failed(L, c, "no time is left in this call", "timeout");
-  start(L, c, c->asked.timeout < left ? c->asked.timeout : left);
-  np_http_asked_free(&c->asked);
-  lua_settop(L, 2);
-  lua_pushnil(L);
-  lua_replace(L, 1); /* the options may be garbage now */
-  c->ticket = env->ticket(env);
-  if (!c->ticket) return luaL_error(L, "http: not in this call");
-  return lua_yieldk(L, 0, (lua_KContext)c, answered);
+  bool open = true;
+  c->began = np_mono_us();
+  if (env->turn) c->turn = env->turn(env, c->asked.timeout < left ? c->asked.timeout : left, &open);
+  return open ? set_out(L, c) : wait(L, c, after_turn);
 }
 
 int luaopen_neap_http(lua_State *L) {

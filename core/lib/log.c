@@ -101,6 +101,8 @@ static int write_line(lua_State *L) {
   pairs[2 * n] = "plugin";
   pairs[2 * n++ + 1] = np_env(L)->name;
   const char **names = lua_istable(L, 2) ? push_names(L, &count) : NULL;
+  enum np_log_level level = (enum np_log_level)lua_tointeger(L, lua_upvalueindex(1));
+  if (!np_log_wants(level) || (np_env(L)->may_log && !np_env(L)->may_log(np_env(L)))) return 0;
   size_t shown = count < FIELDS_MOST ? count : FIELDS_MOST;
   for (size_t i = 0; i < shown; i++) names[i] = lua_pushstring(L, names[i]); /* a __tostring may change the table */
   for (size_t i = 0; i < shown; i++) {
@@ -118,7 +120,7 @@ static int write_line(lua_State *L) {
   lua_pushvalue(L, 1);
   luaL_tolstring(L, -1, NULL);
   make_fit(L, true);
-  np_log_pairs((enum np_log_level)lua_tointeger(L, lua_upvalueindex(1)), lua_tostring(L, -1), pairs, n);
+  np_log_pairs(level, lua_tostring(L, -1), pairs, n);
   return 0;
 }
 

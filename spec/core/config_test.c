@@ -44,12 +44,13 @@ static void check_whole(void) {
       "  tls = { certificate = 'cert.pem', key = 'key.pem' }, trust = 'ca.pem',\n"
       "  drain = '1m30s', probation = '0s', unlisted = false, keep = { requests = '1d', delivered = 'forever' }, queue = 10, "
       "body_max = '2MiB',\n"
-      "  timeouts = { head = '1s', body = 2, write = 0.5, idle = '4s' },\n"
+      "  timeouts = { head = '1s', body = 2, write = 0.5, idle = '4s' }, limits = { emits = 700 },\n"
       "  connections = { { 'sinocare', name = 'ward-3', mount = '/b', unit = 'mmol/L', list = { 1, 2.5, { z = true, a = 'x' } } "
       "},\n"
       "                  { 'tideco' } },\n"
       "  rules = { { 'low-glucose', to = 'desk', limit = 3.9,\n"
-      "              limits = { memory = '64MiB', instructions = 20000000, running = '2s', total = '60s' } } },\n"
+      "              limits = { memory = '64MiB', instructions = 20000000, running = '2s', total = '60s', coroutines = 5 } } "
+      "},\n"
       "  destinations = { zeta = { 'webhook', url = 'u' }, desk = { 'webhook', url = 'http://127.0.0.1:1/', mount = 'm' },\n"
       "                   { 'log', name = 'paper' } },\n"
       "}\n",
@@ -87,11 +88,11 @@ static void check_whole(void) {
     char at[PATH_MAX];
     snprintf(at, sizeof at, "%s: %s", in_folder("neap.lua"), want[i].at);
     CHECK(strcmp(e->at, at) == 0, "%zu: %s", i, e->at);
-    CHECK(e->limits_set == (i == 2));
+    CHECK((e->limits.instructions != 0) == (i == 2) && e->limits.emits == 700, "%zu", i); /* emits: for all */
   }
   CHECK(strcmp(c->entries[1].settings, "{}") == 0, "%s", c->entries[1].settings);
   const struct np_limits *l = &c->entries[2].limits;
-  CHECK(l->memory == 64u << 20 && l->instructions == 20000000 && l->running == 2 && l->total == 60);
+  CHECK(l->memory == 64u << 20 && l->instructions == 20000000 && l->running == 2 && l->total == 60 && l->coroutines == 5);
   np_config_free(c);
 }
 
@@ -280,6 +281,12 @@ static void check_errors(void) {
        ": rules[1].limits.running: expected a duration that is longer"},
       {"return { rules = { { 'a', limits = { total = {} } } } }",
        ": rules[1].limits.total: expected a duration such as \"10s\", got a table"},
+      {"return { limits = { coroutines = 0 } }", ": limits.coroutines: expected a whole number"},
+      {"return { limits = { http = 1.5 } }", ": limits.http: expected a whole number"},
+      {"return { limits = { emits = 200001 } }", ": limits.emits: expected a whole number"},
+      {"return { limits = { log = '5' } }", ": limits.log: expected a whole number"},
+      {"return { limits = { log_burst = -1 } }", ": limits.log_burst: expected a whole number"},
+      {"return { limits = { store = '1KB' } }", ": limits.store: expected a size"},
       {"return { store = env 'NEAP_TEST_UNSET' }",
        ":1: the environment variable NEAP_TEST_UNSET is not set: set it, or write env(\"NEAP_TEST_UNSET\", default)"},
       {"return { store = env 'NEAP_TEST_EMPTY' }", ":1: the environment variable NEAP_TEST_EMPTY is empty"},
