@@ -222,7 +222,12 @@ static void read_on(lua_State *L, int at, struct np_build *b) {
   struct np_filter *filter = np_filter_compile(L, -1, &err);
   if (!filter) luaL_error(L, "plugin:on: %s", err.text);
   c->ons = np_realloc(c->ons, (c->on_count + 1) * sizeof *c->ons);
-  c->ons[c->on_count++] = (struct np_on){.filter = filter};
+  struct np_on *on = &c->ons[c->on_count++];
+  *on = (struct np_on){.filter = filter};
+  int same = 1;
+  for (struct np_on *other = c->ons; other < on; other++)
+    if (strcmp(np_filter_hash(other->filter), np_filter_hash(filter)) == 0) same++;
+  snprintf(on->memory, sizeof on->memory, same > 1 ? "%s#%d" : "%s", np_filter_hash(filter), same);
   lua_pop(L, 1);
   c->ons[c->on_count - 1].handler = take_int(L, at, "handler");
 }

@@ -127,6 +127,7 @@ struct np_epoch *np_deploy_epoch(struct np_deploy *d, struct np_routes *routes) 
       }
       add_slot(d, e, u);
     }
+  e->rules = np_rules_new(e);
   return e;
 }
 

@@ -16,6 +16,7 @@ void np_epoch_unref(struct np_epoch *e) {
   }
   free(e->slots);
   np_routes_free(e->routes);
+  np_rules_free(e->rules);
   free(e);
 }
 

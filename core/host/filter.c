@@ -1,38 +1,8 @@
-/* Filters of rules, compiled from Lua tables. Everything is read by raw access, so that nothing can raise while the filter is built. */
-#include "host/filter.h"
-
+/* Matching: what a reading itself says, and what is known of its device. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/near.h"
-
-#define LIST_MAX 10000
-
-/* The text fields, the one that tells most apart first: so are they matched. */
-enum field { METRIC, DEVICE, VENDOR, CONNECTION, UNIT, TEXT_FIELDS };
-enum { QUALITY = TEXT_FIELDS, BELOW, ABOVE, CHANGED, FIELDS };
-static const char *const field_names[FIELDS] = {"metric",  "device", "vendor", "connection", "unit",
-                                                "quality", "below",  "above",  "changed"};
-
-struct pattern {
-  const char *text; /* in the arena */
-  size_t len;
-  bool star; /* it holds a `*` */
-};
-
-struct np_filter {
-  struct np_arena arena;
-  struct pattern *patterns[TEXT_FIELDS]; /* in the arena; NULL takes anything */
-  size_t counts[TEXT_FIELDS];
-  unsigned qualities; /* bit of each np_quality that passes */
-  bool qualified;     /* quality was given */
-  bool below_set, above_set, changed;
-  struct np_value below, above;
-};
-
-/* Matching */
+#include "host/filter_parts.h"
 
 bool np_glob_match(const char *pattern, size_t pattern_len, const char *text, size_t len) {
   const char *end = pattern + pattern_len, *star = memchr(pattern, '*', pattern_len);
@@ -53,193 +23,170 @@ bool np_glob_match(const char *pattern, size_t pattern_len, const char *text, si
   return tail <= len && memcmp(pattern, text + len - tail, tail) == 0;
 }
 
-static bool match_text(const struct pattern *p, size_t n, struct np_text text) {
+/* Texts */
+
+bool np_filter_takes(const struct np_filter *f, enum np_filter_field field, struct np_text text) {
+  const struct np_pattern *p = f->patterns[field];
   if (!p) return true;
   const char *s = text.ptr ? text.ptr : "";
-  for (; n; n--, p++) {
+  for (size_t n = f->counts[field]; n; n--, p++) {
     if (p->star ? np_glob_match(p->text, p->len, s, text.len) : p->len == text.len && memcmp(p->text, s, p->len) == 0) return true;
   }
   return false;
 }
 
+struct np_text np_filter_text(const struct np_reading *r, enum np_filter_field field) {
+  switch (field) {
+  case NP_F_METRIC: return r->metric;
+  case NP_F_DEVICE: return r->device;
+  case NP_F_VENDOR: return r->vendor;
+  case NP_F_CONNECTION: return r->connection;
+  default: return r->unit;
+  }
+}
+
+bool np_filter_takes_facts(const struct np_filter *f, enum np_filter_field field, const struct np_facts *facts) {
+  static const struct np_facts nothing;
+  if (!f->patterns[field]) return true;
+  if (!facts) facts = &nothing;
+  if (field == NP_F_PLACE) return np_filter_takes(f, field, facts->place);
+  if (field == NP_F_OWNER) return np_filter_takes(f, field, facts->owner);
+  for (size_t i = 0; i < facts->tag_count; i++)
+    if (np_filter_takes(f, field, facts->tags[i])) return true;
+  return false;
+}
+
+/* Numbers */
+
 /* i < d and i > d without rounding i to a double. NaN is neither. */
 static bool int_below(int64_t i, double d) { return d >= 0x1p63 || (d > -0x1p63 && i < (int64_t)ceil(d)); }
 static bool int_above(int64_t i, double d) { return d < -0x1p63 || (d < 0x1p63 && i > (int64_t)floor(d)); }
 
-static bool less(const struct np_value *a, const struct np_value *b) {
+bool np_value_less(const struct np_value *a, const struct np_value *b) {
   if (a->type == NP_NUMBER_INT) return b->type == NP_NUMBER_INT ? a->i < b->i : int_below(a->i, b->d);
   return b->type == NP_NUMBER_INT ? int_above(b->i, a->d) : a->d < b->d;
 }
 
-bool np_filter_match(const struct np_filter *f, const struct np_reading *r) {
-  const struct np_text texts[TEXT_FIELDS] = {
-      [METRIC] = r->metric, [DEVICE] = r->device, [VENDOR] = r->vendor, [CONNECTION] = r->connection, [UNIT] = r->unit};
-  if (!match_text(f->patterns[METRIC], f->counts[METRIC], texts[METRIC])) return false;
-  if (f->below_set || f->above_set) {
-    if (r->value.type != NP_NUMBER_INT && r->value.type != NP_NUMBER_REAL) return false;
-    if (f->below_set && !less(&r->value, &f->below)) return false;
-    if (f->above_set && !less(&f->above, &r->value)) return false;
-  }
+static bool at_least(const struct np_value *a, const struct np_value *b) {
+  bool nan = (a->type == NP_NUMBER_REAL && isnan(a->d)) || (b->type == NP_NUMBER_REAL && isnan(b->d));
+  return !nan && !np_value_less(a, b);
+}
+
+char np_filter_side(const struct np_filter *f, const struct np_value *v) {
+  if (!f->below_set && !f->above_set && !f->outside_set) return 'i';
+  if (!np_value_is_number(v)) return 0;
+  bool below = (f->below_set || f->outside_set) && np_value_less(v, &f->below);
+  bool above = (f->above_set || f->outside_set) && np_value_less(&f->above, v);
+  if (f->outside_set) return below ? 'l' : above ? 'h' : 0;
+  if (f->below_set && f->above_set) return below && above ? 'i' : 0;
+  return below ? 'l' : above ? 'h' : 0;
+}
+
+bool np_filter_is_back(const struct np_filter *f, const struct np_value *v, char side) {
+  if (!np_value_is_number(v)) return false;
+  return (side != 'h' && (f->below_set || f->outside_set) && at_least(v, &f->low_back)) ||
+         (side != 'l' && (f->above_set || f->outside_set) && at_least(&f->high_back, v));
+}
+
+/* Clock and calendar */
+
+static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
+struct np_local np_filter_local(const struct np_filter *f, int64_t at) {
+  int64_t utc = floor_div(at, 1000), local = utc + (f->zone ? np_zone_offset(f->zone, utc) : 0), day = floor_div(local, 86400);
+  return (struct np_local){.day = day,
+                           .minute = (int)((local - day * 86400) / 60),
+                           .weekday = (int)(((day + 3) % 7 + 7) % 7)}; /* 1970 began on a Thursday */
+}
+
+bool np_filter_clock(const struct np_filter *f, int64_t at) {
+  if (!f->hours_set && !f->weekdays) return true;
+  struct np_local local = np_filter_local(f, at);
+  if (f->weekdays && !(f->weekdays >> local.weekday & 1)) return false;
+  return !f->hours_set || f->minutes[local.minute / 8] >> local.minute % 8 & 1;
+}
+
+/* What the texts and the quality say: whether the reading is of those that the filter looks at. */
+static bool is_of_it(const struct np_filter *f, const struct np_reading *r) {
+  if (!np_filter_takes(f, NP_F_METRIC, r->metric)) return false;
   if (f->qualified && !(f->qualities >> r->quality & 1)) return false;
-  for (int i = METRIC + 1; i < TEXT_FIELDS; i++)
-    if (!match_text(f->patterns[i], f->counts[i], texts[i])) return false;
+  for (int i = NP_F_METRIC + 1; i <= NP_F_UNIT; i++)
+    if (f->patterns[i] && !np_filter_takes(f, i, np_filter_text(r, i))) return false;
   return true;
 }
 
-bool np_filter_wants_change(const struct np_filter *f) { return f->changed; }
-
-/* Compiling. Each reads the value at the top of the stack. */
-
-static int expected(lua_State *L, int field, const char *what, struct np_error *err) {
-  return np_fail(err, "filter: %s has to be %s, got a %s", field_names[field], what, lua_typename(L, lua_type(L, -1)));
+bool np_filter_match(const struct np_filter *f, const struct np_reading *r) {
+  return is_of_it(f, r) && np_filter_side(f, &r->value) && np_filter_clock(f, r->at);
 }
 
-static int take_pattern(lua_State *L, struct np_filter *f, int field, struct pattern *p, struct np_error *err) {
-  if (lua_type(L, -1) != LUA_TSTRING) return expected(L, field, "a string or a list of strings", err);
-  const char *s = lua_tolstring(L, -1, &p->len);
-  p->text = np_arena_copy(&f->arena, s, p->len);
-  p->star = memchr(s, '*', p->len) != NULL;
-  return 0;
+/* The whole. */
+
+static int fits_device(const struct np_filter *f, const struct np_reading *r, const struct np_filter_world *w,
+                       struct np_error *err) {
+  const struct np_facts *facts = NULL;
+  if (!f->patterns[NP_F_PLACE] && !f->patterns[NP_F_OWNER] && !f->patterns[NP_F_TAG]) return 1;
+  if (w->facts && w->facts(w->arg, r, &facts, err) < 0) return -1;
+  for (int i = NP_F_PLACE; i <= NP_F_TAG; i++)
+    if (!np_filter_takes_facts(f, i, facts)) return 0;
+  return 1;
 }
 
-/* A string, or a list of them. */
-static int take_patterns(lua_State *L, struct np_filter *f, int field, struct pattern **list, size_t *count, struct np_error *err) {
-  if (!lua_istable(L, -1)) {
-    *list = np_arena_alloc(&f->arena, sizeof **list);
-    *count = 1;
-    return take_pattern(L, f, field, *list, err);
+static int recall(const struct np_reading *r, const struct np_filter_world *w, enum np_memory_kind kind, struct np_memory *m,
+                  struct np_error *err) {
+  *m = (struct np_memory){0};
+  return w->recall ? w->recall(w->arg, r, kind, m, err) : 0;
+}
+
+static void keep(const struct np_reading *r, const struct np_filter_world *w, enum np_memory_kind kind, char mark) {
+  const struct np_memory m = {.mark = mark, .at = r->at};
+  if (w->keep) w->keep(w->arg, r, kind, &m);
+}
+
+/* Clock, first, changed and rate: what also has to hold where all else does. */
+static int fires(const struct np_filter *f, const struct np_reading *r, const struct np_filter_world *w, struct np_error *err) {
+  int yes = np_filter_clock(f, r->at);
+  double rate;
+  if (yes > 0 && f->first) {
+    struct np_memory last;
+    if (recall(r, w, NP_MEMORY_FIRST, &last, err) < 0) return -1;
+    yes = np_filter_is_first(f, r, &last);
   }
-  size_t n = lua_rawlen(L, -1), keys = 0;
-  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) keys++;
-  if (!n && !keys) return np_fail(err, "filter: %s is an empty list, which no reading can match", field_names[field]);
-  if (n != keys)
-    return np_fail(err, "filter: %s has to be a string or a list of strings, got a table with names in it", field_names[field]);
-  if (n > LIST_MAX) return np_fail(err, "filter: %s lists %zu strings; %d is the most", field_names[field], n, LIST_MAX);
-  *list = np_arena_alloc(&f->arena, n * sizeof **list);
-  *count = n;
-  for (size_t i = 0; i < n; i++) {
-    lua_rawgeti(L, -1, (lua_Integer)i + 1);
-    int status = take_pattern(L, f, field, *list + i, err);
-    lua_pop(L, 1);
-    if (status) return -1;
+  if (yes > 0 && f->changed) yes = np_filter_changed(f, r, w, err);
+  if (yes > 0 && f->rate_set) {
+    yes = np_filter_rate(f, r, w, &rate, err);
+    if (yes > 0) yes = np_filter_rate_fits(f, rate);
   }
-  return 0;
+  if (yes > 0 && f->first) keep(r, w, NP_MEMORY_FIRST, 'f');
+  return yes;
 }
 
-static int take_quality(lua_State *L, struct np_filter *f, struct np_error *err) {
-  struct pattern *list;
-  size_t n;
-  if (take_patterns(L, f, QUALITY, &list, &n, err)) return -1;
-  f->qualified = true;
-  for (size_t i = 0; i < n; i++) {
-    unsigned bits = 0;
-    for (int q = NP_VALID; q <= NP_INVALID; q++)
-      if (np_glob_match(list[i].text, list[i].len, np_quality_names[q], strlen(np_quality_names[q]))) bits |= 1U << q;
-    if (!bits) {
-      const char *near = np_near(list[i].text, list[i].len, np_quality_names, 3);
-      return np_fail(err, "filter: quality \"%.40s\" is none of \"valid\", \"warmup\", \"invalid\"%s%s%s", list[i].text,
-                     near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-    }
-    f->qualities |= bits;
-  }
-  return 0;
+static int crosses(const struct np_filter *f, const struct np_reading *r, const struct np_filter_world *w, struct np_error *err) {
+  char side = np_filter_side(f, &r->value);
+  struct np_memory m;
+  if (!side && !np_filter_is_back(f, &r->value, 'i')) return 0; /* between the limit and what counts as back: says nothing */
+  if (recall(r, w, NP_MEMORY_MARGIN, &m, err) < 0) return -1;
+  if (m.mark && r->at < m.at) return 0;
+  bool fired = m.mark && m.mark != 'r', back = fired && np_filter_is_back(f, &r->value, m.mark);
+  int yes = side && (!fired || back) ? fires(f, r, w, err) : 0;
+  if (yes > 0)
+    keep(r, w, NP_MEMORY_MARGIN, side);
+  else if (yes == 0 && back)
+    keep(r, w, NP_MEMORY_MARGIN, 'r');
+  return yes;
 }
 
-static int take_limit(lua_State *L, int field, struct np_value *limit, bool *set, struct np_error *err) {
-  if (lua_type(L, -1) != LUA_TNUMBER) return expected(L, field, "a number", err);
-  *set = true;
-  if (lua_isinteger(L, -1)) {
-    *limit = (struct np_value){.type = NP_NUMBER_INT, .i = lua_tointeger(L, -1)};
-  } else {
-    *limit = (struct np_value){.type = NP_NUMBER_REAL, .d = lua_tonumber(L, -1)};
-    if (isnan(limit->d)) return np_fail(err, "filter: %s is not a number (nan): no reading can match", field_names[field]);
-  }
-  return 0;
+int np_filter_run(const struct np_filter *f, const struct np_reading *r, const struct np_filter_world *world,
+                  struct np_error *err) {
+  if (!is_of_it(f, r) || (!f->margin_set && (!np_filter_side(f, &r->value) || !np_filter_clock(f, r->at)))) return 0;
+  int yes = fits_device(f, r, world, err);
+  if (yes <= 0) return yes;
+  return f->margin_set ? crosses(f, r, world, err) : fires(f, r, world, err);
 }
 
-static int take_field(lua_State *L, struct np_filter *f, int field, struct np_error *err) {
-  switch (field) {
-  case QUALITY: return take_quality(L, f, err);
-  case BELOW: return take_limit(L, field, &f->below, &f->below_set, err);
-  case ABOVE: return take_limit(L, field, &f->above, &f->above_set, err);
-  case CHANGED:
-    if (!lua_isboolean(L, -1)) return expected(L, field, "true or false", err);
-    f->changed = lua_toboolean(L, -1);
-    return 0;
-  default: return take_patterns(L, f, field, &f->patterns[field], &f->counts[field], err);
-  }
+unsigned np_filter_needs(const struct np_filter *f) {
+  bool facts = f->patterns[NP_F_PLACE] || f->patterns[NP_F_OWNER] || f->patterns[NP_F_TAG];
+  return (facts ? NP_FILTER_FACTS : 0) | (f->changed || f->rate_set ? NP_FILTER_PAST : 0) | (f->margin_set ? NP_FILTER_MARGIN : 0) |
+         (f->first ? NP_FILTER_FIRST : 0);
 }
 
-static int unknown_field(lua_State *L, struct np_error *err) { /* the key is below the value */
-  if (lua_type(L, -2) != LUA_TSTRING) {
-    return np_fail(err, "filter: there is a %s without a field's name before it; write for example { metric = \"glucose\" }",
-                   lua_typename(L, lua_type(L, -1)));
-  }
-  size_t len;
-  const char *name = lua_tolstring(L, -2, &len), *near = np_near(name, len, field_names, FIELDS);
-  if (near) return np_fail(err, "filter: unknown field \"%.60s\", did you mean \"%s\"?", name, near);
-  return np_fail(
-      err, "filter: unknown field \"%.60s\"; there are device, metric, vendor, connection, unit, quality, below, above, changed",
-      name);
-}
-
-static bool is_named(lua_State *L, int key, int field) {
-  size_t len;
-  if (lua_type(L, key) != LUA_TSTRING) return false;
-  const char *name = lua_tolstring(L, key, &len);
-  return len == strlen(field_names[field]) && memcmp(name, field_names[field], len) == 0;
-}
-
-static int check_names(lua_State *L, int idx, struct np_error *err) {
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    int field = 0;
-    while (field < FIELDS && !is_named(L, -2, field)) field++;
-    if (field == FIELDS) return unknown_field(L, err);
-  }
-  return 0;
-}
-
-/* Pushes the field's value. Walks, for to push its name could raise out of memory. */
-static bool find(lua_State *L, int idx, int field) {
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1))
-    if (is_named(L, -2, field)) return true;
-  return false;
-}
-
-/* Fields are taken in an order of our own, so that the first error is the same in every run. */
-static int compile(lua_State *L, int idx, struct np_filter *f, struct np_error *err) {
-  if (!lua_istable(L, idx)) return np_fail(err, "filter: expected a table, got a %s", lua_typename(L, lua_type(L, idx)));
-  if (check_names(L, idx, err)) return -1;
-  for (int field = 0; field < FIELDS; field++) {
-    if (!find(L, idx, field)) continue;
-    if (take_field(L, f, field, err)) return -1;
-    lua_pop(L, 2);
-  }
-  if (f->below_set && f->above_set && !less(&f->above, &f->below)) {
-    return np_fail(err, "filter: no value is above %.14g and below %.14g; for values outside a range write two plugin:on",
-                   f->above.type == NP_NUMBER_INT ? (double)f->above.i : f->above.d,
-                   f->below.type == NP_NUMBER_INT ? (double)f->below.i : f->below.d);
-  }
-  return 0;
-}
-
-struct np_filter *np_filter_compile(lua_State *L, int idx, struct np_error *err) {
-  int top = lua_gettop(L);
-  idx = lua_absindex(L, idx);
-  if (!lua_checkstack(L, 10)) {
-    np_fail(err, "filter: out of memory");
-    return NULL;
-  }
-  struct np_filter *f = np_alloc(sizeof *f);
-  int status = compile(L, idx, f, err);
-  lua_settop(L, top);
-  if (status == 0) return f;
-  np_filter_free(f);
-  return NULL;
-}
-
-void np_filter_free(struct np_filter *f) {
-  if (!f) return;
-  np_arena_free(&f->arena);
-  free(f);
-}
+const char *np_filter_hash(const struct np_filter *f) { return f->hash; }

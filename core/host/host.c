@@ -30,7 +30,7 @@ struct running { /* what np_host_stop and the signals need to know */
   int64_t stop_by; /* ms; 0 while it runs */
 };
 
-/* Of which lanes' concern are this set's readings and messages? A bit for each lane. */
+/* Of which lanes' concern are this set's readings, messages and news of devices? A bit for each lane. */
 static uint64_t concerned(const struct np_writeset *ws, int lanes, int64_t *last_seq) {
   uint64_t mask = 0;
   for (const struct np_op *op = ws->first; op; op = op->next) {
@@ -39,6 +39,8 @@ static uint64_t concerned(const struct np_writeset *ws, int lanes, int64_t *last
       *last_seq = op->as.reading.seq;
     } else if (op->kind == NP_OP_SEND) {
       mask |= 1ull << (np_partition(op->as.send.device.ptr, op->as.send.device.len) % lanes);
+    } else if (op->kind == NP_OP_DEVICE) {
+      mask |= 1ull << (np_partition(op->as.device.device.ptr, op->as.device.device.len) % lanes);
     }
   }
   return mask;

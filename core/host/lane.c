@@ -123,6 +123,8 @@ static void follow_commit(struct np_lane *lane, const struct np_letter *letter) 
         np_router_reading(lane->router, ws, &op->as.reading);
       else if (op->kind == NP_OP_SEND && np_lane_has(lane, np_partition(op->as.send.device.ptr, op->as.send.device.len), lanes))
         np_courier_message(lane->courier, &op->as.send);
+      else if (op->kind == NP_OP_DEVICE)
+        np_facts_news(&lane->facts, op->as.device.vendor, op->as.device.device);
       if (op->kind == NP_OP_READING && op->as.reading.seq > newest) newest = op->as.reading.seq;
     }
     np_writeset_unref(ws);
@@ -150,6 +152,7 @@ static void drain(struct np_lane *lane) {
 /* By the tick as well: the keeper may say so just after the letters, which were too many, have been taken. */
 static void look_behind(struct np_lane *lane) {
   if (!atomic_exchange(&lane->behind, false)) return;
+  np_facts_forget(&lane->facts);
   np_router_rescan(lane->router);
   np_courier_rescan(lane->courier);
 }
@@ -323,6 +326,7 @@ void np_lane_free(struct np_lane *lane) {
   np_jobs_free(lane->jobs);
   np_courier_free(lane->courier);
   np_router_free(lane->router);
+  np_facts_forget(&lane->facts);
   close_all(lane);
   np_epoch_unref(lane->epoch);
   np_epoch_unref(atomic_exchange(&lane->staged, NULL));

@@ -8,7 +8,9 @@
 #include <stdbool.h>
 
 #include "base/mailbox.h"
+#include "host/facts.h"
 #include "host/plugin.h"
+#include "host/rules.h"
 #include "io/fetch.h"
 #include "io/routes.h"
 #include "io/serve.h"
@@ -33,6 +35,7 @@ struct np_epoch {
   struct np_slot *slots; /* owned */
   size_t slot_count;
   struct np_routes *routes; /* owned; values are struct np_route */
+  struct np_rules *rules;   /* owned; made of the slots once they are complete */
 };
 void np_epoch_ref(struct np_epoch *e);
 void np_epoch_unref(struct np_epoch *e);
@@ -57,6 +60,7 @@ struct np_lane {
   struct np_server *server;          /* owned */
   struct np_fetch *fetch;            /* owned */
   struct np_reader *reader;          /* owned */
+  struct np_facts_cache facts;       /* of the devices whose readings are routed here */
   struct np_epoch *epoch;            /* a reference: what this lane has adopted */
   _Atomic(struct np_epoch *) staged; /* a reference: to be adopted when host->epoch reaches its number */
   _Atomic uint64_t adopted;          /* number of the epoch adopted: the next may be staged once all lanes are there */

@@ -41,17 +41,19 @@ void np_spot_own(lua_State *L, struct np_spot *s, const char *kind, const char *
 }
 
 void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws) {
+  struct np_buf bytes = {0};
   np_overlay_free(o);
   for (struct np_op *op = ws->first; op; op = op->next) {
     bool put = op->kind == NP_OP_PUT;
     if (!put && op->kind != NP_OP_SEEN) continue;
     const struct np_text *space = put ? &op->as.put.space : &op->as.seen.space, *key = put ? &op->as.put.key : &op->as.seen.key;
-    char bytes[1300];
-    if (space->len + key->len + 1 > sizeof bytes) continue; /* no verb makes such a key */
-    memcpy(bytes, space->ptr, space->len + 1);
-    memcpy(bytes + space->len + 1, key->ptr, key->len);
-    np_map_put(put ? &o->puts : &o->seen, bytes, space->len + 1 + key->len, op);
+    np_buf_clear(&bytes);
+    np_buf_add(&bytes, space->ptr, space->len);
+    np_buf_addc(&bytes, 0);
+    np_buf_add(&bytes, key->ptr, key->len);
+    np_map_put(put ? &o->puts : &o->seen, bytes.data, bytes.len, op);
   }
+  np_buf_free(&bytes);
 }
 
 /* What a sealed value is sealed for: its place. */

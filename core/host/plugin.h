@@ -59,6 +59,7 @@ struct np_route {
 
 struct np_on {
   struct np_filter *filter; /* owned */
+  char memory[28];          /* what the filter remembers is kept by: its hash, and "#2" for the second of the same */
   int handler;
 };
 

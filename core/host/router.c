@@ -55,25 +55,67 @@ void np_router_log_held(const struct np_code *code, const struct np_reading *rea
   np_log(NP_ERROR, what, "plugin", code->instance, "generation", generation, "reading", reading ? id : NULL, "error", error, NULL);
 }
 
-bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, struct np_writeset *ws) {
-  char *error;
-  if (np_rule_reading(np_lane_instance(r->lane, slot), reading, &r->overlay, ws, &error)) return true;
-  np_router_log_held(slot->code, reading, "a rule failed; the reading is held for it", error);
-  np_router_hold(ws, slot->instance, reading, "", "", error, slot->code->number);
-  free(error);
-  return false;
+static bool run_rule(struct np_router *r, const struct np_slot *slot, struct np_rule_run *run) {
+  run->in = np_lane_instance(r->lane, slot);
+  run->overlay = &r->overlay;
+  bool ok = np_rule_run(run);
+  if (!ok) {
+    np_router_log_held(slot->code, run->reading, "a rule failed; the reading is held for it", run->error);
+    np_router_hold(run->ws, slot->instance, run->reading, "", np_buf_text(&run->verdicts), run->error, slot->code->number);
+    free(run->error);
+  }
+  np_buf_free(&run->verdicts);
+  return ok;
+}
+
+bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, const char *judged,
+                    struct np_writeset *ws) {
+  struct np_rule_run run = {.reading = reading, .judged = judged, .ws = ws};
+  return run_rule(r, slot, &run);
+}
+
+/* The bits of those rules' filters that the reading may fire. Where it cannot be known of its device which, of all: those that need it will say so. */
+static void find_rules(struct np_router *r, const struct np_rules *rules, const struct np_reading *reading) {
+  const struct np_facts *facts = NULL;
+  struct np_error err;
+  size_t words = np_filter_index_words(rules->index);
+  if (words > r->words) {
+    r->bits = np_realloc(r->bits, words * sizeof *r->bits);
+    r->ons = np_realloc(r->ons, words * 64 * sizeof *r->ons);
+    r->words = words;
+  }
+  bool all = np_filter_index_wants_facts(rules->index) &&
+             np_facts_find(&r->lane->facts, r->lane->reader, reading->vendor, reading->device, &facts, &err) < 0;
+  if (!all)
+    np_filter_index_find(rules->index, reading, facts, r->bits);
+  else
+    for (size_t i = 0; i < rules->count; i++) r->bits[i / 64] |= UINT64_C(1) << i % 64;
 }
 
 static void run_rules(struct np_router *r, const struct np_reading *reading, struct np_writeset *ws) {
   const struct np_epoch *e = r->lane->epoch;
-  for (size_t i = 0; i < e->slot_count; i++) {
-    const struct np_slot *slot = &e->slots[i];
-    if (slot->kind != NP_RULE) continue;
-    if (slot->code)
-      np_router_rule(r, slot, reading, ws);
-    else
-      np_router_hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", 0);
+  const struct np_rules *rules = e->rules;
+  for (size_t i = 0; i < rules->out_count; i++) {
+    const struct np_slot *slot = &e->slots[rules->out_of_force[i]];
+    np_router_hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", 0);
   }
+  if (!rules->count) return;
+  find_rules(r, rules, reading);
+  size_t n = 0;
+  uint32_t slot = 0;
+  for (size_t word = 0; word < (rules->count + 63) / 64; word++)
+    for (uint64_t bits = r->bits[word]; bits; bits &= bits - 1) {
+      const struct np_rule_on *on = &rules->ons[word * 64 + (size_t)__builtin_ctzll(bits)];
+      if (n && on->slot != slot) {
+        struct np_rule_run run = {.reading = reading, .ws = ws, .ons = r->ons, .on_count = n};
+        run_rule(r, &e->slots[slot], &run);
+        n = 0;
+      }
+      slot = on->slot;
+      r->ons[n++] = on->on;
+    }
+  struct np_rule_run run = {.reading = reading, .ws = ws, .ons = r->ons, .on_count = n};
+  if (n) run_rule(r, &e->slots[slot], &run);
 }
 
 /* Committing. */
@@ -381,5 +423,6 @@ void np_router_free(struct np_router *r) {
   }
   np_alarm_stop(&r->timers);
   np_overlay_free(&r->overlay);
+  free(r->bits), free(r->ons);
   free(r);
 }

@@ -62,7 +62,7 @@ void np_router_held_run(struct np_part *p) {
     free(c.error);
   } else {
     struct np_writeset_mark mark = np_writeset_mark(ws);
-    ok = np_router_rule(r, slot, &h->reading, ws);
+    ok = np_router_rule(r, slot, &h->reading, h->key, ws);
     if (!ok) np_writeset_undo(ws, mark);
   }
   if (!ok) { /* the entry stays as it is */
@@ -134,7 +134,10 @@ static void queue_one(struct np_router *r, struct np_held_item *item) {
     queue_held(r, item, np_partition(item->key, strlen(item->key)));
     return;
   }
-  struct np_held h = {.id = item->id, .reading = item->reading.seq, .instance = {item->instance, strlen(item->instance)}};
+  struct np_held h = {.id = item->id,
+                      .reading = item->reading.seq,
+                      .instance = {item->instance, strlen(item->instance)},
+                      .key = {item->key, strlen(item->key)}};
   struct look look = {.r = r, .held = &h};
   if (np_reader_reading(r->lane->reader, h.reading, take_held_reading, &look, &err) < 0)
     np_log(NP_ERROR, "cannot read a held reading", "error", err.text, NULL);

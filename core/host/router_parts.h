@@ -60,10 +60,14 @@ struct np_router {
   int64_t timers_at;         /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
   int turn;                  /* the partition that comes first */
+  uint64_t *bits;            /* owned: of the rules that a reading may fire */
+  uint32_t *ons;             /* owned: those of one rule */
+  size_t words;              /* of bits */
 };
 
-/* All handlers of one rule on one reading: all of what they did is in ws, or a held entry. False where it was held. */
-bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, struct np_writeset *ws);
+/* All handlers of one rule on one reading: all of what they did is in ws, or a held entry. False where it was held. judged: see np_rule_run. */
+bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, const char *judged,
+                    struct np_writeset *ws);
 void np_router_hold(struct np_writeset *ws, const char *instance, const struct np_reading *reading, const char *name,
                     const char *key, const char *error, int generation);
 void np_router_log_held(const struct np_code *code, const struct np_reading *reading, const char *what, const char *error);

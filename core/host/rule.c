@@ -39,50 +39,47 @@ void np_rule_call(struct np_instance *in, int handler, struct np_overlay *overla
   np_task_start(&c->task);
 }
 
-/* `changed`: differs from the reading of the same device and metric that was measured before it. */
-
-struct before {
-  const struct np_reading *now;
-  bool found, same;
-};
-
-static bool note_value(void *arg, const struct np_reading *before) {
-  struct before *s = arg;
-  if (before->seq >= s->now->seq) return true; /* it came later: as things stood, it was not there */
-  const struct np_value *a = &s->now->value, *b = &before->value;
-  s->found = true;
-  if (a->type == NP_STRING || b->type == NP_STRING)
-    s->same = a->type == b->type && a->s.len == b->s.len && memcmp(a->s.ptr, b->s.ptr, a->s.len) == 0;
-  else
-    s->same = (a->type == NP_NUMBER_REAL ? a->d : (double)a->i) == (b->type == NP_NUMBER_REAL ? b->d : (double)b->i);
-  return false;
+/* Runs the handlers that fire; what filters remember stays in the set where one of them fails. */
+static bool run_handlers(struct np_rule_run *run, const struct np_buf *fired) {
+  struct np_writeset_mark before = np_writeset_mark(run->ws);
+  for (size_t i = 0; i < fired->len; i += sizeof(uint32_t)) {
+    uint32_t on;
+    memcpy(&on, fired->data + i, sizeof on);
+    struct np_rule_call c = {.reading = run->reading};
+    np_rule_call(run->in, run->in->code->ons[on].handler, run->overlay, run->ws, run->reading->received, &c);
+    if (c.ok) continue;
+    np_writeset_undo(run->ws, before);
+    np_overlay_rebuild(run->overlay, run->ws);
+    run->error = c.error;
+    return false;
+  }
+  return true;
 }
 
-static bool has_changed(struct np_reader *reader, const struct np_reading *reading) {
-  struct before s = {.now = reading};
+bool np_rule_run(struct np_rule_run *run) {
+  struct np_buf fired = {0};
   struct np_error err;
-  if (np_reader_history(reader, reading->vendor.ptr, reading->device.ptr, reading->metric.ptr, INT64_MIN, reading->at, 1000,
-                        note_value, &s, &err) < 0)
-    np_log(NP_ERROR, "cannot look for the reading before", "error", err.text, NULL);
-  return !s.found || !s.same;
+  struct np_writeset_mark before = np_writeset_mark(run->ws);
+  bool ok = np_rule_match(run, &fired, &err) == 0;
+  if (!ok) {
+    np_writeset_undo(run->ws, before);
+    np_overlay_rebuild(run->overlay, run->ws);
+    np_buf_clear(&run->verdicts);
+    run->error = np_strdup(err.text);
+  } else if (fired.len) {
+    ok = run_handlers(run, &fired);
+  }
+  np_buf_free(&fired);
+  return ok;
 }
 
 bool np_rule_reading(struct np_instance *in, const struct np_reading *reading, struct np_overlay *overlay, struct np_writeset *ws,
                      char **error) {
-  const struct np_code *code = in->code;
-  struct np_writeset_mark before = np_writeset_mark(ws);
-  for (size_t i = 0; i < code->on_count; i++) {
-    const struct np_filter *f = code->ons[i].filter;
-    if (!np_filter_match(f, reading) || (np_filter_wants_change(f) && !has_changed(in->lane->reader, reading))) continue;
-    struct np_rule_call c = {.reading = reading};
-    np_rule_call(in, code->ons[i].handler, overlay, ws, reading->received, &c);
-    if (c.ok) continue;
-    np_writeset_undo(ws, before);
-    np_overlay_rebuild(overlay, ws);
-    *error = c.error;
-    return false;
-  }
-  return true;
+  struct np_rule_run run = {.in = in, .reading = reading, .overlay = overlay, .ws = ws};
+  bool ok = np_rule_run(&run);
+  np_buf_free(&run.verdicts);
+  *error = run.error;
+  return ok;
 }
 
 const struct np_timer_decl *np_rule_timer(const struct np_code *code, const char *name) {

@@ -167,6 +167,7 @@ enum {
   R_SCAN,
   R_READING,
   R_HISTORY,
+  R_BEFORE,
   R_SERIES_OF,
   R_NAME,
   R_SERIES,

@@ -16,6 +16,8 @@ const char *const np_read_texts[R_COUNT] = {
     [R_SCAN] = READING " WHERE seq > ? ORDER BY seq LIMIT ?",
     [R_READING] = READING " WHERE seq = ?",
     [R_HISTORY] = READING " INDEXED BY reading_time WHERE series = ? AND at BETWEEN ? AND ? ORDER BY at DESC, seq DESC LIMIT ?",
+    /* What came later is passed over in the index, without a look at its row. */
+    [R_BEFORE] = READING " INDEXED BY reading_time WHERE series = ? AND at <= ? AND seq < ? ORDER BY at DESC, seq DESC",
     [R_SERIES_OF] = "SELECT s.id FROM device_rows d JOIN series s ON s.device = d.id WHERE d.name = ?1"
                     " AND s.metric = (SELECT id FROM names WHERE name = ?2)"
                     " AND (?3 IS NULL OR d.vendor = (SELECT id FROM names WHERE name = ?3))",
@@ -304,4 +306,15 @@ int np_reader_history(struct np_reader *r, const char *vendor, const char *devic
     done = merge_series(r, ids, n, from, to, limit, fn, arg, err);
   free(ids);
   return done;
+}
+
+int np_reader_before(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t to, int64_t seq,
+                     np_reading_fn *fn, void *arg, struct np_error *err) {
+  int64_t series = 0;
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_SERIES_OF, "sss", device, metric, vendor);
+  int rc = st ? sqlite3_step(st) : np_sql_code(&r->sql);
+  if (rc == SQLITE_ROW) series = sqlite3_column_int64(st, 0);
+  int done = np_sql_end(&r->sql, st, rc, err);
+  if (done < 0 || !series) return done;
+  return walk(r, np_sql_start(&r->sql, R_BEFORE, "iii", series, to, seq), fn, arg, err);
 }

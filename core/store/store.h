@@ -53,6 +53,10 @@ int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void 
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
                       int limit, np_reading_fn *fn, void *arg, struct np_error *err);
 
+/* A vendor's device's metric with at <= to, of the readings before seq: newest `at` first (ties: newest seq first), until fn returns false. */
+int np_reader_before(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t to, int64_t seq,
+                     np_reading_fn *fn, void *arg, struct np_error *err);
+
 /* Queries on behalf of a connection see only what connections of a scope wrote: other rows do not exist for them. Of a device that
  * connections share, each sees its own readings and events. Its details are those of the connection that gave the newest news: for the others
  * it has none, only a name, a first_seen and a last_seen made of what they wrote themselves. */

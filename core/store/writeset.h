@@ -119,7 +119,8 @@ struct np_op {
       int64_t at, due;
       struct np_text error;
     } sent;
-    struct { /* NP_OP_HOLD: a rule could not be run on this reading (or timer: reading 0, name and key) */
+    struct
+    { /* NP_OP_HOLD: a rule could not be run on this reading (key: what its filters had said, see host/rule.h) or timer (reading 0, name and key) */
       struct np_text instance, name, key, error;
       int64_t reading, at;
       int generation;

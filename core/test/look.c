@@ -156,7 +156,7 @@ static bool add_held(void *arg, const struct np_held *h) {
   lua_createtable(r->L, 0, 6);
   set_text(r->L, "plugin", &h->instance);
   set_text(r->L, "name", &h->name);
-  set_text(r->L, "key", &h->key);
+  if (!h->reading) set_text(r->L, "key", &h->key); /* of a timer */
   set_text(r->L, "error", &h->error);
   set_integer(r->L, "at", h->at);
   if (h->reading) set_integer(r->L, "reading", h->reading);

@@ -217,6 +217,7 @@ static struct np_epoch *make_epoch(struct np_world *w, const struct np_unit_load
     s->on_lane = np_alloc(sizeof *s->on_lane);
     s->on_lane[0] = u->in;
   }
+  e->rules = np_rules_new(e);
   if (add_all_routes(w, newest, e->routes, err) == 0) return e;
   np_epoch_unref(e);
   return NULL;

@@ -119,10 +119,10 @@ static void check_limits(lua_State *L) {
 
 static void check_changed(lua_State *L) {
   struct np_filter *f = compile(L, "{ metric = 'door', changed = true }");
-  CHECK(f && np_filter_wants_change(f));
+  CHECK(f && np_filter_needs(f) == NP_FILTER_PAST);
   np_filter_free(f);
   f = compile(L, "{ metric = 'door', changed = false }");
-  CHECK(f && !np_filter_wants_change(f));
+  CHECK(f && np_filter_needs(f) == 0);
   np_filter_free(f);
 }
 
@@ -130,7 +130,9 @@ static void check_refusals(lua_State *L) {
   refused(L, "{ metrik = 'glucose' }", "filter: unknown field \"metrik\", did you mean \"metric\"?");
   refused(L, "{ belwo = 3 }", "filter: unknown field \"belwo\", did you mean \"below\"?");
   refused(L, "{ zebra = 3 }",
-          "filter: unknown field \"zebra\"; there are device, metric, vendor, connection, unit, quality, below, above, changed");
+          "filter: unknown field \"zebra\"; there are device, metric, vendor, connection, unit, place, owner, tag, quality, below, "
+          "above, "
+          "outside, margin, changed, rate, first, hours, weekdays, zone");
   refused(L, "{ ['metric\\0'] = 'x' }", "filter: unknown field \"metric\", did you mean \"metric\"?");
   refused(L, "{ 'glucose' }",
           "filter: there is a string without a field's name before it; write for example { metric = \"glucose\" }");
@@ -146,7 +148,53 @@ static void check_refusals(lua_State *L) {
           "filter: quality \"vaild\" is none of \"valid\", \"warmup\", \"invalid\"; did you mean \"valid\"?");
   refused(L, "{ quality = 'good' }", "filter: quality \"good\" is none of \"valid\", \"warmup\", \"invalid\"");
   refused(L, "{ below = 3.9, above = 10 }",
-          "filter: no value is above 10 and below 3.9; for values outside a range write two plugin:on");
+          "filter: no value is above 10 and below 3.9; for values outside a range write outside = { 3.9, 10 }");
+}
+
+static void check_more_refusals(lua_State *L) {
+  refused(L, "{ outside = { 10, 3.9 } }", "filter: outside is { 10, 3.9 }: the lower limit comes first");
+  refused(L, "{ outside = { 3.9 } }", "filter: outside has to be two numbers such as { 3.9, 10 }, got 1");
+  refused(L, "{ outside = 3.9 }", "filter: outside has to be two numbers such as { 3.9, 10 }, got a number");
+  refused(L, "{ outside = { 3.9, '10' } }", "filter: outside has to be a number, got a string");
+  refused(L, "{ outside = { 3.9, 10 }, below = 5 }", "filter: outside stands for below and above: give it or them");
+  refused(L, "{ margin = 1 }", "filter: margin needs a limit to come back from: below, above or outside");
+  refused(L, "{ below = 3, margin = -1 }", "filter: margin has to be 0 or more, got -1");
+  refused(L, "{ below = 3, margin = 'a' }", "filter: margin has to be a number, got a string");
+  refused(L, "{ outside = { 3.9, 10 }, margin = 7 }", "filter: a margin of 7 is more than lies between 3.9 and 10");
+  refused(L, "{ rate = {} }", "filter: rate needs a limit: below, above or both");
+  refused(L, "{ rate = 3 }", "filter: rate has to be a table such as { above = 0.1, per = \"1m\" }, got a number");
+  refused(L, "{ rate = { abvoe = 3 } }", "filter: unknown field \"rate.abvoe\", did you mean \"rate.above\"?");
+  refused(L, "{ rate = { above = '3' } }", "filter: rate.above has to be a number, got a string");
+  refused(L, "{ rate = { above = 3, per = '0s' } }", "filter: rate.per \"0s\" is no duration above 0 such as \"15m\"");
+  refused(L, "{ rate = { above = 3, below = 2 } }",
+          "filter: no rate is above 3 and below 2; for both directions write two plugin:on");
+  refused(L, "{ first = 'evre' }",
+          "filter: first \"evre\" is neither \"ever\" nor \"day\" nor a duration such as \"12h\"; did you mean \"ever\"?");
+  refused(L, "{ first = true }", "filter: first has to be \"ever\", \"day\" or a duration, got a boolean");
+  refused(L, "{ first = 0 }", "filter: first has to be a duration above 0, got 0 seconds");
+  refused(L, "{ first = 'day' }", "filter: first = \"day\" needs a zone beside it, such as zone = \"Europe/Berlin\" or \"UTC\"");
+  refused(L, "{ hours = { '22:00', '06:00' } }",
+          "filter: hours needs a zone beside it, such as zone = \"Europe/Berlin\" or \"UTC\"");
+  refused(L, "{ hours = { '22:00' }, zone = 'UTC' }",
+          "filter: hours has to be two times such as { \"22:00\", \"06:00\" }, or a list of such pairs, got 1 times");
+  refused(L, "{ hours = { '22:00', '6:00' }, zone = 'UTC' }",
+          "filter: hours: \"6:00\" is no time of day from \"00:00\" to \"24:00\"");
+  refused(L, "{ hours = { '24:00', '06:00' }, zone = 'UTC' }",
+          "filter: hours: \"24:00\" is no time of day from \"00:00\" to \"23:59\"");
+  refused(L, "{ hours = { '00:00', '24:01' }, zone = 'UTC' }",
+          "filter: hours: \"24:01\" is no time of day from \"00:00\" to \"24:00\"");
+  refused(L, "{ hours = { '06:00', '06:00' }, zone = 'UTC' }",
+          "filter: hours begin and end at the same time; leave them out for the whole day");
+  refused(L, "{ hours = '22:00', zone = 'UTC' }",
+          "filter: hours has to be two times such as { \"22:00\", \"06:00\" }, or a list of such pairs, got a string");
+  refused(L, "{ weekdays = { 'Monday' }, zone = 'UTC' }",
+          "filter: weekdays: \"Monday\" is none of \"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\", \"sun\"; did you mean "
+          "\"mon\"?");
+  refused(L, "{ weekdays = {}, zone = 'UTC' }", "filter: weekdays is an empty list, which no reading can match");
+  refused(L, "{ zone = 'UTC' }", "filter: zone is for hours, weekdays and first = \"day\": without them it says nothing");
+  refused(L, "{ hours = { '22:00', '06:00' }, zone = 'Europe/Berln' }", "filter: zone 'Europe/Berln': there is none of this name");
+  refused(L, "{ place = 7 }", "filter: place has to be a string or a list of strings, got a number");
+  refused(L, "{ tagg = 'icu' }", "filter: unknown field \"tagg\", did you mean \"tag\"?");
 }
 
 static bool glob(const char *pattern, const char *s) { return np_glob_match(pattern, strlen(pattern), s, strlen(s)); }
@@ -206,6 +254,7 @@ int main(void) {
   check_limits(L);
   check_changed(L);
   check_refusals(L);
+  check_more_refusals(L);
   lua_close(L);
   check_glob();
   check_near();
