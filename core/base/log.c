@@ -21,6 +21,7 @@ static void *diverted_arg;
 static pthread_rwlock_t secrets_lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct np_mask *secrets; /* under secrets_lock; lives as long as the process */
 static _Thread_local const struct np_mask *people;
+static _Thread_local bool hush;
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -32,6 +33,8 @@ void np_log_setup(enum np_log_level level, bool json) {
 bool np_log_is_json(void) { return as_json; }
 
 void np_mask_people(const struct np_mask *list) { people = list; }
+
+void np_log_hush(bool hushed) { hush = hushed; }
 
 void np_mask_secret(const char *value, size_t len) {
   if (len < 4) return;
@@ -225,7 +228,7 @@ static void divert(enum np_log_level level, const char *event, const char *const
 bool np_log_wants(enum np_log_level level) { return level >= least; }
 
 void np_log_pairs(enum np_log_level level, const char *event, const char *const *pairs, size_t n) {
-  if (level < least) return;
+  if (level < least || hush) return;
   if (diverted) {
     divert(level, event, pairs, n);
     return;

@@ -37,6 +37,9 @@ struct np_mask {
 };
 void np_mask_people(const struct np_mask *list);
 
+/* Lines of the calling thread are dropped while it is hushed: it plays through what has long been. */
+void np_log_hush(bool hushed);
+
 /* A new string, the caller's to free: text with secrets and the calling thread's people masked. */
 char *np_mask_text(const char *text, size_t len);
 

@@ -8,6 +8,7 @@
 #include <lauxlib.h>
 
 #include "base/buf.h"
+#include "host/canonical.h"
 #include "lib/json.h"
 
 #define NAME_MAX_BYTES 64
@@ -110,76 +111,6 @@ static void push_settings(enum np_kind kind, const struct np_table *t) {
   }
 }
 
-struct key {
-  const char *text;
-  size_t len;
-};
-
-static int compare_keys(const void *a, const void *b) {
-  const struct key *x = a, *y = b;
-  int order = memcmp(x->text, y->text, x->len < y->len ? x->len : y->len);
-  return order ? order : (x->len > y->len) - (x->len < y->len);
-}
-
-/* Pushes an array of the string keys of the table at idx, in byte order. They are borrowed from the table. */
-static struct key *push_keys(lua_State *L, int idx, size_t *count) {
-  size_t n = 0;
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) n += lua_type(L, -2) == LUA_TSTRING;
-  struct key *keys = lua_newuserdatauv(L, (n + 1) * sizeof *keys, 0);
-  *count = 0;
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING) continue;
-    keys[*count].text = lua_tolstring(L, -2, &keys[*count].len);
-    ++*count;
-  }
-  qsort(keys, *count, sizeof *keys, compare_keys);
-  return keys;
-}
-
-/* Appends the value at the top of the stack as JSON with sorted keys, so that equal settings are equal text. It was decoded from JSON. */
-static void add_canonical(lua_State *L, struct np_buf *out) {
-  luaL_checkstack(L, 8, NULL);
-  int at = lua_gettop(L);
-  size_t n;
-  const char *s;
-  if (lua_type(L, at) == LUA_TSTRING) {
-    s = lua_tolstring(L, at, &n);
-    np_buf_add_json(out, s, n);
-  } else if (lua_isinteger(L, at)) {
-    np_buf_addf(out, "%lld", (long long)lua_tointeger(L, at));
-  } else if (lua_type(L, at) == LUA_TNUMBER) {
-    np_buf_addf(out, "%.17g", lua_tonumber(L, at));
-  } else if (lua_type(L, at) == LUA_TBOOLEAN) {
-    np_buf_adds(out, lua_toboolean(L, at) ? "true" : "false");
-  } else if (np_json_is_null(L, at) || !lua_istable(L, at)) {
-    np_buf_adds(out, "null");
-  } else if (np_json_is_array(L, at)) {
-    np_buf_addc(out, '[');
-    n = lua_rawlen(L, at);
-    for (size_t i = 1; i <= n; i++) {
-      if (i > 1) np_buf_addc(out, ',');
-      lua_rawgeti(L, at, (lua_Integer)i);
-      add_canonical(L, out);
-      lua_pop(L, 1);
-    }
-    np_buf_addc(out, ']');
-  } else {
-    struct key *keys = push_keys(L, at, &n);
-    np_buf_addc(out, '{');
-    for (size_t i = 0; i < n; i++) {
-      if (i) np_buf_addc(out, ',');
-      np_buf_add_json(out, keys[i].text, keys[i].len);
-      np_buf_addc(out, ':');
-      lua_pushlstring(L, keys[i].text, keys[i].len);
-      lua_rawget(L, at);
-      add_canonical(L, out);
-      lua_pop(L, 1);
-    }
-    np_buf_addc(out, '}');
-    lua_pop(L, 1);
-  }
-}
-
 static void read_settings(const struct reader *r, struct np_config_entry *e, const struct np_table *t) {
   lua_State *L = t->L;
   struct np_error err;
@@ -190,7 +121,7 @@ static void read_settings(const struct reader *r, struct np_config_entry *e, con
   e->settings = np_strndup(json, n);
   if (np_json_decode(L, json, n, &err) < 0) np_table_raise(t, "", "%s", err.text);
   np_buf_clear(r->scratch);
-  add_canonical(L, r->scratch);
+  np_canonical_add(L, r->scratch);
   e->canonical = np_strndup(r->scratch->data, r->scratch->len);
   lua_pop(L, 3);
 }
@@ -251,7 +182,7 @@ static void read_list(const struct reader *r, enum np_kind kind, const struct np
   const char *name = list_names[kind];
   if (!np_table_table(top, name, &list)) return;
   size_t n = lua_rawlen(L, list.at), keyed;
-  struct key *keys = push_keys(L, list.at, &keyed);
+  struct np_canonical_key *keys = np_canonical_keys(L, list.at, &keyed);
   size_t all = 0;
   for (lua_pushnil(L); lua_next(L, list.at); lua_pop(L, 1)) all++;
   if (all != n + keyed) np_table_raise(&list, "", "expected a list without gaps");

@@ -1,0 +1,281 @@
+/* Two shadow runs, compared. What led to a message (the reading, or the timer at its moment), whom it goes to and about which device tell which of the
+ * other run's it stands for; where there are several of that, those that are equal are paired first. */
+#include "host/shadow_report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/log.h"
+#include "host/canonical.h"
+#include "lib/json.h"
+
+#define SAID_MOST 200000 /* of one run; with that many the comparison ends where it is */
+#define SAID_BYTES ((size_t)64 << 20)
+
+const char *const np_difference_names[NP_DIFFERENCES] = {"new", "gone", "different", "failing", "mended"};
+
+struct said {
+  const char *destination, *device, *timer, *key, *body; /* in the arena; destination NULL: it raised, and body says what */
+  int64_t reading, at;
+  size_t order;
+  bool paired;
+};
+
+struct side {
+  struct np_arena arena;
+  struct said *list; /* owned */
+  size_t count;
+  lua_State *L; /* borrowed: to bring bodies into one order of keys */
+  atomic_bool *full;
+};
+
+static const char *copy(struct side *s, const char *text) { return text ? np_arena_copy(&s->arena, text, strlen(text)) : NULL; }
+
+static struct said *add(struct side *s, const struct np_shadow_cause *cause) {
+  if ((s->count & (s->count - 1)) == 0) s->list = np_realloc(s->list, (s->count ? s->count * 2 : 1) * sizeof *s->list);
+  struct said *said = &s->list[s->count];
+  *said = (struct said){.at = cause->at, .order = s->count++};
+  if (cause->reading) {
+    said->reading = cause->reading->seq;
+    said->device = copy(s, cause->reading->device.ptr);
+  } else {
+    said->timer = copy(s, cause->timer);
+    said->key = copy(s, cause->key);
+    said->device = "";
+  }
+  if (s->count >= SAID_MOST || s->arena.total > SAID_BYTES) atomic_store(s->full, true);
+  return said;
+}
+
+struct body {
+  const struct np_message *m;
+  struct np_buf text;
+};
+
+static int bring_in_order(lua_State *L) {
+  struct body *b = lua_touserdata(L, 1);
+  struct np_error err;
+  if (np_json_decode(L, b->m->body.ptr, b->m->body.len, &err) < 0) return luaL_error(L, "%s", err.text);
+  np_canonical_add(L, &b->text);
+  return 0;
+}
+
+static void on_message(void *arg, const struct np_shadow_cause *cause, const struct np_message *m) {
+  struct side *s = arg;
+  struct body b = {.m = m};
+  struct said *said = add(s, cause);
+  lua_pushcfunction(s->L, bring_in_order);
+  lua_pushlightuserdata(s->L, &b);
+  bool ok = lua_pcall(s->L, 1, 0, 0) == LUA_OK;
+  if (!ok) lua_pop(s->L, 1);
+  said->body = ok ? np_arena_copy(&s->arena, np_buf_text(&b.text), b.text.len) : copy(s, m->body.ptr);
+  said->destination = copy(s, m->destination.ptr);
+  said->device = copy(s, m->device.ptr);
+  np_buf_free(&b.text);
+}
+
+static void on_failed(void *arg, const struct np_shadow_cause *cause, const char *error) {
+  struct side *s = arg;
+  struct said *said = add(s, cause);
+  said->body = copy(s, error);
+}
+
+/* Comparing */
+
+static int compare_texts(const char *a, const char *b) { return a && b ? strcmp(a, b) : (a != NULL) - (b != NULL); }
+static int compare_numbers(int64_t a, int64_t b) { return (a > b) - (a < b); }
+
+/* 0: one stands for the other, whatever their bodies are. */
+static int compare(const struct said *a, const struct said *b) {
+  int order = compare_numbers(a->reading, b->reading);
+  if (!order) order = compare_numbers(a->at, b->at);
+  if (!order) order = compare_texts(a->timer, b->timer);
+  if (!order) order = compare_texts(a->key, b->key);
+  if (!order) order = compare_texts(a->destination, b->destination);
+  return order ? order : compare_texts(a->device, b->device);
+}
+
+static int by_place(const void *a, const void *b) {
+  const struct said *x = a, *y = b;
+  int order = compare(x, y);
+  return order ? order : (x->order > y->order) - (x->order < y->order);
+}
+
+/* What was beyond the last reading that both were run on, is left out. */
+static void cut(struct side *s, const struct np_shadow_covered *c) {
+  size_t kept = 0;
+  for (size_t i = 0; i < s->count; i++) {
+    const struct said *said = &s->list[i];
+    if (!c->whole && (said->reading ? said->reading > c->seq : said->at > c->at)) continue;
+    s->list[kept++] = *said;
+  }
+  s->count = kept;
+  if (kept) qsort(s->list, kept, sizeof *s->list, by_place);
+}
+
+static char *owned(const char *text) { return text ? np_strdup(text) : NULL; }
+
+static void note(struct np_shadow_report *r, const struct said *old, const struct said *fresh) {
+  const struct said *one = fresh ? fresh : old;
+  enum np_difference what = !one->destination ? (fresh ? NP_FAILING : NP_MENDED)
+                            : old && fresh    ? NP_DIFFERENT
+                            : fresh           ? NP_NEW
+                                              : NP_LOST;
+  if ((r->count & (r->count - 1)) == 0) r->list = np_realloc(r->list, (r->count ? r->count * 2 : 1) * sizeof *r->list);
+  r->list[r->count++] = (struct np_shadow_change){.what = what,
+                                                  .destination = owned(one->destination),
+                                                  .device = owned(one->device),
+                                                  .timer = owned(one->timer),
+                                                  .key = owned(one->key),
+                                                  .reading = one->reading,
+                                                  .at = one->at,
+                                                  .before = old ? np_mask_text(old->body, strlen(old->body)) : NULL,
+                                                  .after = fresh ? np_mask_text(fresh->body, strlen(fresh->body)) : NULL};
+  r->counts[what]++;
+}
+
+static size_t same_place(const struct side *s, size_t from) {
+  size_t n = from;
+  while (n < s->count && compare(&s->list[n], &s->list[from]) == 0) n++;
+  return n;
+}
+
+/* Two raised messages are one, whatever they say: lines move. */
+static bool is_equal(const struct said *a, const struct said *b) { return !a->destination || strcmp(a->body, b->body) == 0; }
+
+static void compare_place(struct np_shadow_report *r, struct said *old, size_t olds, struct said *fresh, size_t freshes) {
+  for (size_t i = 0; i < olds; i++)
+    for (size_t k = 0; k < freshes && !old[i].paired; k++)
+      if (!fresh[k].paired && is_equal(&old[i], &fresh[k])) old[i].paired = fresh[k].paired = true;
+  size_t k = 0;
+  for (size_t i = 0; i < olds; i++) {
+    if (old[i].paired) continue;
+    while (k < freshes && fresh[k].paired) k++;
+    note(r, &old[i], k < freshes ? &fresh[k] : NULL);
+    if (k < freshes) k++;
+  }
+  for (; k < freshes; k++)
+    if (!fresh[k].paired) note(r, NULL, &fresh[k]);
+}
+
+static int by_device(const void *a, const void *b) {
+  const struct np_shadow_change *x = a, *y = b;
+  int order = strcmp(x->device, y->device);
+  if (!order) order = compare_numbers(x->at, y->at);
+  if (!order) order = compare_numbers(x->reading, y->reading);
+  if (!order) order = compare_texts(x->destination, y->destination);
+  return order ? order : (int)x->what - (int)y->what;
+}
+
+static void compare_all(struct side *old, struct side *fresh, struct np_shadow_report *r) {
+  cut(old, &r->covered);
+  cut(fresh, &r->covered);
+  for (size_t a = 0, b = 0; a < old->count || b < fresh->count;) {
+    int order = a == old->count ? 1 : b == fresh->count ? -1 : compare(&old->list[a], &fresh->list[b]);
+    size_t a_end = order <= 0 ? same_place(old, a) : a, b_end = order >= 0 ? same_place(fresh, b) : b;
+    compare_place(r, old->list + a, a_end - a, fresh->list + b, b_end - b);
+    a = a_end, b = b_end;
+  }
+  if (r->count) qsort(r->list, r->count, sizeof *r->list, by_device);
+}
+
+static int run_both(struct np_instance *instances[2], struct np_epoch *to, struct np_reader *reader,
+                    const struct np_shadow_span *span, struct side sides[2], struct np_shadow_covered *covered,
+                    struct np_error *err) {
+  struct np_shadow *runs[2] = {NULL, NULL};
+  int result = 0;
+  for (int i = 0; i < 2; i++) {
+    const struct np_shadow_heard heard = {on_message, on_failed, &sides[i]};
+    if (result < 0) {
+      np_instance_close(instances[i]);
+      continue;
+    }
+    runs[i] = np_shadow_new(instances[i], to, reader, &heard, err);
+    if (!runs[i]) result = -1;
+  }
+  if (result == 0) result = np_shadow_run(runs, 2, span, covered, err);
+  for (int i = 0; i < 2; i++) np_shadow_free(runs[i]);
+  return result;
+}
+
+int np_shadow_compare(struct np_instance *old, struct np_instance *fresh, struct np_epoch *to, struct np_reader *reader,
+                      const struct np_shadow_span *span, struct np_shadow_report *report, struct np_error *err) {
+  struct np_instance *instances[2] = {old, fresh};
+  struct side sides[2] = {{.full = NULL}, {.full = NULL}};
+  atomic_bool full = false;
+  *report = (struct np_shadow_report){.wanted = 0};
+  lua_State *L = luaL_newstate();
+  if (!L) abort(); /* out of memory */
+  for (int i = 0; i < 2; i++) {
+    sides[i].L = L;
+    sides[i].full = &full;
+  }
+  struct np_shadow_span bounded = *span;
+  bounded.full = &full;
+  int result = run_both(instances, to, reader, &bounded, sides, &report->covered, err);
+  if (result == 0) compare_all(&sides[0], &sides[1], report);
+  for (int i = 0; i < 2; i++) {
+    np_arena_free(&sides[i].arena);
+    free(sides[i].list);
+  }
+  lua_close(L);
+  return result;
+}
+
+void np_shadow_report_free(struct np_shadow_report *r) {
+  for (size_t i = 0; i < r->count; i++) {
+    struct np_shadow_change *c = &r->list[i];
+    free(c->destination), free(c->device), free(c->timer), free(c->key), free(c->before), free(c->after);
+  }
+  free(r->list);
+  *r = (struct np_shadow_report){.wanted = 0};
+}
+
+bool np_shadow_differs(const struct np_shadow_report *r) { return r->count > 0; }
+
+/* Telling */
+
+void np_shadow_report_say(const struct np_shadow_report *r, struct np_buf *out) {
+  bool any = false;
+  for (int i = 0; i < NP_DIFFERENCES; i++) {
+    if (!r->counts[i]) continue;
+    np_buf_addf(out, "%s%d %s", any ? ", " : "", r->counts[i], np_difference_names[i]);
+    any = true;
+  }
+  if (!any) np_buf_adds(out, "the same messages");
+  if (r->covered.whole)
+    np_buf_addf(out, ", over the last %lld reading%s", (long long)r->covered.readings, r->covered.readings == 1 ? "" : "s");
+  else
+    np_buf_addf(out, ", over %lld of the last %lld readings: the time for it was up", (long long)r->covered.readings,
+                (long long)r->wanted);
+}
+
+static void add_text(struct np_buf *out, const char *name, const char *text) {
+  if (!text) return;
+  np_buf_addf(out, ",\"%s\":", name);
+  np_buf_add_json(out, text, strlen(text));
+}
+
+static void add_body(struct np_buf *out, const char *name, const char *body, bool raised) {
+  if (!body) return;
+  np_buf_addf(out, ",\"%s\":", name);
+  if (raised)
+    np_buf_add_json(out, body, strlen(body));
+  else
+    np_buf_adds(out, body);
+}
+
+void np_shadow_change_json(const struct np_shadow_change *c, struct np_buf *out) {
+  np_buf_addf(out, "\"change\":\"%s\"", np_difference_names[c->what]);
+  add_text(out, "device", c->device);
+  add_text(out, "destination", c->destination);
+  np_buf_addf(out, ",\"at\":%lld", (long long)c->at);
+  if (c->reading) np_buf_addf(out, ",\"reading\":%lld", (long long)c->reading);
+  add_text(out, "timer", c->timer);
+  add_text(out, "key", c->key);
+  add_body(out, "before", c->before, !c->destination);
+  add_body(out, "after", c->after, !c->destination);
+}
