@@ -76,6 +76,7 @@ static int build(const struct np_build_context *context, const struct np_want *w
                            .source = *own,
                            .library = find_library,
                            .destination = is_destination,
+                           .stage = &b->stage,
                            .arg = libraries};
   if (want->limits) order.limits = *want->limits;
   b->instances = np_alloc((size_t)context->lanes * sizeof *b->instances);
@@ -86,6 +87,7 @@ static int build(const struct np_build_context *context, const struct np_want *w
     b->code = code;
   }
   static const char *const lists[] = {"connections", "rules", "destinations"};
+  b->stage = NP_STAGE_CONFIGURATION;
   if (want->configured && b->code->kind != want->kind)
     return np_fail(err, "%s: %s is a %s, it belongs in %s", want->at, want->plugin, np_kind_names[b->code->kind],
                    lists[b->code->kind]);
@@ -117,12 +119,12 @@ void np_built_discard(struct np_built *b, int lanes) {
     if (b->instances[i]) np_instance_close(b->instances[i]);
   free(b->instances);
   free(b->bundle);
-  *b = (struct np_built){.unconfigured = b->unconfigured};
+  *b = (struct np_built){.unconfigured = b->unconfigured, .stage = b->stage};
 }
 
 static int finish(const struct np_build_context *context, const struct np_want *want, const struct np_source *own,
                   struct libraries *libraries, struct np_built *b, struct np_error *err) {
-  *b = (struct np_built){0};
+  *b = (struct np_built){.stage = NP_STAGE_CONFIGURATION};
   if (check_shows(context, want, err) < 0) return -1;
   if (build(context, want, own, libraries, b, err) < 0) {
     np_built_discard(b, context->lanes);

@@ -22,7 +22,8 @@ struct np_built {
   struct np_instance **instances; /* owned array, one a lane */
   char *bundle;                   /* owned: the sources, for the store */
   size_t bundle_len;
-  bool unconfigured; /* it failed for want of a setting, and nobody listed it */
+  enum np_gate_stage stage; /* where it failed */
+  bool unconfigured;   /* it failed for want of a setting, and nobody listed it */
 };
 
 struct np_build_context {

@@ -196,9 +196,10 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
 }
 
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen",    "store",    "plugins", "lanes",       "tls",   "trust",       "drain",
-                                      "probation", "deploy",   "settle",  "unlisted",    "key",   "keep",        "queue",
-                                      "body_max",  "timeouts", "limits",  "connections", "rules", "destinations"};
+  static const char *const known[] = {"listen", "store",        "plugins",  "lanes",    "tls",      "trust",
+                                      "drain",  "probation",    "deploy",   "settle",   "unlisted", "key",
+                                      "keep",   "queue",        "body_max", "timeouts", "limits",   "connections",
+                                      "rules",  "destinations", "policy",   "check"};
   struct load *l = arg;
   struct np_config *c = l->c;
   struct np_table top = {.L = L, .at = 1};
@@ -228,6 +229,7 @@ static void take_all(lua_State *L, void *arg) {
   read_keep(c, &top);
   read_timeouts(c, &top);
   np_config_limits(&top, &c->limits);
+  np_config_read_check(&top, true, &c->check);
   np_config_entries(c, &top, l->source.shown, &l->scratch);
 }
 
@@ -241,6 +243,7 @@ static void set_defaults(struct np_config *c, const struct source *s) {
   struct stat st;
   *c = (struct np_config){
       .lanes = cores(), .drain = 10, .probation = 5 * 60 * 1000, .settle = 30, .queue = 4096, .body_max = (size_t)4 << 20};
+  c->check = (struct np_check){.shadow = 1000, .time = 10000};
   c->keep_requests = c->keep_delivered = INT64_C(7) * 86400 * 1000;
   c->path = s->path ? np_strdup(s->path) : NULL;
   c->listen = np_strdup("127.0.0.1:8080");
@@ -310,6 +313,12 @@ void np_config_free(struct np_config *c) {
   free(c->key_file);
   free(c->ca_file);
   free(c);
+}
+
+struct np_check np_config_check(const struct np_config *c, const char *instance) {
+  for (size_t i = 0; i < c->entry_count; i++)
+    if (strcmp(c->entries[i].instance, instance) == 0) return c->entries[i].check;
+  return c->check;
 }
 
 /* The store alone. */

@@ -9,6 +9,14 @@
 #include "base/error.h"
 #include "host/plugin.h"
 
+/* What a new generation has to pass beyond being built. */
+struct np_check {
+  bool spec;      /* its own spec, where it has one */
+  int64_t shadow; /* of a rule: so many of the last readings are run on it and on what is in force; 0: none */
+  int64_t time;   /* ms that the spec may take, and the shadow run */
+  bool hold;      /* of a rule: where its messages would be others it waits for neap approve */
+};
+
 struct np_config_entry { /* a connection, rule or destination */
   enum np_kind kind;
   char *instance, *plugin, *mount; /* owned */
@@ -17,7 +25,8 @@ struct np_config_entry { /* a connection, rule or destination */
   char *at;                        /* owned: "/etc/neap/neap.lua: rules[1]" */
   bool people;                     /* of a connection: may read people's details */
   struct np_limits limits;         /* its own over those for all; 0: the kind's */
-  char **shows;                    /* owned: of a connection: others whose data it may see, as plugin.data does; "*" for all */
+  struct np_check check;
+  char **shows; /* owned: of a connection: others whose data it may see, as plugin.data does; "*" for all */
   size_t show_count;
 };
 
@@ -37,9 +46,10 @@ struct np_config {
   struct np_limits limits;                                        /* for all; 0: the kind's */
   struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */
   size_t entry_count;
-  bool atomic;      /* what is not in order holds back all that has changed */
-  int64_t settle;   /* ms that files have to rest before they are looked at; default 30, or 300 where atomic */
-  bool only_listed; /* plugins that the file does not list are left alone, also where they need no settings */
+  struct np_check check; /* of plugins that the file does not list, and of those that say nothing else */
+  bool atomic;           /* what is not in order holds back all that has changed */
+  int64_t settle;        /* ms that files have to rest before they are looked at; default 30, or 300 where atomic */
+  bool only_listed;      /* plugins that the file does not list are left alone, also where they need no settings */
 };
 
 struct np_config_flags { /* from the command line; NULL or 0 where not given. Paths are relative to the working directory */
@@ -51,6 +61,8 @@ struct np_config_flags { /* from the command line; NULL or 0 where not given. Pa
  * "neap.lua: rules[1].limit: …", "neap.lua:12: '}' expected". Main thread. */
 struct np_config *np_config_load(const char *path, const struct np_config_flags *flags, struct np_error *err);
 void np_config_free(struct np_config *c);
+/* What the plugin of that instance has to pass. */
+struct np_check np_config_check(const struct np_config *c, const char *instance);
 /* Only where the store is (absolute, the caller's to free), for the commands that talk to a running host: variables and files that are
  * missing do not matter unless the store's path is made of them. */
 char *np_config_store(const char *path, const struct np_config_flags *flags, struct np_error *err);

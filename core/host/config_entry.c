@@ -58,6 +58,29 @@ void np_config_limits(const struct np_table *t, struct np_limits *l) {
   lua_pop(t->L, 1);
 }
 
+/* policy = "hold", check = { spec = true, shadow = 1000, time = "10s" }; shadow = 0 for none. */
+void np_config_read_check(const struct np_table *t, bool policy, struct np_check *check) {
+  static const char *const known[] = {"spec", "shadow", "time"};
+  const char *word;
+  struct np_table inner;
+  if (np_table_table(t, "check", &inner)) {
+    np_table_known(&inner, known, sizeof known / sizeof *known);
+    np_table_boolean(&inner, "spec", &check->spec);
+    np_table_integer(&inner, "shadow", 0, 10000000, &check->shadow);
+    np_table_duration(&inner, "time", 100, &check->time);
+    lua_pop(t->L, 1);
+  }
+  if (!policy) return;
+  if (np_table_string(t, "policy", "\"inform\" or \"hold\"", &word)) {
+    if (strcmp(word, "inform") != 0 && strcmp(word, "hold") != 0)
+      np_table_raise(t, "policy", "expected \"inform\" or \"hold\", got \"%.80s\"", word);
+    check->hold = strcmp(word, "hold") == 0;
+  }
+  if (check->hold && !check->shadow)
+    np_table_raise(t, "policy",
+                   "\"hold\" needs a shadow run, and check.shadow is 0: say policy = \"inform\", or how many readings");
+}
+
 /* shows = "ward-3", { "ward-3", "ward-4" } or "*". That the connections are there is looked at when it is built. */
 static void add_shown(struct np_config_entry *e, const struct np_table *t, const char *key) {
   if (lua_type(t->L, -1) != LUA_TSTRING)
@@ -88,7 +111,8 @@ static void read_shows(struct np_config_entry *e, const struct np_table *t) {
 }
 
 static bool is_reserved(enum np_kind kind, const char *key) {
-  if (strcmp(key, "name") == 0 || strcmp(key, "limits") == 0) return true;
+  if (strcmp(key, "name") == 0 || strcmp(key, "limits") == 0 || strcmp(key, "check") == 0) return true;
+  if (kind == NP_RULE && strcmp(key, "policy") == 0) return true;
   return kind == NP_VENDOR && (strcmp(key, "mount") == 0 || strcmp(key, "people") == 0 || strcmp(key, "shows") == 0);
 }
 
@@ -169,6 +193,8 @@ static void read_entry(const struct reader *r, enum np_kind kind, struct np_tabl
   e->instance = np_strdup(name);
   e->mount = np_strdup(mount);
   check_unique(r, e, t);
+  e->check = c->check;
+  np_config_read_check(t, kind == NP_RULE, &e->check);
   e->limits = c->limits;
   np_config_limits(t, &e->limits);
   read_shows(e, t);

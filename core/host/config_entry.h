@@ -11,4 +11,7 @@ void np_config_entries(struct np_config *c, const struct np_table *top, const ch
 /* Its `limits`, over what l has. Raises. */
 void np_config_limits(const struct np_table *t, struct np_limits *l);
 
+/* Reads `check` and, where it counts, `policy` over what *check says. Raises. */
+void np_config_read_check(const struct np_table *t, bool policy, struct np_check *check);
+
 #endif

@@ -143,7 +143,9 @@ int np_declare_config(lua_State *L) {
   struct np_build *b = ((struct np_instance *)np_env(L))->building;
   if (!b) return luaL_error(L, "plugin:config: call it while the file is loaded");
   struct np_schema **schema = compile_schema(L, 1, "plugin:config");
+  np_declare_stage(b, NP_STAGE_CONFIGURATION);
   check_settings(L, b, 1, *schema);
+  np_declare_stage(b, NP_STAGE_DECLARATIONS);
   return 2;
 }
 

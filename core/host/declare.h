@@ -13,6 +13,9 @@ struct np_build {
   bool unconfigured; /* a setting is missing that only a person can give */
 };
 
+static inline void np_declare_stage(const struct np_build *b, enum np_gate_stage stage) {
+  if (b->order->stage) *b->order->stage = stage;
+}
 struct np_code *np_declare_new(const struct np_order *order);
 void np_declare_library(struct np_build *b, const char *name); /* the chunk has required it */
 int np_declare_config(lua_State *L);                           /* core.config(schema) -> settings [, name of one that is unknown] */

@@ -68,7 +68,9 @@ static int load_library(lua_State *L) {
     return lua_error(L);
   }
   lua_pushfstring(L, "@%s", source->path);
+  np_declare_stage(b, NP_STAGE_SYNTAX);
   if (luaL_loadbufferx(L, source->text, source->len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  np_declare_stage(b, NP_STAGE_DECLARATIONS);
   np_declare_library(b, name);
   lua_pushvalue(L, 1);
   lua_call(L, 1, 1);
@@ -134,7 +136,9 @@ static int load_all(lua_State *L) {
   lua_call(L, 1, 2);
   int handle = lua_gettop(L) - 1, finish = handle + 1;
   lua_pushfstring(L, "@%s", order->source.path);
+  np_declare_stage(b, NP_STAGE_SYNTAX);
   if (luaL_loadbufferx(L, order->source.text, order->source.len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  np_declare_stage(b, NP_STAGE_DECLARATIONS);
   lua_pushvalue(L, handle);
   lua_call(L, 1, 0);
   lua_pushvalue(L, finish);

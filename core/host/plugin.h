@@ -17,6 +17,17 @@
 
 extern const char *const np_kind_names[3]; /* "vendor" "rule" "destination" */
 
+/* What a new generation passes, in this order. */
+enum np_gate_stage {
+  NP_STAGE_SYNTAX,
+  NP_STAGE_DECLARATIONS,
+  NP_STAGE_CONFIGURATION,
+  NP_STAGE_SPEC,
+  NP_STAGE_SHADOW,
+  NP_STAGE_ROUTES,
+  NP_STAGES
+};
+
 /* Lua source of one file. */
 struct np_source {
   char *name; /* owned: the name to require it by ("glucose.units"), "" for the plugin's own file */
@@ -41,6 +52,7 @@ struct np_order {
   /* Finds the library `name` (in the bundle of a stored generation, or on disk); 0 and *found (borrowed), or -1 and err. */
   int (*library)(void *arg, const char *name, const struct np_source **found, struct np_error *err);
   bool (*destination)(void *arg, const char *name); /* is it configured? */
+  enum np_gate_stage *stage;                        /* where it is, and so where it failed; may be NULL */
   void *arg;
 };
 

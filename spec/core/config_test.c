@@ -74,7 +74,7 @@ static void check_whole(void) {
   } want[] = {
       {NP_VENDOR, "ward-3", "sinocare", "/b", "{\"list\":[1,2.5,{\"a\":\"x\",\"z\":true}],\"unit\":\"mmol/L\"}", "connections[1]"},
       {NP_VENDOR, "tideco", "tideco", "", "{}", "connections[2]"},
-      {NP_RULE, "low-glucose", "low-glucose", "", "{\"limit\":3.8999999999999999,\"to\":\"desk\"}", "rules[1]"},
+      {NP_RULE, "low-glucose", "low-glucose", "", "{\"limit\":3.9,\"to\":\"desk\"}", "rules[1]"},
       {NP_DESTINATION, "paper", "log", "", "{}", "destinations[1]"},
       {NP_DESTINATION, "desk", "webhook", "", "{\"mount\":\"m\",\"url\":\"http://127.0.0.1:1/\"}", "destinations.desk"},
       {NP_DESTINATION, "zeta", "webhook", "", "{\"url\":\"u\"}", "destinations.zeta"},
