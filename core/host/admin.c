@@ -118,17 +118,21 @@ static void reload(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
   struct np_deploy_change change = np_deploy_reload(d);
   np_accounts_reload(t->host->broker);
+  change.waiting = 0;
   change.failed = config_line(t); /* all whose present text is not in force: the watch may have seen some of them before */
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
-    if (!s.error) continue;
-    change.failed += strcmp(s.state, "unconfigured") != 0 && strcmp(s.state, "rolled back") != 0;
+    const char *waiting = np_gate_says(s.gate);
+    change.waiting += waiting != NULL;
+    if (!s.error && !waiting) continue;
+    change.failed += s.error && strcmp(s.state, "unconfigured") != 0 && strcmp(s.state, "rolled back") != 0;
     np_line_begin(&t->out);
     np_line_text(&t->out, "instance", s.instance);
     np_line_text(&t->out, "plugin", s.plugin);
     np_line_text(&t->out, "state", s.state);
     np_line_text(&t->out, "file", s.file);
     np_line_text(&t->out, "error", s.error);
+    np_line_text(&t->out, "waiting", waiting);
     np_line_end(&t->out);
   }
   np_line_change(&t->out, change);
@@ -185,6 +189,8 @@ static const struct {
                 {"history", np_talk_generation_begin, np_talk_history},
                 {"sources", np_talk_generation_begin, np_talk_sources},
                 {"rollback", np_talk_generation_begin, np_talk_rollback},
+                {"approve", np_talk_generation_begin, np_talk_approve},
+                {"messages", np_talk_generation_begin, np_talk_messages},
                 {"replay", np_talk_replay_begin, np_talk_call},
                 {"tail", np_tail_begin, NULL}};
 #define COMMANDS (sizeof commands / sizeof *commands)

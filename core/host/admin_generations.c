@@ -8,8 +8,10 @@
 #include <event2/bufferevent.h>
 #include <lauxlib.h>
 
+#include "base/clock.h"
 #include "host/admin_line.h"
 #include "host/admin_talk.h"
+#include "host/gate.h"
 #include "host/sources.h"
 
 #define SHOWN 100
@@ -45,6 +47,27 @@ static int in_force(const struct np_talk *t, const char **file) {
   return 0;
 }
 
+static const struct np_gate *gate_of(const struct np_talk *t) {
+  const struct np_deploy *d = t->host->deploy;
+  for (size_t i = 0; i < np_deploy_count(d); i++) {
+    struct np_status s = np_deploy_status(d, i);
+    if (strcmp(s.instance, t->instance) == 0) return s.gate;
+  }
+  return NULL;
+}
+
+/* What it passed, as the gate kept it. */
+static void add_stages(struct np_talk *t, int number) {
+  struct np_error err;
+  struct np_buf value = {0};
+  char key[120];
+  int64_t version;
+  int n = snprintf(key, sizeof key, "%s %d", t->instance, number);
+  int found = number ? np_reader_get(t->host->reader, NP_GATE_SPACE, key, (size_t)n, np_now_ms(), &value, &version, &err) : 0;
+  if (found > 0 && value.len > 2) np_line_more(&t->out, value.data + 1, value.len - 2); /* without its braces */
+  np_buf_free(&value);
+}
+
 static bool add_generation(void *arg, const struct np_generation *g) {
   struct np_talk *t = arg;
   const char *file;
@@ -55,6 +78,9 @@ static bool add_generation(void *arg, const struct np_generation *g) {
   np_line_int(&t->out, "at", g->at);
   np_line_text(&t->out, "verdict", g->verdict.ptr);
   if (now && in_force(t, &file)) np_line_text(&t->out, "state", "in force");
+  bool waits = strcmp(g->verdict.ptr, "waiting") == 0 && np_gate_waits(gate_of(t)) && np_gate_number(gate_of(t)) == g->number;
+  if (waits) np_line_text(&t->out, "state", "waiting for approval");
+  add_stages(t, g->number);
   np_line_text(&t->out, "cause", g->cause.ptr);
   np_line_text(&t->out, "reason", g->reason.ptr);
   np_line_text(&t->out, "file", g->file.ptr);
@@ -128,31 +154,61 @@ void np_talk_sources(struct np_talk *t) {
 
 /* rollback */
 
-static void cause_of(const struct np_talk *t, char *text, size_t size) {
+static void cause_of(const struct np_talk *t, const char *command, char *text, size_t size) {
   struct ucred who;
   socklen_t n = sizeof who;
   struct passwd user, *found = NULL;
   char names[1024];
   if (getsockopt(bufferevent_getfd(t->bev), SOL_SOCKET, SO_PEERCRED, &who, &n) < 0)
-    snprintf(text, size, "neap rollback");
+    snprintf(text, size, "%s", command);
   else if (getpwuid_r(who.uid, &user, names, sizeof names, &found) == 0 && found)
-    snprintf(text, size, "neap rollback by %.60s", found->pw_name);
+    snprintf(text, size, "%s by %.60s", command, found->pw_name);
   else
-    snprintf(text, size, "neap rollback by user %lu", (unsigned long)who.uid);
+    snprintf(text, size, "%s by user %lu", command, (unsigned long)who.uid);
 }
 
-void np_talk_rollback(struct np_talk *t) {
-  struct np_error err;
-  char cause[100];
-  cause_of(t, cause, sizeof cause);
-  int number = t->at > INT32_MAX ? np_fail(&err, "there is no such generation")
-                                 : np_deploy_rollback(t->host->deploy, t->instance, (int)t->at, cause, &err);
+static void tell_number(struct np_talk *t, int number, const struct np_error *err) {
   if (number < 0) {
-    np_talk_fail(t, err.text);
+    np_talk_fail(t, err->text);
     return;
   }
   np_buf_adds(&t->out, "{\"summary\":{\"instance\":");
   np_buf_add_json(&t->out, t->instance, strlen(t->instance));
   np_buf_addf(&t->out, ",\"generation\":%d}}\n", number);
   np_talk_end(t);
+}
+
+void np_talk_rollback(struct np_talk *t) {
+  struct np_error err;
+  char cause[100];
+  cause_of(t, "neap rollback", cause, sizeof cause);
+  int number = t->at > INT32_MAX ? np_fail(&err, "there is no such generation")
+                                 : np_deploy_rollback(t->host->deploy, t->instance, (int)t->at, cause, &err);
+  tell_number(t, number, &err);
+}
+
+void np_talk_approve(struct np_talk *t) {
+  struct np_error err;
+  char cause[100];
+  cause_of(t, "neap approve", cause, sizeof cause);
+  tell_number(t, np_deploy_approve(t->host->deploy, t->instance, cause, &err), &err);
+}
+
+/* messages, for neap diff --messages */
+
+/* Those of the generation that is asked for, or of the newest that came to the gate. They stand in the store as they are told. */
+void np_talk_messages(struct np_talk *t) {
+  struct np_error err;
+  char key[120];
+  int64_t version, number = t->at ? t->at : np_gate_number(gate_of(t));
+  int n = snprintf(key, sizeof key, "%s %lld messages", t->instance, (long long)number);
+  int found = np_reader_get(t->host->reader, NP_GATE_SPACE, key, (size_t)n, np_now_ms(), &t->out, &version, &err);
+  if (found > 0) {
+    np_talk_end(t);
+    return;
+  }
+  if (found == 0)
+    np_fail(&err, "%s: no messages of generation %lld were compared, or they are no longer kept: neap history %s", t->instance,
+            (long long)number, t->instance);
+  np_talk_fail(t, err.text);
 }

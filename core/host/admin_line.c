@@ -42,6 +42,11 @@ static void add_json(struct np_buf *b, const char *name, struct np_text value) {
     if (*s == '\n' || *s == '\r') *s = ' ';
 }
 
+void np_line_more(struct np_buf *b, const char *fields, size_t n) {
+  if (b->data[b->len - 1] != '{') np_buf_addc(b, ',');
+  np_buf_add(b, fields, n);
+}
+
 void np_line_text(struct np_buf *b, const char *name, const char *value) {
   add_text(b, name, (struct np_text){value, value ? strlen(value) : 0});
 }
@@ -121,6 +126,16 @@ void np_line_device(struct np_buf *b, const struct np_device *d) {
   np_line_end(b);
 }
 
+/* "waiting" is for people; "gate" has the generation and what it passed. */
+void np_line_gate(struct np_buf *b, const struct np_gate *g) {
+  if (!g) return;
+  np_line_text(b, "waiting", np_gate_says(g));
+  add_name(b, "gate");
+  np_buf_addf(b, "{\"generation\":%d,\"approval\":%s,", np_gate_number(g), np_gate_waits(g) ? "true" : "false");
+  np_gate_json(g, b);
+  np_buf_addc(b, '}');
+}
+
 void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host) {
   struct np_reader *reader = host->reader;
   np_line_begin(b);
@@ -141,14 +156,15 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
   }
   np_line_text(b, "error", s->error);
   if (s->code) np_limits_describe(s->code, s->memory_most, -1, b);
+  np_line_gate(b, s->gate);
   np_accounts_describe(host->broker, s->instance, s->generation, b);
   np_budgets_describe(host->broker, s->code, reader, b);
   np_line_end(b);
 }
 
 void np_line_change(struct np_buf *b, struct np_deploy_change change) {
-  np_buf_addf(b, "{\"summary\":{\"loaded\":%d,\"kept\":%d,\"failed\":%d,\"removed\":%d}}\n", change.loaded, change.kept,
-              change.failed, change.removed);
+  np_buf_addf(b, "{\"summary\":{\"loaded\":%d,\"kept\":%d,\"failed\":%d,\"removed\":%d,\"waiting\":%d}}\n", change.loaded,
+              change.kept, change.failed, change.removed, change.waiting);
 }
 
 static int64_t resident_bytes(void) {

@@ -71,5 +71,7 @@ int np_talk_generation_begin(struct np_talk *t, lua_State *L, int request, struc
 void np_talk_history(struct np_talk *t);
 void np_talk_sources(struct np_talk *t);
 void np_talk_rollback(struct np_talk *t);
+void np_talk_approve(struct np_talk *t);
+void np_talk_messages(struct np_talk *t);
 
 #endif

@@ -23,7 +23,7 @@ struct np_built {
   char *bundle;                   /* owned: the sources, for the store */
   size_t bundle_len;
   enum np_gate_stage stage; /* where it failed */
-  bool unconfigured;   /* it failed for want of a setting, and nobody listed it */
+  bool unconfigured;        /* it failed for want of a setting, and nobody listed it */
 };
 
 struct np_build_context {

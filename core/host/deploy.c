@@ -231,7 +231,8 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
                         .file = u->file,
                         .kind = u->kind,
                         .error = u->error ? u->error : u->held,
-                        .since = u->since};
+                        .since = u->since,
+                        .gate = u->gate};
   s.state = u->code           ? (u->last_good ? "last good"
                                  : u->pinned  ? "rolled back"
                                               : "in force")
@@ -253,6 +254,7 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
 void np_deploy_free(struct np_deploy *d) {
   if (!d) return;
   np_watch_free(d->watch);
+  np_gates_free(d->gates);
   if (d->again) event_free(d->again);
   if (d->probation) event_free(d->probation);
   for (size_t i = 0; i < d->unit_count; i++) np_unit_free(d, d->units[i]);

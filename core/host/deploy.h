@@ -21,10 +21,11 @@ struct np_status {
   size_t memory_most;         /* of the lane that uses most */
   int64_t memory_max;         /* the limit on each lane */
   const struct np_code *code; /* in force; NULL where nothing is */
+  const struct np_gate *gate; /* what its newest text has passed; NULL where it has not come to the gate */
 };
 
 struct np_deploy_change {
-  int loaded, kept, failed, removed;
+  int loaded, kept, failed, removed, waiting;
 };
 
 struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err);

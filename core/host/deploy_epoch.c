@@ -62,6 +62,7 @@ struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change 
       change->failed++;
     }
     refused->clashed = true;
+    np_gate_refused(refused, NP_STAGE_ROUTES, err.text);
     np_unit_discard(d, refused);
     np_unit_set(&refused->bad, refused->tried);
     if (!refused->code) refused->wanted = refused->configured;

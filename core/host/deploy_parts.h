@@ -5,6 +5,7 @@
 
 #include "host/build.h"
 #include "host/deploy.h"
+#include "host/gate.h"
 #include "host/sources.h"
 
 struct event;
@@ -42,6 +43,7 @@ struct np_unit {
   int before;                 /* on probation: the generation that was replaced; 0: not */
   uint64_t before_outcomes;
   int64_t probation_end; /* ms on the monotonic clock */
+  struct np_gate *gate;  /* owned: what its newest text has come to there; NULL before the first */
 };
 
 struct np_wants {
@@ -66,6 +68,7 @@ struct np_deploy {
   struct event *probation; /* looks after new generations */
   bool gone;               /* at the last look a file was missing that may come back */
   int64_t waits_since;     /* ms on the monotonic clock: a set that is still being written is waited for; 0: none is */
+  struct np_gates *gates;  /* owned; NULL before the first is wanted */
   int lanes;
   uint64_t epoch;
 };

@@ -89,6 +89,7 @@ void np_unit_free(struct np_deploy *d, struct np_unit *u) {
   free(u->instances);
   free(u->instance), free(u->plugin), free(u->good), free(u->bad), free(u->tried), free(u->error), free(u->file), free(u->print);
   free(u->cause), free(u->refused), free(u->pin_print), free(u->held), free(u->held_before);
+  np_gate_free(u->gate);
   free(u);
 }
 
@@ -300,11 +301,20 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
   struct np_error err;
   struct np_build_context context = np_unit_context(d);
   if (np_build(&context, want, &u->built, &err) == 0) {
-    u->print = fingerprint(d, u->built.code, want);
     number_it(d, u);
-    u->last_good = u->unconfigured = false;
+    u->unconfigured = false;
+    if (np_gate_let_in(d, u, want)) {
+      u->print = fingerprint(d, u->built.code, want);
+      u->last_good = false;
+      return;
+    }
+    np_built_discard(&u->built, d->lanes);
+    np_unit_set(&u->error, NULL);
+    change->waiting++;
+    if (!u->code) np_unit_fall_back(d, u, "its file is at the gate");
     return;
   }
+  np_gate_refused(u, u->built.stage, err.text);
   u->unconfigured = u->built.unconfigured;
   if (u->unconfigured && !u->code) { /* it waits for a person's settings: no fault */
     np_unit_set(&u->error, err.text);
@@ -326,7 +336,10 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     change->kept++;
     return;
   }
-  if (np_unit_look_pinned(d, u, want, change)) return;
+  if (np_unit_look_pinned(d, u, want, change)) {
+    np_gate_forget(u);
+    return;
+  }
   char *good = u->code ? fingerprint(d, u->code, want) : NULL;
   free(u->tried);
   u->tried = fingerprint(d, NULL, want);
@@ -334,9 +347,10 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     if (u->error) np_log(NP_INFO, "the file is again what is in force", "plugin", u->instance, NULL);
     np_unit_set(&u->error, NULL);
     np_unit_set(&u->bad, NULL);
+    np_gate_forget(u);
     u->clashed = false;
     change->kept++;
-  } else if (np_unit_same(u->tried, u->bad) && !u->clashed) {
+  } else if (np_unit_same(u->tried, u->bad) && !u->clashed && !np_gate_again(d, u, want)) {
     change->kept++;
   } else {
     u->clashed = false;
