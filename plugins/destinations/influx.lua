@@ -1,5 +1,5 @@
--- A destination: readings and alerts become points of InfluxDB, in its line protocol: version 1 (database) or version 2 (org, bucket,
--- token). A point is known by measurement, tags and time, so that a retry writes it over itself.
+-- A destination: readings and alerts become points of InfluxDB, in its line protocol: version 1 (database) or version 2 (org,
+-- bucket, token). A point is known by measurement, tags and time, so that a retry writes it over itself.
 local plugin = ...
 local http = require "neap.http"
 local json = require "neap.json"
@@ -75,44 +75,18 @@ local function of_alert(a, m)
   return line(config.alerts, tags, fields, a.at)
 end
 
+local function make(kind, what, m) return kind == "reading" and of_reading(what) or of_alert(what, m) end
+
 local function write(lines)
   local v2 = config.bucket ~= nil
-  return http.post {
+  return message.settle(http.post {
     url = config.url:gsub("/+$", "") .. (v2 and "/api/v2/write" or "/write"),
     query = v2 and { org = config.org, bucket = config.bucket, precision = "ms" }
       or { db = config.database, rp = config.retention, precision = "ms" },
     headers = { ["content-type"] = "text/plain; charset=utf-8", authorization = v2 and "Token " .. config.token or nil },
     basic = config.user and { config.user, config.password or "" } or nil,
-    body = table.concat(lines, "\n", 1, #lines), gzip = true, timeout = config.timeout,
-  }
+    body = table.concat(lines, "\n"), gzip = true, timeout = config.timeout,
+  })
 end
 
--- Writes points first to last; one that is refused is looked for by halves, so that the others get in.
-local function write_all(points, first, last, outcomes)
-  local lines = {}
-  for i = first, last do lines[#lines + 1] = points[i].line end
-  local res, why = message.settle(write(lines))
-  if res and (res.status == 400 or res.status == 413 or res.status == 422) and first < last then
-    local middle = (first + last) // 2
-    write_all(points, first, middle, outcomes)
-    return write_all(points, middle + 1, last, outcomes)
-  end
-  for i = first, last do outcomes[points[i].at] = res or why end
-end
-
-plugin:deliver {
-  batch = 500,
-  handler = function(messages)
-    local outcomes, points = {}, {}
-    for i, m in ipairs(messages) do
-      local kind, what = message.read(m)
-      if kind then
-        points[#points + 1] = { at = i, line = kind == "reading" and of_reading(what) or of_alert(what, m) }
-      else
-        outcomes[i] = { dead = what }
-      end
-    end
-    if #points > 0 then write_all(points, 1, #points, outcomes) end
-    return outcomes
-  end,
-}
+plugin:deliver { batch = 500, handler = function(messages) return message.write(messages, make, write) end }

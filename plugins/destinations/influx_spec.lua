@@ -26,7 +26,8 @@ describe("influx", function()
   end
 
   it("writes points in milliseconds, with tags and fields escaped", function()
-    local start = begin { database = "ward", user = "neap", password = "s3cret", retention = "year", tags = { ["a place"] = "3, B" } }
+    local start = begin { database = "ward", user = "neap", password = "s3cret", retention = "year",
+      tags = { ["a place"] = "3, B" } }
     t.http(V1, 204)
     send { device = 'a b,c=d"e\\', value = 21.5, unit = "Cel", vendor = "neuron", connection = "house", key = 'k"1\\', serial = 7,
       trend = "flat" }
