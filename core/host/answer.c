@@ -13,7 +13,8 @@
 #include "lib/json.h"
 
 #define HEADERS_MAX 64
-#define SLICE_US 20000 /* of a stream at a stretch, then the lane's other work has its turn */
+#define HEADER_BYTES_MAX ((size_t)64 << 10) /* of all of an answer's */
+#define SLICE_US 20000                      /* of a stream at a stretch, then the lane's other work has its turn */
 
 void np_refusal_set(struct np_refusal *r, int status, const char *kind, const char *where) {
   *r = (struct np_refusal){.status = status, .where = where};
@@ -68,7 +69,10 @@ static void add_value(lua_State *L, struct np_answer *a, const char *name) {
   if (lua_type(L, -1) != LUA_TSTRING && lua_type(L, -1) != LUA_TNUMBER)
     luaL_error(L, "answer: header %s has to be a string, got a %s", name, luaL_typename(L, -1));
   lua_pushvalue(L, -1);
-  np_answer_header(a, name, lua_tostring(L, -1));
+  size_t len;
+  const char *value = lua_tolstring(L, -1, &len);
+  if (strlen(name) + len + a->headers.len > HEADER_BYTES_MAX) luaL_error(L, "answer: the headers are larger than 64 KiB");
+  np_answer_header(a, name, value);
   lua_pop(L, 1);
 }
 

@@ -171,6 +171,13 @@ static char *take_string(lua_State *L, int table, const char *field) {
   return copy;
 }
 
+/* One that the prelude has seen to be a string. */
+static char *take_name(lua_State *L, int table, const char *field) {
+  char *s = take_string(L, table, field);
+  if (!s) luaL_error(L, "%s of what was registered is no string", field);
+  return s;
+}
+
 static int take_int(lua_State *L, int table, const char *field) {
   lua_getfield(L, table, field);
   int n = (int)lua_tointeger(L, -1);
@@ -193,8 +200,8 @@ static void read_route(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   c->routes = np_realloc(c->routes, (c->route_count + 1) * sizeof *c->routes);
   struct np_route *r = &c->routes[c->route_count++];
-  *r = (struct np_route){.code = c, .method = take_string(L, at, "method")};
-  char *pattern = take_string(L, at, "pattern");
+  *r = (struct np_route){.code = c, .method = take_name(L, at, "method")};
+  char *pattern = take_name(L, at, "pattern");
   struct np_buf whole = {0};
   np_buf_adds(&whole, c->mount);
   np_buf_adds(&whole, pattern);
@@ -238,7 +245,7 @@ static void read_job(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   c->jobs = np_realloc(c->jobs, (c->job_count + 1) * sizeof *c->jobs);
   struct np_job *j = &c->jobs[c->job_count++];
-  *j = (struct np_job){.name = take_string(L, at, "name")};
+  *j = (struct np_job){.name = take_name(L, at, "name")};
   lua_getfield(L, at, "period");
   j->period = lua_tointeger(L, -1);
   lua_pop(L, 1);
@@ -249,7 +256,7 @@ static void read_timer(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   c->timers = np_realloc(c->timers, (c->timer_count + 1) * sizeof *c->timers);
   struct np_timer_decl *t = &c->timers[c->timer_count++];
-  *t = (struct np_timer_decl){.name = take_string(L, at, "name")};
+  *t = (struct np_timer_decl){.name = take_name(L, at, "name")};
   t->handler = take_int(L, at, "handler");
 }
 
@@ -258,7 +265,7 @@ static void read_command(lua_State *L, int at, struct np_build *b) {
   struct np_error err;
   c->commands = np_realloc(c->commands, (c->command_count + 1) * sizeof *c->commands);
   struct np_command *command = &c->commands[c->command_count++];
-  *command = (struct np_command){.name = take_string(L, at, "name"), .about = take_string(L, at, "about")};
+  *command = (struct np_command){.name = take_name(L, at, "name"), .about = take_string(L, at, "about")};
   char what[120];
   snprintf(what, sizeof what, "plugin:command %.80s, args", command->name);
   lua_getfield(L, at, "args");
@@ -276,7 +283,7 @@ static void read_account(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   c->accounts = np_realloc(c->accounts, (c->account_count + 1) * sizeof *c->accounts);
   struct np_account_decl *a = &c->accounts[c->account_count++];
-  *a = (struct np_account_decl){.name = take_string(L, at, "name"), .early = -1};
+  *a = (struct np_account_decl){.name = take_name(L, at, "name"), .early = -1};
   if (lua_getfield(L, at, "early") != LUA_TNIL) a->early = lua_tointeger(L, -1);
   lua_pop(L, 1);
   a->handler = take_int(L, at, "handler");
@@ -293,7 +300,7 @@ static void read_budget(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   c->budgets = np_realloc(c->budgets, (c->budget_count + 1) * sizeof *c->budgets);
   struct np_budget_decl *d = &c->budgets[c->budget_count++];
-  *d = (struct np_budget_decl){.name = take_string(L, at, "name")};
+  *d = (struct np_budget_decl){.name = take_name(L, at, "name")};
   d->per_second = take_number(L, at, "per_second");
   d->per_minute = take_number(L, at, "per_minute");
   d->per_month = (int64_t)take_number(L, at, "per_month");
@@ -341,7 +348,7 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
 
 static enum np_kind read_kind(lua_State *L, int at) {
   lua_getfield(L, at, "kind");
-  const char *name = lua_tostring(L, -1);
+  const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
   lua_pop(L, 1);
   return strcmp(name, "rule") == 0 ? NP_RULE : strcmp(name, "destination") == 0 ? NP_DESTINATION : NP_VENDOR;
 }

@@ -2,6 +2,13 @@
 -- (declare.c) once the chunk has returned. Compiled into the program.
 local core = ... -- functions in C: config, and the ledger's verbs
 
+-- What it calls is kept here: a chunk can put others in the place of globals and of string's functions, and what has been
+-- checked here is read by C.
+local error, ipairs, pairs, tostring, type, setmetatable = error, ipairs, pairs, tostring, type, setmetatable
+local byte, format, gsub, match = string.byte, string.format, string.gsub, string.match
+local concat, insert, remove, sort = table.concat, table.insert, table.remove, table.sort
+local math_type, min, tointeger = math.type, math.min, math.tointeger
+
 local declared = {
   routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, handlers = {},
 }
@@ -9,7 +16,7 @@ local loading = true
 
 -- Points an error at the line of the plugin that called the verb.
 local function misuse(...)
-  error(string.format(...), 3)
+  error(format(...), 3)
 end
 
 local function registering(verb, level)
@@ -28,8 +35,8 @@ local function near(name, known)
       local diagonal = row[0]
       row[0] = i
       for j = 1, #k do
-        local cost = name:byte(i) == k:byte(j) and 0 or 1
-        local value = math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+        local cost = byte(name, i) == byte(k, j) and 0 or 1
+        local value = min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
         diagonal, row[j] = row[j], value
       end
     end
@@ -37,21 +44,21 @@ local function near(name, known)
     if d <= 2 and (not distance or d < distance or d == distance and k < best) then best, distance = k, d end
     ::continue::
   end
-  return best and (", did you mean %q?"):format(best) or ""
+  return best and format(", did you mean %q?", best) or ""
 end
 
 local function check_options(verb, t, known)
   for k in pairs(t) do
     if not known[k] then
       local name = tostring(k)
-      error(("plugin:%s: unknown option %q%s"):format(verb, name, near(name, known)), 3)
+      error(format("plugin:%s: unknown option %q%s", verb, name, near(name, known)), 3)
     end
   end
 end
 
 local function keep_handler(verb, fn, what)
   if type(fn) ~= "function" then
-    error(("plugin:%s: %s has to be a function, got a %s"):format(verb, what or "the handler", type(fn)), 3)
+    error(format("plugin:%s: %s has to be a function, got a %s", verb, what or "the handler", type(fn)), 3)
   end
   local h = declared.handlers
   h[#h + 1] = fn
@@ -62,7 +69,7 @@ local function duration(verb, what, value)
   local ms = core.duration(value)
   if not ms then
     local wrong = "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s"
-    error(wrong:format(verb, what, tostring(value)), 3)
+    error(format(wrong, verb, what, tostring(value)), 3)
   end
   return ms
 end
@@ -76,7 +83,7 @@ function plugin:config(schema)
   if type(schema) ~= "table" then misuse("plugin:config: expected a table of settings, got a %s", type(schema)) end
   declared.configured = true
   local settings, unknown = core.config(schema)
-  if unknown then error(("%s: unknown setting %q%s"):format(core.settings_at, unknown, near(unknown, schema)), 0) end
+  if unknown then error(format("%s: unknown setting %q%s", core.settings_at, unknown, near(unknown, schema)), 0) end
   return settings
 end
 
@@ -90,7 +97,7 @@ function plugin:serve(t)
   registering "serve"
   if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end
   check_options("serve", t, { [1] = 1, about = 1, auth = 1, query = 1, path = 1, body = 1, body_max = 1, keep = 1, handler = 1 })
-  local method, pattern = tostring(t[1]):match "^([%u*]+) (/%S*)$"
+  local method, pattern = match(tostring(t[1]), "^([%u*]+) (/%S*)$")
   if not method then misuse("plugin:serve: expected \"METHOD /path\" first, got %q", tostring(t[1])) end
   local body, whole = t.body, false
   if type(body) == "table" and type(body[1]) == "string" then body, whole = { body = body }, true end
@@ -135,7 +142,7 @@ function plugin:command(t)
   if type(t) ~= "table" then misuse("plugin:command: expected a table, got a %s", type(t)) end
   check_options("command", t, { [1] = 1, about = 1, args = 1, handler = 1 })
   local name, args = t[1], t.args == nil and {} or t.args
-  if type(name) ~= "string" or #name > 64 or not ("." .. name):gsub("[.-]%w+", ""):match "^$" then
+  if type(name) ~= "string" or #name > 64 or gsub("." .. name, "[.-]%w+", "") ~= "" then
     misuse("plugin:command: expected a name of words joined by \".\" or \"-\" first, got %q", tostring(name))
   end
   if t.about and type(t.about) ~= "string" then misuse("plugin:command: about is a text, got a %s", type(t.about)) end
@@ -148,11 +155,11 @@ function plugin:command(t)
 end
 
 local function new_name(verb, name, list)
-  if type(name) ~= "string" or not name:match "^%w[%w._-]*$" then
-    error(("plugin:%s: expected a name of letters, digits, \".\", \"_\" and \"-\" first, got %q"):format(verb, tostring(name)), 3)
+  if type(name) ~= "string" or not match(name, "^%w[%w._-]*$") then
+    error(format("plugin:%s: expected a name of letters, digits, \".\", \"_\" and \"-\" first, got %q", verb, tostring(name)), 3)
   end
   for _, other in ipairs(list) do
-    if other.name == name then error(("plugin:%s: two are named %q"):format(verb, name), 3) end
+    if other.name == name then error(format("plugin:%s: two are named %q", verb, name), 3) end
   end
   return name
 end
@@ -186,7 +193,7 @@ function plugin:budget(t)
     if n ~= nil and (type(n) ~= "number" or not (n > 0 and n <= 1e12)) then
       misuse("plugin:budget: %s has to be a number above 0, got %s", field, tostring(n))
     end
-    if n and field == "per_month" and not math.tointeger(n) then
+    if n and field == "per_month" and not tointeger(n) then
       misuse("plugin:budget: per_month has to be an integer, got %s", tostring(n))
     end
     budget[field] = n
@@ -224,8 +231,8 @@ function plugin:deliver(t)
   check_options("deliver", t, { options = 1, batch = 1, concurrency = 1, retry_for = 1, handler = 1, about = 1 })
   local function count(name, default, most)
     local n = t[name] == nil and default or t[name]
-    if math.type(n) ~= "integer" or n < 1 or n > most then
-      error(("plugin:deliver: %s has to be an integer from 1 to %d"):format(name, most), 3)
+    if math_type(n) ~= "integer" or n < 1 or n > most then
+      error(format("plugin:deliver: %s has to be an integer from 1 to %d", name, most), 3)
     end
     return n
   end
@@ -251,11 +258,11 @@ end
 
 setmetatable(plugin, {
   __index = function(_, name)
-    error(("plugin:%s: no such verb%s"):format(tostring(name), near(tostring(name), plugin)), 2)
+    error(format("plugin:%s: no such verb%s", tostring(name), near(tostring(name), plugin)), 2)
   end,
   __newindex = function(_, name)
     local wrong = "plugin.%s: the handle cannot be changed; keep your own state in local variables or plugin.store"
-    error(wrong:format(tostring(name)), 2)
+    error(format(wrong, tostring(name)), 2)
   end,
 })
 
@@ -264,8 +271,8 @@ local function canonical(v)
   if type(v) ~= "table" then return type(v) .. ":" .. tostring(v) end
   local parts = {}
   for k, inner in pairs(v) do parts[#parts + 1] = canonical(k) .. "=" .. canonical(inner) end
-  table.sort(parts)
-  return "{" .. table.concat(parts, ",") .. "}"
+  sort(parts)
+  return "{" .. concat(parts, ",") .. "}"
 end
 
 -- Every lane has a copy of its own, and a chunk that registers in a pairs() loop does so in another order each time. So the
@@ -275,11 +282,11 @@ local function bring_into_order(list, keys, key_of, n)
   for _, item in ipairs(list) do
     local key = key_of(item)
     own[key] = own[key] or {}
-    table.insert(own[key], item)
+    insert(own[key], item)
   end
   for i = 1, #list do
     local same = keys[n + i] and own[keys[n + i]]
-    list[i] = same and table.remove(same, 1)
+    list[i] = same and remove(same, 1)
     if not list[i] then
       error(core.file .. ": registers something else each time it is loaded: that must not depend on chance or time", 0)
     end

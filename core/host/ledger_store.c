@@ -16,6 +16,9 @@
 
 /* Bytes of a sealed text from which on it is masked: words such as "Bearer" are found in every line, but no secret is so short. */
 #define SECRET_LEAST 6
+/* A long text is masked in pieces, for a line shows no more than a part of it; and no more than an error's text can hold. */
+#define PIECE 256
+#define PIECES 8192
 
 void np_overlay_free(struct np_overlay *o) {
   np_map_free(&o->puts, NULL);
@@ -150,6 +153,12 @@ struct masking {
 /* What every line of its log names it by. */
 static bool is_own_name(const struct np_code *c, const char *s) { return strcmp(s, c->instance) == 0 || strcmp(s, c->plugin) == 0; }
 
+static void add_mask(struct masking *m, const char *s, size_t len) {
+  struct np_mask *mask = np_arena_alloc(&m->t->arena, sizeof *mask);
+  *mask = (struct np_mask){.next = m->t->people, .value = np_arena_copy(&m->t->arena, s, len), .len = len};
+  m->t->people = mask;
+}
+
 static void mask_top(struct masking *m, int depth) {
   lua_State *L = m->L;
   if (m->left-- <= 0) return;
@@ -159,11 +168,10 @@ static void mask_top(struct masking *m, int depth) {
     size_t len;
     lua_pushvalue(L, -1); /* what it is in the table stays what it is */
     const char *s = lua_tolstring(L, -1, &len);
-    if (len >= m->least && !is_own_name(m->t->in->code, s)) {
-      struct np_mask *mask = np_arena_alloc(&m->t->arena, sizeof *mask);
-      *mask = (struct np_mask){.next = m->t->people, .value = np_arena_copy(&m->t->arena, s, len), .len = len};
-      m->t->people = mask;
-    }
+    if (len > PIECE && len >= m->least)
+      for (size_t i = 0; i < len && i < PIECES; i += PIECE) add_mask(m, s + i, len - i < PIECE ? len - i : PIECE);
+    else if (len >= m->least && !is_own_name(m->t->in->code, s))
+      add_mask(m, s, len);
     lua_pop(L, 1);
   }
 }

@@ -69,7 +69,7 @@ static int load_library(lua_State *L) {
   }
   lua_pushfstring(L, "@%s", source->path);
   np_declare_stage(b, NP_STAGE_SYNTAX);
-  if (luaL_loadbufferx(L, source->text, source->len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  if (np_sandbox_load(L, source->text, source->len, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
   np_declare_stage(b, NP_STAGE_DECLARATIONS);
   np_declare_library(b, name);
   lua_pushvalue(L, 1);
@@ -137,7 +137,7 @@ static int load_all(lua_State *L) {
   int handle = lua_gettop(L) - 1, finish = handle + 1;
   lua_pushfstring(L, "@%s", order->source.path);
   np_declare_stage(b, NP_STAGE_SYNTAX);
-  if (luaL_loadbufferx(L, order->source.text, order->source.len, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+  if (np_sandbox_load(L, order->source.text, order->source.len, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
   np_declare_stage(b, NP_STAGE_DECLARATIONS);
   lua_pushvalue(L, handle);
   lua_call(L, 1, 0);
@@ -192,7 +192,7 @@ static void add_place(lua_State *co, struct np_buf *b) {
 }
 
 static void tell_failure(const struct np_order *order, lua_State *co, int status, struct np_error *err) {
-  const char *text = lua_tostring(co, -1);
+  const char *text = lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1) : NULL; /* to make text of a number may want memory */
   struct np_buf b = {0};
   if (status == LUA_ERRMEM) {
     add_place(co, &b);

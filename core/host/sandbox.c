@@ -8,26 +8,14 @@
 #include <lualib.h>
 
 #include "host/sandbox_parts.h"
-#include "lib/env.h"
+#include "host/task.h"
 #include "lib/modules.h"
+#include "lib/spend.h"
 
 int luaopen_neap_http(lua_State *L);
 int luaopen_neap_log(lua_State *L);
 
 static const luaL_Reg host_modules[] = {{"neap.http", luaopen_neap_http}, {"neap.log", luaopen_neap_log}, {NULL, NULL}};
-
-/* load(chunk [, name [, mode [, env]]]): text only, whatever the mode asks. */
-static int load_text(lua_State *L) {
-  int n = lua_gettop(L);
-  lua_settop(L, 4);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushvalue(L, 1);
-  lua_pushvalue(L, 2);
-  lua_pushliteral(L, "t");
-  if (n >= 4) lua_pushvalue(L, 4);
-  lua_call(L, n >= 4 ? 4 : 3, 2);
-  return 2;
-}
 
 static int setmetatable_without_gc(lua_State *L) {
   int type = lua_type(L, 2);
@@ -57,7 +45,9 @@ static const luaL_Reg *find_module(const luaL_Reg *list, const char *name) {
 }
 
 static int require_module(lua_State *L) {
-  const char *name = luaL_checkstring(L, 1);
+  size_t len;
+  const char *name = luaL_checklstring(L, 1, &len);
+  luaL_argcheck(L, strlen(name) == len, 1, "a name has no zero byte");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, 2, name) != LUA_TNIL) return 1;
   lua_pop(L, 1);
@@ -96,12 +86,12 @@ void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
                                        {LUA_MATHLIBNAME, luaopen_math},
                                        {LUA_UTF8LIBNAME, luaopen_utf8},
                                        {NULL, NULL}};
+  np_spending = (struct np_spending){np_task_spend_if_inside, np_task_goes_on};
   for (const luaL_Reg *l = libraries; l->name; l++) {
     luaL_requiref(L, l->name, l->func, 1);
     lua_pop(L, 1);
   }
-  lua_getglobal(L, "load");
-  lua_pushcclosure(L, load_text, 1);
+  lua_pushcfunction(L, np_sandbox_load_verb);
   lua_setglobal(L, "load");
   lua_pushcfunction(L, setmetatable_without_gc);
   lua_setglobal(L, "setmetatable");

@@ -5,6 +5,8 @@
 #include "host/sandbox_parts.h"
 #include "host/task.h"
 
+#define CLOSES_MOST 6 /* each can call 200 levels of C below it */
+
 static lua_State *coroutine_at(lua_State *L, int idx) {
   lua_State *co = lua_tothread(L, idx);
   luaL_argexpected(L, co, idx, "coroutine");
@@ -117,9 +119,15 @@ static int co_resume(lua_State *L) {
   return n + 1;
 }
 
-static int reset(lua_State *co) {
+/* Lua 5.4.4 does not count the C stack that closing takes, so a variable's __close that closes a coroutine that closes a coroutine … would
+ * overflow it. Where that is too deep the coroutine stays open, and its variables are never closed. */
+static int reset(lua_State *L, lua_State *co) {
+  static _Thread_local int depth;
+  if (depth == CLOSES_MOST) luaL_error(L, "coroutines are closed within each other, more than %d deep", CLOSES_MOST);
   lua_State *outer = np_task_enter(co);
+  depth++;
   int status = lua_resetthread(co);
+  depth--;
   np_task_enter(outer);
   return status;
 }
@@ -131,7 +139,7 @@ static int wrapped(lua_State *L) {
   if (n >= 0) return n;
   int status = lua_status(co);
   if (status != LUA_OK && status != LUA_YIELD) {
-    status = reset(co); /* its variables are closed, which may raise in turn */
+    status = reset(L, co); /* its variables are closed, which may raise in turn */
     if (np_task_is_over(L)) return np_task_leave(L);
     lua_xmove(co, L, 1);
   }
@@ -165,7 +173,7 @@ static int co_close(lua_State *L) {
   lua_State *co = coroutine_at(L, 1);
   const char *state = status_of(L, co);
   if (*state != 'd' && *state != 's') return luaL_error(L, "cannot close a %s coroutine", state);
-  int status = reset(co);
+  int status = reset(L, co);
   if (np_task_is_over(L)) return np_task_leave(L);
   note_ended(L, 1);
   lua_pushboolean(L, status == LUA_OK);

@@ -4,8 +4,9 @@
 
 #include <lua.h>
 
+int np_sandbox_load_verb(lua_State *L);
 void np_sandbox_coroutines(lua_State *L); /* coroutine.*, xpcall */
 void np_sandbox_patterns(lua_State *L);   /* string.find, match, gmatch, gsub, rep */
-void np_sandbox_tables(lua_State *L);     /* table.move, insert, remove, concat, sort */
+void np_sandbox_tables(lua_State *L);     /* table.move, insert, remove, concat, unpack, sort */
 
 #endif

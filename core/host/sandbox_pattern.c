@@ -292,6 +292,7 @@ static int search(lua_State *L, bool find) {
     return 1;
   }
   if (find && (lua_toboolean(L, 4) || is_plain(p, pattern_len))) { /* memmem is linear, whatever it is given */
+    np_task_spend(L, (int64_t)((len - init) / 16));
     const char *at = memmem(s + init, len - init, p, pattern_len);
     if (at)
       lua_pushinteger(L, at - s + 1), lua_pushinteger(L, at - s + (lua_Integer)pattern_len);
@@ -380,6 +381,7 @@ static void add_text(struct match *m, luaL_Buffer *b, const char *s, const char 
 /* What stands for the match; true where that is something else. */
 static bool add_value(struct match *m, luaL_Buffer *b, const char *s, const char *e, int type) {
   lua_State *L = m->L;
+  np_task_spend(L, 1); /* what is called may be C, and slow */
   if (type == LUA_TFUNCTION) {
     lua_pushvalue(L, 3);
     lua_call(L, push_captures(m, s, e, true), 1);

@@ -1,4 +1,7 @@
-/* Functions of table that go over lengths and ranges which are only claimed, as Lua's own do, but count each element as an instruction first. */
+/* Functions of table that go over lengths and ranges which are only claimed, as Lua's own do, but on the call's budget: the elements count as
+ * instructions first, and at each the clock may have its say, for what is indexed can lead through thousands of metatables. */
+#include <limits.h>
+
 #include <lauxlib.h>
 
 #include "host/sandbox_parts.h"
@@ -19,6 +22,7 @@ static lua_Integer distance(lua_Integer from, lua_Integer to) {
 }
 
 static void copy_one(lua_State *L, int from, lua_Integer i, int to, lua_Integer k) {
+  np_task_spend(L, 0);
   lua_geti(L, from, i);
   lua_seti(L, to, k);
 }
@@ -70,6 +74,7 @@ static int move(lua_State *L) {
 }
 
 static void add_one(lua_State *L, luaL_Buffer *b, lua_Integer i) {
+  np_task_spend(L, 0);
   lua_geti(L, 1, i);
   if (!lua_isstring(L, -1)) luaL_error(L, "invalid value (at index %I) in table for 'concat'", (LUAI_UACINT)i);
   luaL_addvalue(b);
@@ -94,22 +99,60 @@ static int concat(lua_State *L) {
   return 1;
 }
 
+static int unpack(lua_State *L) {
+  lua_Integer i = luaL_optinteger(L, 2, 1), last = lua_isnoneornil(L, 3) ? luaL_len(L, 1) : luaL_checkinteger(L, 3);
+  if (i > last) return 0;
+  lua_Integer n = distance(i, last);
+  if (n >= INT_MAX || !lua_checkstack(L, (int)n)) return luaL_error(L, "too many results to unpack");
+  for (lua_Integer k = 0; k < n; k++) {
+    np_task_spend(L, 0);
+    lua_geti(L, 1, i + k);
+  }
+  return (int)n;
+}
+
 static int give_all(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   return lua_gettop(L);
 }
 
+/* Texts that are long and alike take long to compare. */
+static int is_less(lua_State *L) {
+  np_task_spend(L, 1);
+  lua_pushboolean(L, lua_compare(L, 1, 2, LUA_OPLT));
+  return 1;
+}
+
+/* Upvalue: an order that is in C, so that no hook sees it. */
+static int is_less_by(lua_State *L) {
+  np_task_spend(L, 1);
+  lua_settop(L, 2);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 2, 1);
+  return 1;
+}
+
 static int sort(lua_State *L) {
   check_table(L, 1);
   np_task_spend(L, luaL_len(L, 1));
+  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
+  if (lua_isnil(L, 2)) {
+    lua_pushcfunction(L, is_less);
+    lua_replace(L, 2);
+  } else if (lua_iscfunction(L, 2)) {
+    lua_pushcclosure(L, is_less_by, 1);
+  }
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
-  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, give_all);
+  lua_callk(L, 2, LUA_MULTRET, 0, give_all);
   return give_all(L, LUA_OK, 0);
 }
 
 void np_sandbox_tables(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"insert", insert}, {"remove", take_out}, {"move", move}, {"concat", concat}, {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"insert", insert}, {"remove", take_out}, {"move", move},
+                                   {"concat", concat}, {"unpack", unpack},   {NULL, NULL}};
   lua_getglobal(L, "table");
   luaL_setfuncs(L, verbs, 0);
   lua_getfield(L, -1, "sort");

@@ -23,8 +23,10 @@
 const char *const np_mode_names[9] = {"loading the file", "a request's handler", "a refusal",  "a streamed answer", "a job",
                                       "a rule",           "a rule's timer",      "a delivery", "a command"};
 
-/* The state that runs now on this thread, for the alarm. */
+/* The state that runs now on this thread, for the alarm; whether it has rung since somebody looked at the clock. */
 static _Thread_local lua_State *volatile running_state;
+static _Thread_local volatile sig_atomic_t rang;
+static _Thread_local bool alarmed; /* there is an alarm */
 
 static void hook(lua_State *L, lua_Debug *ar);
 
@@ -33,6 +35,7 @@ static void hook(lua_State *L, lua_Debug *ar);
 static void on_alarm(int signal) {
   (void)signal;
   lua_State *L = running_state;
+  rang = 1;
   if (L) lua_sethook(L, hook, LUA_MASKCOUNT, 1);
 }
 
@@ -43,7 +46,7 @@ static void watch_thread(void) {
   timer_t timer; /* as long as the thread */
   event._sigev_un._tid = gettid();
   sigaction(SIGURG, &action, NULL);
-  if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0) timer_settime(timer, 0, &every, NULL);
+  if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0) alarmed = timer_settime(timer, 0, &every, NULL) == 0;
 }
 
 lua_State *np_task_enter(lua_State *L) {
@@ -87,6 +90,13 @@ static bool check_budget(lua_State *L, struct np_task *t) {
   return t->over == NULL;
 }
 
+/* The same, for what asks often: the clock is looked at where the alarm has rung. */
+static bool look(lua_State *L, struct np_task *t) {
+  if (alarmed && !rang && !t->over && t->instructions <= t->in->code->limits.instructions) return true;
+  rang = 0;
+  return check_budget(L, t);
+}
+
 static void hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
@@ -122,7 +132,22 @@ void np_task_spend(lua_State *L, int64_t instructions) {
   struct np_task *t = ((struct np_instance *)np_env(L))->running;
   if (!t) return;
   t->instructions += instructions;
-  if (!check_budget(L, t)) np_task_leave(L);
+  if (!look(L, t)) np_task_leave(L);
+}
+
+/* The modules' C code has states that are no plugin's as well. */
+static bool in_call(lua_State *L) {
+  lua_State *inner = running_state;
+  return inner && np_env(inner) == np_env(L);
+}
+
+void np_task_spend_if_inside(lua_State *L, int64_t instructions) {
+  if (in_call(L)) np_task_spend(L, instructions);
+}
+
+bool np_task_goes_on(lua_State *L) {
+  struct np_task *t = in_call(L) ? ((struct np_instance *)np_env(L))->running : NULL;
+  return !t || look(L, t);
 }
 
 /* Where the failing coroutine stood; without allocating, for memory may be what failed. */

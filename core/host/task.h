@@ -67,6 +67,9 @@ void np_task_kill(struct np_task *t, const char *why);
 
 /* For what runs inside a call and may take long without the virtual machine: counts as so many instructions. Raises past the budget. */
 void np_task_spend(lua_State *L, int64_t instructions);
+/* The same for modules, whose functions are called in other states too; and whether the call may go on, for what cannot raise where it stands. */
+void np_task_spend_if_inside(lua_State *L, int64_t instructions);
+bool np_task_goes_on(lua_State *L);
 /* For what resumes a coroutine inside a call: is the call past its budget? Then what resumed it has to `return np_task_leave(L)`. */
 bool np_task_is_over(lua_State *L);
 int np_task_leave(lua_State *L);

@@ -8,11 +8,19 @@
 
 static bool is_near_v4(uint32_t a) { return a >> 24 == 127 || a >> 24 == 0 || a >> 16 == 0xa9fe; }
 
-static bool is_near_v6(const struct in6_addr *a) {
-  if (IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LINKLOCAL(a)) return true;
+static bool holds_near_v4(const struct in6_addr *a, int at) {
   uint32_t v4;
-  memcpy(&v4, a->s6_addr + 12, sizeof v4);
-  return IN6_IS_ADDR_V4MAPPED(a) && is_near_v4(ntohl(v4));
+  memcpy(&v4, a->s6_addr + at, sizeof v4);
+  return is_near_v4(ntohl(v4));
+}
+
+/* Those that hold an IPv4 address lead where that leads: mapped, compatible (RFC 4291), by NAT64 (RFC 6052), 6to4 (RFC 3056). */
+static bool is_near_v6(const struct in6_addr *a) {
+  static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b}, to4[2] = {0x20, 0x02};
+  if (IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LINKLOCAL(a)) return true;
+  if (IN6_IS_ADDR_V4MAPPED(a) || IN6_IS_ADDR_V4COMPAT(a) || memcmp(a->s6_addr, nat64, sizeof nat64) == 0)
+    return holds_near_v4(a, 12);
+  return memcmp(a->s6_addr, to4, sizeof to4) == 0 && holds_near_v4(a, 2);
 }
 
 bool np_fetch_is_near(const struct sockaddr *address) {

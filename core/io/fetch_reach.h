@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Whether an address is this machine's own or its link's: loopback, link-local, unspecified, also mapped into IPv6. Others, private
+/* Whether an address is this machine's own or its link's: loopback, link-local, unspecified, also within an IPv6 address. Others, private
  * networks among them, are not. */
 bool np_fetch_is_near(const struct sockaddr *address);
 /* Whether "host:port" or "[v6]:port" says itself that it is near: an address, localhost, or a name below it (RFC 6761). */

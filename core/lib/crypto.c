@@ -34,7 +34,8 @@ void np_crypto_check_options(lua_State *L, int idx, const char *const names[]) {
 const char *np_crypto_option(lua_State *L, int idx, const char *name, const char *preset) {
   if (lua_isnoneornil(L, idx)) return preset;
   const char *value = preset;
-  int type = lua_getfield(L, idx, name);
+  lua_pushstring(L, name);
+  int type = lua_rawget(L, idx); /* the table holds the text still when it is popped; an __index's would be gone */
   if (type == LUA_TSTRING)
     value = lua_tostring(L, -1);
   else if (type != LUA_TNIL)

@@ -11,6 +11,8 @@
 #include <lua.h>
 #include <openssl/evp.h>
 
+#include "lib/spend.h"
+
 /* The world said no: pushes nil, "what: why", code and returns 3. */
 int np_crypto_no(lua_State *L, const char *what, const char *why, const char *code);
 /* Raises where the options at idx are neither absent nor a table, or hold a name that is not in names (ended by NULL). */
@@ -48,6 +50,8 @@ size_t np_hmac(const EVP_MD *md, const void *key, size_t key_len, const struct n
 enum np_rsa_padding { NP_RSA_PKCS1, NP_RSA_OTHER }; /* OTHER: OAEP to encrypt, PSS to sign */
 #define NP_RSA_MAX_BITS 8192
 /* An RSA key out of PEM or unarmoured base64 DER. NULL and *why, a static sentence. The caller frees it with EVP_PKEY_free. */
+/* An operation with a key of n bits takes as long as some n³ / 10⁵ instructions; the length of its text tells n well enough. */
+void np_rsa_spend(lua_State *L, size_t text_len);
 EVP_PKEY *np_rsa_key(const char *text, size_t len, bool private, const char **why);
 /* Signs text; sig has room for NP_RSA_MAX_BITS / 8. Returns the length, 0 on failure. */
 size_t np_rsa_sign(EVP_PKEY *key, const EVP_MD *md, enum np_rsa_padding padding, struct np_part text, uint8_t *sig);

@@ -58,6 +58,7 @@ static struct np_part check_part(lua_State *L, int idx, bool optional) {
   struct np_part p = {"", 0};
   if (!optional || !lua_isnoneornil(L, idx)) p.bytes = luaL_checklstring(L, idx, &p.len);
   luaL_argcheck(L, p.len <= INT_MAX - 64, idx, "longer than 2 GB");
+  np_spend(L, (int64_t)(p.len / 4));
   return p;
 }
 

@@ -89,6 +89,7 @@ static int digest(lua_State *L, const char *name) {
   const EVP_MD *md = np_digest_check(L, name);
   uint8_t out[EVP_MAX_MD_SIZE];
   unsigned len = 0;
+  np_spend(L, (int64_t)(n / 4));
   if (EVP_Digest(s, n, out, &len, md, NULL) != 1) {
     len = 0;
     ERR_clear_error();
@@ -114,6 +115,7 @@ static int hmac(lua_State *L) {
   part.bytes = luaL_checklstring(L, 3, &part.len);
   enum form form = check_form(L, 4);
   uint8_t out[EVP_MAX_MD_SIZE];
+  np_spend(L, (int64_t)((part.len + key_len) / 4));
   return push_form(L, out, np_hmac(md, key, key_len, &part, 1, out), form);
 }
 

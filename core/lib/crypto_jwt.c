@@ -26,6 +26,10 @@ static struct np_part check_key(lua_State *L, int idx, bool rsa) {
   luaL_argcheck(L, key.len, idx, "the key is empty");
   if (!rsa && memmem(key.bytes, key.len, "-----BEGIN ", 11))
     luaL_argerror(L, idx, "HS256 takes a shared secret, this is a PEM key");
+  if (rsa)
+    np_rsa_spend(L, key.len);
+  else
+    np_spend(L, (int64_t)(key.len / 4));
   return key;
 }
 

@@ -76,6 +76,7 @@ ptrdiff_t np_unbase64(uint8_t *out, const char *text, size_t n, enum np_base64 f
 static const char *check_text(lua_State *L, size_t *n) {
   const char *s = luaL_checklstring(L, 1, n);
   luaL_argcheck(L, *n <= INT_MAX, 1, "longer than 2 GB");
+  np_spend(L, (int64_t)(*n / 4));
   return s;
 }
 

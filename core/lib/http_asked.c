@@ -18,6 +18,9 @@
 
 #define ANSWER_MOST ((size_t)256 << 20)
 #define TIMEOUT_DEFAULT 30.0
+#define URL_MOST ((size_t)64 << 10)
+#define HEADERS_MOST ((size_t)256 << 10) /* bytes, of all */
+#define FORM_MOST ((size_t)16 << 20)
 
 static const char *const option_names[] = {"url",     "query",  "headers",   "body",       "json",  "form",
                                            "timeout", "expect", "redirects", "answer_max", "basic", "bearer",
@@ -114,6 +117,11 @@ static const char *value_text(lua_State *L, const char *where, const char *name,
   return number;
 }
 
+/* What is made of a table stands outside of the plugin's memory, and a list can name one long string a thousand times. */
+static void check_size(lua_State *L, const char *what, size_t size, size_t most) {
+  if (size > most) luaL_error(L, "http: %s is larger than %d KiB", what, (int)(most >> 10));
+}
+
 typedef void add_pair(lua_State *L, struct np_http_asked *a, const char *name, size_t name_len, const char *value, size_t len);
 
 /* Gives every value of the table at the top of the stack to add, sorted by name, lists one by one. */
@@ -162,8 +170,8 @@ static void add_encoded(struct np_buf *b, const char *s, size_t n, const char *s
 }
 
 static void add_query(lua_State *L, struct np_http_asked *a, const char *name, size_t name_len, const char *value, size_t len) {
-  (void)L;
   struct np_buf *b = &a->url;
+  check_size(L, "the URL with its query", name_len + len, URL_MOST);
   char last = b->len ? b->data[b->len - 1] : 0;
   if (!strchr(np_buf_text(b), '?'))
     np_buf_addc(b, '?');
@@ -172,14 +180,16 @@ static void add_query(lua_State *L, struct np_http_asked *a, const char *name, s
   add_encoded(b, name, name_len, "%20");
   np_buf_addc(b, '=');
   add_encoded(b, value, len, "%20");
+  check_size(L, "the URL with its query", b->len, URL_MOST);
 }
 
 static void add_field(lua_State *L, struct np_http_asked *a, const char *name, size_t name_len, const char *value, size_t len) {
-  (void)L;
+  check_size(L, "the form", name_len + len, FORM_MOST);
   if (a->form.len) np_buf_addc(&a->form, '&');
   add_encoded(&a->form, name, name_len, "+");
   np_buf_addc(&a->form, '=');
   add_encoded(&a->form, value, len, "+");
+  check_size(L, "the form", a->form.len, FORM_MOST);
 }
 
 static bool is_token(const char *s, size_t n) {
@@ -190,6 +200,7 @@ static bool is_token(const char *s, size_t n) {
 
 static void add_header(lua_State *L, struct np_http_asked *a, const char *name, size_t name_len, const char *value, size_t len) {
   if (!is_token(name, name_len)) luaL_error(L, "http: \"%s\" is no name of a header", name);
+  check_size(L, "all headers", a->headers.len + name_len + len + 3, HEADERS_MOST);
   for (size_t i = 0; i < len; i++)
     if (!value[i] || value[i] == '\r' || value[i] == '\n')
       luaL_error(L, "http: the header \"%s\" has a line break or a zero byte in it", name);
@@ -216,6 +227,7 @@ static void read_url(lua_State *L, struct np_http_asked *a) {
   if (lua_type(L, -1) != LUA_TSTRING) wrong(L, "url", "a string");
   const char *url = lua_tolstring(L, -1, &len);
   if (strlen(url) != len) luaL_error(L, "http: url has a zero byte in it");
+  check_size(L, "the URL", len, URL_MOST);
   np_buf_add(&a->url, url, strcspn(url, "#")); /* a fragment is the reader's own */
   lua_pop(L, 1);
   if (option(L, "query")) each_pair(L, "query", a, add_query);

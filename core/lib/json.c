@@ -12,6 +12,7 @@
 #include "lib/json_sieve.h"
 #include "lib/json_state.h"
 #include "lib/modules.h"
+#include "lib/spend.h"
 
 #define EXACT 999999999999999.0 /* the largest integer the sieve leaves untagged */
 #define KEEP (64u << 10)        /* bytes of scratch that are kept for the next time */
@@ -167,6 +168,7 @@ static int decode(lua_State *L, int idx, const char *text, size_t len, struct np
   bool own = !st->busy;
   if (!own) sieve.out = &np_json_state_new(L)->scratch.out;
   np_buf_clear(sieve.out);
+  np_spend(L, (int64_t)(len / 4));
   int failed = np_json_sieve(&sieve, text, len, err);
   if (!failed) {
     luaL_checkstack(L, 4 * sieve.depth + 2 * LUA_MINSTACK, NULL);
@@ -305,6 +307,7 @@ static int json_raw(lua_State *L) {
   luaL_checktype(L, 1, LUA_TSTRING);
   const char *text = lua_tolstring(L, 1, &len);
   sieve.out = &np_json_state_new(L)->scratch.out;
+  np_spend(L, (int64_t)(len / 4));
   int failed = np_json_sieve(&sieve, text, len, &err);
   np_buf_free(sieve.out);
   if (failed) return push_failure(L, &err);

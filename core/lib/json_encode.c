@@ -14,6 +14,7 @@
 #include "lib/json.h"
 #include "lib/json_sieve.h"
 #include "lib/json_state.h"
+#include "lib/spend.h"
 
 #define KEEP (64u << 10)
 #define PLAIN_INTEGER 99999999999999LL /* cjson writes 14 digits */
@@ -286,6 +287,9 @@ int np_json_encode(lua_State *L, int idx, struct np_error *err) {
     lua_settop(L, top);
     return np_fail(err, "cannot be JSON: %s%s%s", why.text, w.path[0] ? " at " : "", w.path);
   }
+  mine->busy = false;
+  np_spend(L, (int64_t)(w.size / 4));
+  mine->busy = true;
   lua_getiuservalue(L, top + 1, NP_JSON_CJSON_ENCODE);
   lua_insert(L, -2);
   lua_call(L, 1, 1);
