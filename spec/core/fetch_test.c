@@ -880,7 +880,15 @@ static void names_that_lead_near(void) {
                    {"::ffff:10.0.0.1", false},
                    {"2001:db8::1", false},
                    {"fd00::1", false},
-                   {"::ffff:169.254.169.254", true}};
+                   {"::ffff:169.254.169.254", true},
+                   {"::127.0.0.1", true},
+                   {"::10.0.0.1", false},
+                   {"64:ff9b::169.254.169.254", true},
+                   {"64:ff9b::10.0.0.1", false},
+                   {"64:ff9b:1::7f00:1", false},
+                   {"2002:7f00:1::", true},
+                   {"2002:a9fe:a9fe::1", true},
+                   {"2002:a00:1::", false}};
   for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
     struct sockaddr_in v4 = {.sin_family = AF_INET};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
