@@ -70,7 +70,7 @@ static int check(const struct np_line *l) {
   np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
   struct np_config *config = np_config_load(l->argument, &flags, &err);
   if (!config) return np_ask_config_failed(&err, json);
-  int troubles = np_deploy_check(config, json);
+  int troubles = np_deploy_check(&(struct np_check_options){config, json, l->values[AGAINST]});
   np_config_free(config);
   return troubles != 0;
 }
@@ -112,7 +112,8 @@ static int act(const struct np_line *l) {
   case KEYS: return np_ask_call(l);
   case HISTORY:
   case DIFF:
-  case ROLLBACK: return np_ask_generations(l);
+  case ROLLBACK:
+  case APPROVE: return np_ask_generations(l);
   case REPLAY: return np_ask_replay(l);
   case SANDBOX: return sandbox(l);
   default: return np_ask(l);

@@ -119,20 +119,22 @@ int np_ask_call(const struct np_line *l) {
 static bool is_generation(const char *word) { return word[strspn(word, "0123456789")] == 0 && strlen(word) < 10; }
 
 int np_ask_generations(const struct np_line *l) {
-  size_t most = l->command == HISTORY ? 1 : l->command == DIFF ? 3 : 2;
+  bool messages = l->values[MESSAGES];
+  size_t most = l->command == HISTORY || l->command == APPROVE ? 1 : l->command == DIFF && !messages ? 3 : 2;
   if (!l->word_count) return np_line_wrong(l, "of which plugin?");
-  if (l->command == DIFF && l->word_count < 2) return np_line_wrong(l, "which generation?");
+  if (l->command == DIFF && !messages && l->word_count < 2) return np_line_wrong(l, "which generation?");
   if (l->word_count > most) return np_line_wrong(l, "too many arguments");
   for (size_t i = 1; i < l->word_count; i++)
     if (!is_generation(l->words[i])) return np_line_wrong(l, "a generation is a number");
-  static const char *const names[] = {[HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback"};
+  static const char *const names[] = {[HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback", [APPROVE] = "approve"};
+  const char *command = messages ? "messages" : names[l->command];
   struct np_buf request = {0};
-  np_buf_addf(&request, "{\"command\":\"%s\",\"instance\":", names[l->command]);
+  np_buf_addf(&request, "{\"command\":\"%s\",\"instance\":", command);
   np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
   for (size_t i = 1; i < l->word_count; i++)
     np_buf_addf(&request, ",\"%c\":%ld", i == 1 ? 'a' : 'b', strtol(l->words[i], NULL, 10));
   np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], names[l->command], &request);
+  return ask(l, l->values[CONFIG], command, &request);
 }
 
 int np_ask_replay(const struct np_line *l) {

@@ -22,6 +22,7 @@ enum command {
   HISTORY,
   DIFF,
   ROLLBACK,
+  APPROVE,
   REPLAY,
   VERSION,
   HELP,
@@ -29,7 +30,7 @@ enum command {
 };
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
-#define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK))
+#define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE))
 #define WORDY (CALLS | BACKS | BIT(REPLAY)) /* take words, and the CONFIG as an option */
 #define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 
@@ -56,6 +57,8 @@ enum option {
   FAILED,
   WATCH,
   TIMEOUT,
+  AGAINST,
+  MESSAGES,
   OPTIONS
 };
 

@@ -28,6 +28,8 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
     [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
     [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
+    [AGAINST] = {"--against", "STORE", "a host's store: what would each rule send otherwise than now?", BIT(CHECK)},
+    [MESSAGES] = {"--messages", NULL, "what a rule sends otherwise, in place of its text", BIT(DIFF)},
 };
 
 const struct np_cli_command np_cli_commands[COMMANDS] = {
@@ -38,7 +40,12 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "stop.",
          "neap run examples/ward --listen 127.0.0.1:9000"},
     [CHECK] = {"check", "[CONFIG]", "checks the configuration and all plugins without running them",
-               "Prints a line for each trouble. The exit code is 1 where there is any.", "neap check examples/ward"},
+               "Prints a line for each trouble. The exit code is 1 where there is any. Specs are run where neap.lua asks for them. "
+               "Against a store, each\n"
+               "rule is run over the last readings there, and so is the generation of it that is in force: the messages that would "
+               "be new, gone or\n"
+               "different are shown. The store may be in use, and is not changed.",
+               "neap check examples/ward --against /var/lib/neap/neap.db"},
     [TEST] = {"test", "[PLUGIN|FILE ...]", "runs plugins' own specs",
               "A spec is NAME_spec.lua below the folder of plugins, beside the plugin that it tests, or a file that is given. "
               "Without words "
@@ -86,16 +93,25 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
     [HISTORY] = {"history", "PLUGIN", "shows the generations of a plugin of a running host, newest first",
                  "Each with when and why it came into force, or why it was not let in. PLUGIN is a name of neap plugins.",
                  "neap history low-glucose"},
-    [DIFF] = {"diff", "PLUGIN A [B]", "shows what differs between two generations of a plugin",
-              "B is the one in force where it is not given. What a generation required from plugins/lib belongs to it. The exit "
-              "code is 0\n"
-              "where they are the same, 1 where they differ.",
-              "neap diff low-glucose 3 4"},
+    [DIFF] =
+        {"diff", "PLUGIN [A [B]]", "shows what differs between two generations of a plugin",
+         "B is the one in force where it is not given. What a generation required from plugins/lib belongs to it. The exit "
+         "code is 0\n"
+         "where they are the same, 1 where they differ. With --messages it shows which messages of a rule are others since A, by "
+         "device,\n"
+         "as a run over the last readings found when A came to the gate; A is the newest that came there where it is not given.",
+         "neap diff low-glucose 3 4"},
     [ROLLBACK] = {"rollback", "PLUGIN [GENERATION]", "goes back to an earlier generation of a plugin",
                   "To the good one before what is in force, where none is named. It stays in force, also over a restart, until the "
                   "text of the\n"
                   "plugin's file changes. What the plugin keeps in the store stays as it is.",
                   "neap rollback low-glucose"},
+    [APPROVE] =
+        {"approve", "PLUGIN", "puts in force what waits to be approved",
+         "A rule whose policy is \"hold\" waits where a change of it would send other messages: neap plugins shows it, neap diff "
+         "PLUGIN\n"
+         "--messages shows which. The generation before goes on until then. To do without it, save the file as it was.",
+         "neap approve low-glucose"},
     [REPLAY] = {"replay", "CONNECTION", "runs a connection's failed requests again",
                 "Those that its plugin had failed on, which were kept, oldest first, by the generation in force, with the time at "
                 "which they came as\n"

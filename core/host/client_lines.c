@@ -19,8 +19,8 @@ static struct cell state_cell(lua_State *L) {
 }
 
 static void set_note(struct row *r, lua_State *L) {
-  static const char *const words[] = {"error", "denied"};
-  for (size_t i = 0; i < 2; i++) {
+  static const char *const words[] = {"error", "waiting", "denied"};
+  for (size_t i = 0; i < 3; i++) {
     r->note = np_show_field(L, words[i]);
     if (*r->note) return;
     free(r->note);
@@ -267,6 +267,13 @@ static void rollback_summary(struct np_show *s, lua_State *L) {
   free(instance);
 }
 
+static void approve_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *instance = np_show_field(L, "instance");
+  printf("%s: generation %lld is in force\n", instance, (long long)np_show_number(L, "generation"));
+  free(instance);
+}
+
 static void replay_line(struct np_show *s, lua_State *L) {
   (void)s;
   char *outcome = np_show_field(L, "outcome"), *why = np_show_field(L, "why");
@@ -292,6 +299,8 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"history", history_line, NULL, history_heads, 4},
                                             {"replay", replay_line, replay_summary, NULL, 2},
                                             {"rollback", NULL, rollback_summary, NULL, 2},
+                                            {"approve", NULL, approve_summary, NULL, 2},
+                                            {"messages", np_show_change, np_show_changes, np_show_change_heads, 5},
                                             {"people", people_line, people_summary, NULL, 2},
                                             {"tail", tail_line, NULL, NULL, 6}};
 

@@ -52,4 +52,9 @@ char *np_show_moment(lua_Integer ms);
 char *np_show_moment_ago(lua_Integer ms);
 lua_Integer np_show_number(lua_State *L, const char *name); /* 0 where it has none */
 
+/* A message that a change of a rule changes, and all of them. client_gate.c */
+void np_show_change(struct np_show *s, lua_State *L);
+void np_show_changes(struct np_show *s, lua_State *L);
+extern const char *const np_show_change_heads[];
+
 #endif

@@ -29,7 +29,7 @@ static bool anything_new(const struct np_deploy *d) {
   return false;
 }
 
-static int read_all(struct np_deploy *d, struct np_error *err) {
+int np_deploy_read(struct np_deploy *d, struct np_error *err) {
   struct np_sources fresh;
   if (np_sources_read(&fresh, d->plugins, err) < 0) return -1;
   np_sources_free(&d->sources);
@@ -37,7 +37,7 @@ static int read_all(struct np_deploy *d, struct np_error *err) {
   return 0;
 }
 
-static void build_all(struct np_deploy *d, struct np_deploy_change *change) {
+void np_deploy_build(struct np_deploy *d, struct np_deploy_change *change) {
   d->gone = false;
   free(d->wants.list);
   d->wants = np_unit_wants(d);
@@ -117,13 +117,13 @@ static struct np_deploy_change reload(struct np_deploy *d, bool patient) {
     return change;
   }
   read_config(d);
-  if (read_all(d, &err) < 0) {
+  if (np_deploy_read(d, &err) < 0) {
     np_log(NP_ERROR, "cannot read the plugins; what is in force goes on", "error", err.text, NULL);
     look_again(d, 1000);
     change.failed++;
     return change;
   }
-  build_all(d, &change);
+  np_deploy_build(d, &change);
   if (patient && d->config->atomic && d->gone) { /* it is looked again soon */
     np_deploy_discard(d);
     return change;
@@ -192,7 +192,7 @@ struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
   if (host->config->path) d->newest = np_config_load(host->config->path, NULL, err); /* to compare with later */
   d->lanes = host->config->lanes;
   d->again = event_new(host->base, -1, 0, on_again, d);
-  if (read_all(d, err) < 0) {
+  if (np_deploy_read(d, err) < 0) {
     np_deploy_free(d);
     return NULL;
   }
@@ -202,7 +202,7 @@ struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
 struct np_epoch *np_deploy_first(struct np_deploy *d) {
   struct np_deploy_change change = {0};
   struct np_error err;
-  build_all(d, &change);
+  np_deploy_build(d, &change);
   struct np_routes *routes = routes_of_all(d, &change);
   if (np_deploy_record(d, &err) < 0) np_log(NP_ERROR, "cannot record the generations in force", "error", err.text, NULL);
   struct np_epoch *e = np_deploy_epoch(d, routes);
@@ -264,50 +264,4 @@ void np_deploy_free(struct np_deploy *d) {
   np_config_free(d->newest);
   free(d->config_error);
   free(d);
-}
-
-/* neap check */
-
-static void report(const struct np_unit *u, const char *state, bool json) {
-  struct np_buf b = {0};
-  if (json) {
-    np_buf_adds(&b, "{\"instance\":");
-    np_buf_add_json(&b, u->instance, strlen(u->instance));
-    np_buf_adds(&b, ",\"plugin\":");
-    np_buf_add_json(&b, u->plugin, strlen(u->plugin));
-    np_buf_addf(&b, ",\"state\":\"%s\"", state);
-    if (u->error) {
-      np_buf_adds(&b, ",\"error\":");
-      np_buf_add_json(&b, u->error, strlen(u->error));
-    }
-    printf("%s}\n", b.data);
-  } else if (u->error && !u->unconfigured) {
-    fprintf(stderr, "%s\n", u->error);
-  }
-  np_buf_free(&b);
-}
-
-int np_deploy_check(struct np_config *config, bool json) {
-  struct np_deploy d = {.config = config, .plugins = config->plugins, .lanes = 1};
-  struct np_deploy_change change = {0};
-  struct np_error err;
-  if (read_all(&d, &err) < 0) {
-    fprintf(stderr, "%s\n", err.text);
-    return 1;
-  }
-  build_all(&d, &change);
-  np_routes_free(np_deploy_routes(&d, &change));
-  int troubles = 0;
-  for (size_t i = 0; i < d.unit_count; i++) {
-    struct np_unit *u = d.units[i];
-    bool broken = u->error && !u->unconfigured;
-    if (broken) troubles++;
-    report(u, broken ? "broken" : u->unconfigured ? "unconfigured" : "good", json);
-  }
-  if (!troubles && !json) printf("%zu plugin%s, all good\n", d.unit_count, d.unit_count == 1 ? "" : "s");
-  for (size_t i = 0; i < d.unit_count; i++) np_unit_free(&d, d.units[i]);
-  free(d.units);
-  free(d.wants.list);
-  np_sources_free(&d.sources);
-  return troubles;
 }

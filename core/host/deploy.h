@@ -43,9 +43,14 @@ size_t np_deploy_count(const struct np_deploy *d);
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
 void np_deploy_free(struct np_deploy *d);
 
-/* `neap check`: compiles and validates everything without running it. Prints a line for each trouble ("plugins/rules/x.lua:12: …") to
- * standard error, or "N plugins, all good" on standard output, and returns how many troubles there are; with json one JSON object a plugin
- * on standard output instead. */
-int np_deploy_check(struct np_config *config, bool json);
+struct np_check_options {
+  struct np_config *config; /* borrowed */
+  bool json;                /* an object for each plugin, with an array of the stages of the gate */
+  const char *against;      /* path of a store, which a running host may use: nothing is written; NULL */
+};
+/* `neap check`: compiles and validates everything without putting it in force, and runs the specs that the configuration asks for; against a store, also
+ * what each rule would send otherwise than the generation that is in force there. Prints a line for each trouble ("plugins/rules/x.lua:12: …") to
+ * standard error, or "N plugins, all good" on standard output, and returns how many troubles there are. A rule that would send other messages is none. */
+int np_deploy_check(const struct np_check_options *options);
 
 #endif

@@ -99,6 +99,9 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
 void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before); /* it is in force now */
 void np_deploy_watch_failures(struct np_deploy *d);
 
+int np_deploy_read(struct np_deploy *d, struct np_error *err); /* all files as they are now */
+void np_deploy_build(struct np_deploy *d,
+                     struct np_deploy_change *change); /* looks at every unit: what has changed is built beside what is in force */
 /* Discards what was built and has to be held back: where neap.lua says "atomic", all, while anything is not in order; else those that would run with
  * another text of a library than a plugin in force that cannot take it. True where something was: then the routes are others. */
 bool np_deploy_hold(struct np_deploy *d, struct np_deploy_change *change);

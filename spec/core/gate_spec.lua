@@ -1,0 +1,155 @@
+-- The gate: what a new generation has to pass before it is in force, and what an operator is told of it.
+local bed = require "bed"
+
+local FEED = [[
+local plugin = ...
+plugin:serve { "POST /level", body = { device = { "string" }, value = { "number" } }, handler = function(req)
+  plugin:emit { device = req.body.device, metric = "level", value = req.body.value, key = tostring(req.body.value) }
+  return 204
+end }]]
+
+-- Says each value below a limit, with a word.
+local function rule(limit, word) return ([[
+local plugin = ...
+local config = plugin:config { to = { "destination" } }
+plugin:on({ metric = "level", below = %s }, function(r)
+  plugin:send(config.to, { said = "%s", value = r.value })
+end)]]):format(limit, word or "low") end
+
+local function stages(gate)
+  local by = {}
+  for _, s in ipairs(gate.stages) do by[s.stage] = s end
+  return by
+end
+
+describe("the gate", function()
+  local host, desk
+  local function start(options)
+    options = options or {}
+    desk = bed.receiver()
+    local plugins = { ["vendors/feed.lua"] = FEED, ["rules/say.lua"] = rule(5), ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua") }
+    for name, text in pairs(options.plugins or {}) do plugins[name] = text end
+    host = bed.host { plugins = plugins, config = ([[lanes = 2, %s rules = { { "say", to = "desk", %s } },
+      destinations = { desk = { "webhook", url = %q } }]]):format(options.top or "", options.entry or "", desk.url) }
+  end
+  after_each(function()
+    desk:close()
+    assert.same({ "exit", 0 }, { host:stop() })
+  end)
+
+  local function save(text) bed.replace(host.plugins .. "/rules/say.lua", text) end
+  local function push(...)
+    for _, value in ipairs { ... } do assert.equal(204, (host:request("POST", "/level", { device = "d" .. value % 2, value = value }))) end
+  end
+  local function say() return host:plugin "say" end
+  local function waits(n) return bed.wait("generation " .. n .. " to wait", function()
+    local p = say()
+    return p.gate and p.gate.approval and p.gate.generation == n and p
+  end) end
+  local function generation(n) return bed.wait("generation " .. n, function()
+    local p = say()
+    return p.generation == n and p
+  end) end
+  local function neap(command, ...) return bed.run { bed.neap, command, "say", "--store", host.store, ... } end
+
+  describe("of a rule whose policy is hold", function()
+    before_each(function() start { entry = 'policy = "hold"' } end)
+
+    it("keeps what would send other messages until it is approved, and shows exactly which", function()
+      push(1, 2, 3, 6, 7)
+      desk:wait(3)
+      save(rule(7, "low"):gsub("value = r.value", "value = r.value == 2 and 20 or r.value"))
+      local p = waits(2)
+      assert.equal(1, p.generation)
+      assert.equal("waiting for approval: 1 new, 1 different, over the last 5 readings", p.waiting)
+      assert.same({ "passed", "passed", "passed", "left out", "differs" }, { stages(p.gate).syntax.verdict, stages(p.gate).declarations.verdict,
+        stages(p.gate).configuration.verdict, stages(p.gate).spec.verdict, stages(p.gate).shadow.verdict })
+      host:wait_text "it waits to be approved"
+      local list, code = host:command("diff", "say", "--messages")
+      assert.equal(0, code)
+      assert.same({ { "different", "d0", 2, 2, 20 }, { "new", "d0", 4, nil, 6 } }, {
+        { list[1].change, list[1].device, list[1].reading, list[1].before.value, list[1].after.value },
+        { list[2].change, list[2].device, list[2].reading, nil, list[2].after.value } })
+      assert.same({ changes = 2, shown = 2, generation = 2, readings = 5, wanted = 5, new = 1, gone = 0, different = 1, failing = 0, mended = 0 }, list[3].summary)
+      local shown = neap("diff", "--messages")
+      assert.matches('d0 .*different .*desk .*{"said":"low","value":2}', shown)
+      assert.matches('would be .*{"said":"low","value":20}', shown)
+      assert.matches('new .*desk .*{"said":"low","value":6}', shown)
+      assert.matches("waiting for approval: 1 new, 1 different", (bed.run { bed.neap, "plugins", "--store", host.store }), 1, true)
+      push(4, 6.5) -- the old generation serves
+      assert.equal(4, desk:wait(4)[4].json.value)
+      local out
+      out, code = neap "approve"
+      assert.same({ 0, "say: generation 2 is in force\n" }, { code, out })
+      push(5.5)
+      assert.equal(5.5, desk:wait(5)[5].json.value)
+      local history = host:command("history", "say")
+      assert.same({ 2, "good", "in force" }, { history[1].generation, history[1].verdict, history[1].state })
+      assert.matches("^neap approve by ", history[1].cause)
+      assert.same({ 2, "waiting", "1 new, 1 different, over the last 5 readings" }, { history[2].generation, history[2].verdict, history[2].reason })
+      assert.equal("differs", stages(history[2]).shadow.verdict)
+      assert.equal("nothing waits to be approved", (neap "approve"):match "nothing waits to be approved")
+      assert.equal(0, (select(2, neap "rollback")))
+      push(6.25, 0.5)
+      assert.equal(0.5, desk:wait(6)[6].json.value)
+      assert.equal(6, #desk:poll())
+    end)
+
+    it("lets through what would send the same", function()
+      push(1, 2)
+      desk:wait(2)
+      save(rule(5) .. "\n-- a remark")
+      local p = generation(2)
+      assert.equal("the same messages, over the last 2 readings", stages(p.gate).shadow.said)
+      assert.is_nil(p.waiting)
+    end)
+
+    it("goes on waiting over a restart; a further change replaces what waits, and the file as it was ends it", function()
+      push(1, 6)
+      desk:wait(1)
+      save(rule(7))
+      waits(2)
+      host:restart()
+      local p = waits(2)
+      assert.equal(1, p.generation)
+      assert.equal("waiting for approval: 1 new, over the last 2 readings", p.waiting)
+      push(6.5, 2)
+      assert.equal(2, desk:wait(2)[2].json.value)
+      save(rule(0.5))
+      p = waits(3)
+      assert.equal("waiting for approval: 2 gone, over the last 4 readings", p.waiting)
+      save(rule(5))
+      bed.wait("nothing to wait", function() return not say().waiting end)
+      assert.equal(1, say().generation)
+      assert.matches("nothing waits", (neap "approve"), 1, true)
+      push(3, 8)
+      assert.equal(3, desk:wait(3)[3].json.value)
+    end)
+
+    it("keeps what would fail where the one before did not", function()
+      push(1, 6)
+      desk:wait(1)
+      save(rule(5):gsub("plugin:send", "if r.value < 2 then error 'no' end plugin:send"))
+      local p = waits(2)
+      assert.equal("waiting for approval: 1 gone, 1 failing, over the last 2 readings", p.waiting)
+      local list = host:command("diff", "say", "--messages")
+      assert.matches("say.lua:4: no", list[2].after or list[1].after, 1, true)
+    end)
+  end)
+
+  it("informs where the policy does not hold: it is in force at once, and what differs is told", function()
+    start()
+    push(1, 6)
+    desk:wait(1)
+    save(rule(7))
+    generation(2)
+    local p = bed.wait("the shadow run", function()
+      local p = say()
+      return stages(p.gate).shadow.verdict == "differs" and p
+    end)
+    assert.equal("1 new, over the last 2 readings", stages(p.gate).shadow.said)
+    host:wait_text "its messages are others"
+    assert.equal(6, host:command("diff", "say", "--messages")[1].after.value)
+    assert.equal("differs", stages(host:command("history", "say")[1]).shadow.verdict)
+  end)
+end)
