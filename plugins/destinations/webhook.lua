@@ -49,7 +49,7 @@ end
 plugin:deliver {
   handler = function(messages)
     local m = messages[1]
-    local body, why = m.json, nil
+    local body, why = m.json
     if fill_body then
       body, why = fill("body", fill_body, m)
       if not body then return { dead = why } end

@@ -27,15 +27,16 @@ function message.read(m)
   return nil, "the message is neither a reading (device, metric, value, at) nor an alert (title)"
 end
 
---- What an answer means, or none. Who is not let in, or asks where nothing is, has wrong settings: that message is as good as any,
---- and is tried again until somebody has mended them.
+--- What an answer means, or none. Who is not let in, is sent elsewhere, or asks where nothing is, has wrong settings: that message
+--- is as good as any, and is tried again until somebody has mended them.
 ---@param res table? of neap.http
 ---@param why string?
 ---@return table|string outcome the answer, or why to try again
 function message.settle(res, why)
   if not res then return why end
-  if res.status ~= 401 and res.status ~= 403 and res.status ~= 404 then return res end
-  return ("answered %d, so the settings have to be mended: %s"):format(res.status, (res.body or ""):sub(1, 200))
+  local s, there = res.status, res.headers.location
+  if s ~= 401 and s ~= 403 and s ~= 404 and (s < 300 or s >= 400) then return res end
+  return ("answered %d, so the settings have to be mended: %s"):format(s, s < 400 and there or (res.body or ""):sub(1, 200))
 end
 
 local function write_part(items, first, last, write, outcomes)

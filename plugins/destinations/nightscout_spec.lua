@@ -1,0 +1,102 @@
+-- nightscout: glucose as entries, alerts as notes. `neap test nightscout` runs it.
+local t = require "neap.test"
+local json = require "neap.json"
+
+local ENTRIES = "POST https://ns.example/api/v1/entries.json*"
+local NOTES = "POST https://ns.example/api/v1/treatments.json*"
+
+describe("nightscout", function()
+  local rule
+  local function begin(settings)
+    t.at "2026-03-01T08:00:00Z"
+    settings = settings or { secret = "a long enough secret" }
+    settings.name, settings.url = "ns", "https://ns.example/"
+    rule = t.plugin("forward", { to = "ns" })
+    return function() t.plugin("nightscout", settings) end
+  end
+  local function send(r)
+    r.device, r.metric, r.unit, r.at = r.device or "SN-1", r.metric or "glucose", r.unit or "mmol/L", r.at or t.now()
+    if r.value == nil then r.value = 5.6 end
+    rule:reading(r)
+  end
+  local function echo(req) return 200, json.decode(req.body) end
+  local function state(i) return t.sent("ns")[i or 1].state end
+
+  it("posts an entry in mg/dL, with its direction and the secret's SHA-1", function()
+    t.http(ENTRIES, echo)
+    begin()()
+    send { trend = "falling_fast" }
+    local req = t.asked(ENTRIES)[1]
+    assert.equal("9da813802167533c96cf2f4235ef75df0bd915cc", req.headers["api-secret"])
+    assert.same({ { type = "sgv", sgv = 101, date = t.now(), dateString = "2026-03-01T08:00:00Z", direction = "SingleDown",
+      device = "SN-1" } }, req.json)
+    assert.equal("delivered", state())
+  end)
+
+  it("takes a token, a name, and a meter's values", function()
+    t.http(ENTRIES, echo)
+    begin { token = "neap-0123456789abcdef", device = "neap", type = "mbg" }()
+    send { value = 120, unit = "mg/dL" }
+    local req = t.asked(ENTRIES)[1]
+    assert.is_nil(req.headers["api-secret"])
+    assert.equal("neap-0123456789abcdef", req.query.token)
+    assert.same({ { type = "mbg", mbg = 120, date = t.now(), dateString = "2026-03-01T08:00:00Z", device = "neap" } }, req.json)
+  end)
+
+  it("posts an alert as a note", function()
+    t.http(NOTES, echo)
+    begin()()
+    local low = t.plugin("low-glucose", { to = "ns" })
+    t.http(ENTRIES, echo)
+    low:reading { device = "SN-1", metric = "glucose", value = 3.1, unit = "mmol/L" }
+    assert.same({ { eventType = "Note", notes = "Low glucose: 3.1 mmol/L (SN-1)", created_at = "2026-03-01T08:00:00Z",
+      enteredBy = "neap" } }, t.asked(NOTES)[1].json)
+  end)
+
+  it("makes a dead letter of what is no glucose to be shown, and says why", function()
+    t.http(ENTRIES, echo)
+    begin()()
+    send { metric = "temp", value = 36 }
+    send { quality = "warmup" }
+    send { value = "HI", at = t.now() + 1 }
+    send { unit = "g/L", at = t.now() + 2 }
+    local said = {}
+    for i, m in ipairs(t.sent "ns") do said[i] = m.state .. ": " .. m.error end
+    assert.same({ 'dead: Nightscout\'s entries are of glucose, not of "temp"',
+      'dead: the quality is "warmup", and Nightscout would show it as any other', "dead: no number in mg/dL or mmol/L: HI mmol/L",
+      "dead: no number in mg/dL or mmol/L: 5.6 g/L" }, said)
+    assert.same({}, t.asked(ENTRIES))
+  end)
+
+  it("holds what has wrong settings, and what was answered by somebody else", function()
+    t.http(ENTRIES, 401, { status = 401, message = "Unauthorized" })
+    begin()()
+    send {}
+    assert.matches("settings have to be mended", t.sent("ns")[1].error)
+    t.http(ENTRIES, 307, "", { location = "https://ns.example/elsewhere" })
+    t.advance "1m"
+    t.http(ENTRIES, 200, "<html>log in")
+    t.advance "5m"
+    assert.equal("waiting", state())
+    assert.matches("not with the 1 that were posted", t.sent("ns")[1].error)
+    t.http(ENTRIES, echo)
+    t.advance "10m"
+    assert.equal("delivered", state())
+  end)
+
+  it("finds the one that is refused", function()
+    local start = begin()
+    t.http(ENTRIES, function(req)
+      if req.body:find("1772352000007", 1, true) then return 422, "that one" end
+      return echo(req)
+    end)
+    for i = 1, 10 do send { at = t.now() + i } end
+    start()
+    for i = 1, 10 do assert.equal(i == 7 and "dead" or "delivered", state(i)) end
+  end)
+
+  it("says which settings are wrong", function()
+    assert.has_error(function() t.plugin("nightscout", { url = "https://ns.example" }) end, "either secret or token")
+    assert.has_error(function() t.plugin("nightscout", { url = "https://ns.example", secret = "s", type = "x" }) end, "type")
+  end)
+end)
