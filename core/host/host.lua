@@ -257,6 +257,7 @@ function plugin:arm(name, key, after)
 end
 
 setmetatable(plugin, {
+  __metatable = false,
   __index = function(_, name)
     error(format("plugin:%s: no such verb%s", tostring(name), near(tostring(name), plugin)), 2)
   end,

@@ -100,6 +100,7 @@ void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
   np_sandbox_coroutines(L);
   np_sandbox_patterns(L);
   np_sandbox_tables(L);
+  remove_global(L, "warn"); /* it would say nothing */
   remove_global(L, "dofile");
   remove_global(L, "loadfile");
   lua_getglobal(L, "string");
