@@ -103,9 +103,10 @@ test: deps sdk
 .PHONY: test-programs
 test-programs: $(TESTS) $(TOOLS)
 
-# docs/reference.md, from the comments in the source
+# docs/reference.md, and core/types for editors, from the comments in the source
 docs: test-programs
 	@$B/tools/lua spec/tools/reference.lua > docs/reference.md
+	@$B/tools/lua spec/tools/types.lua core/types
 .PHONY: docs
 
 bench: deps deps-bench

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "cli/ask.h"
 #include "cli/line.h"
+#include "cli/new.h"
+#include "cli/types.h"
 #include "host/config.h"
 #include "host/deploy.h"
 #include "host/host.h"
@@ -87,6 +89,17 @@ static int test(const struct np_line *l) {
                                            .watch = l->values[WATCH]});
 }
 
+static int types(const struct np_line *l) {
+  const char *folder = l->argument ? l->argument : "types";
+  struct np_error err;
+  if (np_types_write(folder, &err) < 0) {
+    fprintf(stderr, "neap types: %s\n", err.text);
+    return 1;
+  }
+  printf("wrote %s/neap\n", folder);
+  return 0;
+}
+
 static int help(const struct np_line *l) {
   int c = l->argument ? np_cli_find(l->argument) : HELP;
   if (c < 0) return 2;
@@ -115,6 +128,8 @@ static int act(const struct np_line *l) {
   case ROLLBACK:
   case APPROVE: return np_ask_generations(l);
   case REPLAY: return np_ask_replay(l);
+  case NEW: return np_new(l);
+  case TYPES: return types(l);
   case SANDBOX: return sandbox(l);
   default: return np_ask(l);
   }

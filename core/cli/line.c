@@ -68,7 +68,7 @@ int np_line_read(struct np_line *l, int argc, char **argv) {
       l->help = true;
     else if (!only_arguments && word[0] == '-' && word[1]) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
-    } else if (BIT(l->command) & (WORDY | BIT(TEST))) {
+    } else if (BIT(l->command) & (WORDY | BIT(TEST) | BIT(NEW))) {
       l->words[l->word_count++] = word;
     } else if (takes_subject(l, word)) {
       l->subject = word;

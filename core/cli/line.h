@@ -24,6 +24,8 @@ enum command {
   ROLLBACK,
   APPROVE,
   REPLAY,
+  NEW,
+  TYPES,
   VERSION,
   HELP,
   COMMANDS

@@ -8,7 +8,7 @@
 const struct np_cli_option np_cli_options[OPTIONS] = {
     [LISTEN] = {"--listen", "ADDRESS", "where to take requests, such as 127.0.0.1:8080", BIT(RUN) | BIT(SANDBOX)},
     [STORE] = {"--store", "PATH", "the store's file, such as neap.db", BIT(RUN) | BIT(SANDBOX) | CLIENTS},
-    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(TEST) | BIT(SANDBOX)},
+    [PLUGINS_DIR] = {"--plugins", "FOLDER", "where the plugins are", BIT(RUN) | BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | BIT(NEW)},
     [LANES] = {"--lanes", "N", "threads that serve, 1 to 64; one for each core by default", BIT(RUN) | BIT(SANDBOX)},
     [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN) | BIT(SANDBOX)},
     [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
@@ -119,6 +119,16 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
                 "exit code is 1\n"
                 "where any is still not done.",
                 "neap replay ward-3 --failed"},
+    [NEW] = {"new", "vendor|rule|destination NAME", "writes a plugin that works, and a spec that tests it",
+             "Below ./plugins, or the folder that is given. Beside that folder, where they are not there yet: .luarc.json and "
+             "types for "
+             "editors,\nand .luacheckrc for luacheck. Nothing that is there is overwritten.",
+             "neap new rule hot-fridge"},
+    [TYPES] =
+        {"types", "[FOLDER]", "writes definitions of all that plugins can call, for editors",
+         "LuaCATS, as lua-language-server and its like read it, into FOLDER/neap; FOLDER is types where none is given. What an "
+         "earlier\nneap has written there is overwritten.",
+         "neap types"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };

@@ -101,7 +101,10 @@ static int answer(lua_State *L, int status, lua_KContext context) {
 
 /* account:token([key]) -> token, the table that refresh has returned last; or nil, why, code. It waits while a refresh is under way, of which there is
  * one at a time for all lanes. code: "denied" where the vendor has refused the account, "quota" where it is asked too often, "again" where it could not be
- * reached, until the back-off is over, "timeout" where the call has no time left. */
+ * reached, until the back-off is over, "timeout" where the call has no time left.
+ * @param key? string
+ * @return neap.Token? token, string? why, string? code
+ */
 static int account_token(lua_State *L) {
   struct np_env *env = np_env(L);
   struct np_instance *in = (struct np_instance *)env;
@@ -125,7 +128,9 @@ static int account_token(lua_State *L) {
 }
 
 /* account:expired(token): the vendor says that this token, the table that account:token gave, is no good. The next account:token refreshes; once, also
- * where many calls say the same of the same token. */
+ * where many calls say the same of the same token.
+ * @param token neap.Token
+ */
 static int account_expired(lua_State *L) {
   struct np_instance *in = (struct np_instance *)np_env(L);
   const struct handle *h = luaL_checkudata(L, 1, HANDLE);

@@ -21,6 +21,15 @@ void np_refusal_set(struct np_refusal *r, int status, const char *kind, const ch
   snprintf(r->kind, sizeof r->kind, "%s", kind);
 }
 
+/* @class neap.Problem: why a request is refused, for plugin:refuse to put into words.
+ * @field status integer that neap would answer
+ * @field kind string|number missing, type, range, length, values, pattern, unknown, json, encoding, failed, store, or what a handler gave
+ * @field where "auth"|"body"|"query"|"path"|"handler"|"store"|"host"
+ * @field field string
+ * @field reason string
+ * @field message string the field and the reason
+ * @field route string
+ */
 void np_refusal_push(lua_State *L, const struct np_refusal *r) {
   lua_createtable(L, 0, 7);
   lua_pushinteger(L, r->status);

@@ -353,7 +353,10 @@ struct handle {
 
 /* budget:take([n]) -> true once n more (1 where absent) may be asked of the vendor: it waits for its turn, calls of all lanes in their order. Or nil,
  * why, code: "quota" where the month's are used up, or its turn would come after the call's time; "store" where the month's count cannot be stored;
- * "stopped" where neap is being stopped. */
+ * "stopped" where neap is being stopped.
+ * @param n? integer
+ * @return true? may, string? why, string? code
+ */
 static int budget_take(lua_State *L) {
   struct np_env *env = np_env(L);
   struct np_instance *in = (struct np_instance *)env;

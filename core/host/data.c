@@ -279,6 +279,22 @@ static void set_json(lua_State *L, const char *field, const struct np_text *t) {
   lua_setfield(L, -2, field);
 }
 
+/* @class neap.Device: a device as it is stored.
+ * @field id integer
+ * @field vendor string
+ * @field connection string
+ * @field device string
+ * @field first_seen integer ms
+ * @field last_seen integer ms
+ * @field serial? string
+ * @field model? string
+ * @field name? string
+ * @field owner? string
+ * @field place? string
+ * @field status? "unbound"|"bound"|"warming"|"active"|"ended"
+ * @field online? boolean
+ * @field extra? table
+ */
 static void push_device(lua_State *L, const void *row) {
   const struct np_device *d = row;
   lua_createtable(L, 0, 14);
@@ -303,6 +319,17 @@ static void push_device(lua_State *L, const void *row) {
 
 static void push_reading(lua_State *L, const void *row) { np_push_reading(L, row); }
 
+/* @class neap.Event: an event as it is stored.
+ * @field id integer
+ * @field device string
+ * @field vendor string
+ * @field connection string
+ * @field type string
+ * @field at integer ms
+ * @field received integer ms
+ * @field key? string
+ * @field data? table
+ */
 static void push_event(lua_State *L, const void *row) {
   const struct np_event *e = row;
   lua_createtable(L, 0, 9);
@@ -323,9 +350,26 @@ static bool add_event(void *arg, const struct np_event *e) { return add_row(arg,
 
 /* Methods. */
 
+/* @class neap.DeviceFilter: which devices plugin.data:devices gives.
+ * @field device? string|string[]
+ * @field vendor? string
+ * @field connection? string
+ * @field name? string
+ * @field name_has? string a part of the name
+ * @field owner? string
+ * @field place? string
+ * @field model? string
+ * @field status? string|string[]
+ * @field except_status? string|string[]
+ * @field after? integer an id
+ * @field limit? integer 1 to 1000
+ */
 /* plugin.data:devices{ device, vendor, connection, name, name_has, owner, place, model, status, except_status, after = id, limit = 100 } -> devices, by id.
  * A device has id, vendor, connection, device, first_seen, last_seen, and where they are known serial, model, name, owner, place, status, online, extra.
- * `device`, `status` and `except_status` are a string or a list; name_has is a part of the name; the next page goes on `after` the last id; limit is 1 to 1000. */
+ * `device`, `status` and `except_status` are a string or a list; name_has is a part of the name; the next page goes on `after` the last id; limit is 1 to 1000.
+ * @param filter neap.DeviceFilter
+ * @return neap.Device[]
+ */
 static int data_devices(lua_State *L) {
   struct np_reader *r = reading(L, "devices");
   struct asked a = {.verb = "devices", .limit_max = DEVICES_MAX};
@@ -344,7 +388,11 @@ static struct np_text named_device(lua_State *L, struct asked *a, struct np_text
   return device;
 }
 
-/* plugin.data:device(device [, vendor]) -> the device, or nil. */
+/* plugin.data:device(device [, vendor]) -> the device, or nil.
+ * @param device string
+ * @param vendor? string
+ * @return neap.Device? device
+ */
 static int data_device(lua_State *L) {
   struct np_reader *r = reading(L, "device");
   struct asked a = {.verb = "device"};
@@ -359,10 +407,23 @@ static int data_device(lua_State *L) {
   return 1;
 }
 
+/* @class neap.ReadingFilter: which readings plugin.data:readings gives.
+ * @field device string|string[]
+ * @field vendor? string
+ * @field metric? string|string[]
+ * @field from? integer ms
+ * @field to? integer ms
+ * @field order? "asc"|"desc"
+ * @field after? string a cursor
+ * @field limit? integer 1 to 10000
+ */
 /* plugin.data:readings{ device, vendor, metric, from = ms, to = ms, order = "desc", after = cursor, limit = 100 } -> readings, cursor. `device` has to be there;
  * it and metric are a string or a list. In the order of `at`, newest first unless order is "asc"; from and to are included; limit is 1 to 10000. The
  * cursor, a string for the next page's `after`, is nil where there are no more; one that is none gives nil, why, "cursor". A page costs what it gives,
- * wherever it stands, and pages stay what they are while readings come in. */
+ * wherever it stands, and pages stay what they are while readings come in.
+ * @param filter neap.ReadingFilter
+ * @return neap.Reading[]? page, string? cursor, string? code
+ */
 static int data_readings(lua_State *L) {
   struct np_reader *r = reading(L, "readings");
   struct asked a = {.verb = "readings", .limit_max = ROWS_MAX};
@@ -375,7 +436,11 @@ static int data_readings(lua_State *L) {
   return end_page(L, &p, a.verb, np_reader_find_readings(r, &a.rows, (int)a.limit + 1, add_reading, &p, &err), &err);
 }
 
-/* plugin.data:latest(device [, vendor]) -> each metric's newest reading (by `at`), newest first. */
+/* plugin.data:latest(device [, vendor]) -> each metric's newest reading (by `at`), newest first.
+ * @param device string
+ * @param vendor? string
+ * @return neap.Reading[]
+ */
 static int data_latest(lua_State *L) {
   struct np_reader *r = reading(L, "latest");
   struct asked a = {.verb = "latest"};
@@ -388,8 +453,21 @@ static int data_latest(lua_State *L) {
   return end_page(L, &p, a.verb, np_reader_latest(r, &a.rows, add_reading, &p, &err), &err);
 }
 
+/* @class neap.EventFilter: which events plugin.data:events gives.
+ * @field device? string|string[]
+ * @field vendor? string
+ * @field type? string|string[]
+ * @field from? integer ms
+ * @field to? integer ms
+ * @field order? "asc"|"desc"
+ * @field after? string a cursor
+ * @field limit? integer
+ */
 /* plugin.data:events{ device, vendor, type, from = ms, to = ms, order = "desc", after = cursor, limit = 100 } -> events, cursor. As readings are asked for, but `device` may
- * be left out. An event has id, device, vendor, connection, type, at, received, and where they are known key and data. */
+ * be left out. An event has id, device, vendor, connection, type, at, received, and where they are known key and data.
+ * @param filter neap.EventFilter
+ * @return neap.Event[]? page, string? cursor, string? code
+ */
 static int data_events(lua_State *L) {
   struct np_reader *r = reading(L, "events");
   struct asked a = {.verb = "events", .limit_max = ROWS_MAX};
@@ -402,7 +480,11 @@ static int data_events(lua_State *L) {
 }
 
 /* plugin.data:count(what, filter) -> how many; what is "devices", "readings" or "events", and the filter is theirs; after, order and limit do not matter.
- * Readings are counted at some 20 million a second, on the lane: not for every request where a device has that many. */
+ * Readings are counted at some 20 million a second, on the lane: not for every request where a device has that many.
+ * @param what "devices"|"readings"|"events"
+ * @param filter table
+ * @return integer
+ */
 static int data_count(lua_State *L) {
   static const char *const what[] = {"devices", "readings", "events"};
   struct np_reader *r = reading(L, "count");
@@ -431,7 +513,9 @@ static int data_count(lua_State *L) {
   return 1;
 }
 
-/* plugin.data:connections() -> array of names: this connection, and those that it shows. Where that is "*": all connections that neap.lua has. */
+/* plugin.data:connections() -> array of names: this connection, and those that it shows. Where that is "*": all connections that neap.lua has.
+ * @return string[]
+ */
 static int data_connections(lua_State *L) {
   reading(L, "connections");
   const struct np_instance *in = (const struct np_instance *)np_env(L);

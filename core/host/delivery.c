@@ -30,6 +30,16 @@ static void set_text(lua_State *L, const char *name, struct np_text text) {
   lua_setfield(L, -2, name);
 }
 
+/* @class neap.Message: a message, as a destination is given it.
+ * @field id string the same over all attempts
+ * @field device string whose order it keeps
+ * @field destination string
+ * @field source string the rule that sent it
+ * @field json string what was sent, as JSON
+ * @field data any what was sent
+ * @field created integer ms
+ * @field attempt integer 1 at first
+ */
 static void push_message(lua_State *L, const struct np_message *m) {
   struct np_error err;
   lua_createtable(L, 0, 8);

@@ -74,9 +74,57 @@ local function duration(verb, what, value)
   return ms
 end
 
+--- @class neap.Plugin: the handle, which a plugin's file is called with: local plugin = ...
+---@field name string of this connection, rule or destination
+---@field store neap.Store what has to last
+---@field data neap.Data what is stored of devices
+---@field people neap.People what is kept of people
 local plugin = { name = core.name, store = core.store, data = core.data, people = core.people }
 
+--- @class neap.Route: what plugin:serve takes.
+---@field [1] string "POST /path/{id}"
+---@field about? string
+---@field auth? fun(req: neap.Request): any what is req.caller then; or nil, why, kind, field
+---@field query? table<string, neap.Field>
+---@field path? table<string, neap.Field>
+---@field body? table<string, neap.Field>|neap.Field its fields; or a single field, for a body that is no object
+---@field body_max? integer|string bytes, or "16MiB"
+---@field keep? boolean whether the raw request is kept; not for GET where absent
+---@field handler fun(req: neap.Request): any status, body, headers; or nil, why, kind, field
+
+--- @class neap.Command: what plugin:command takes.
+---@field [1] string its name, words joined by "." or "-"
+---@field about? string
+---@field args? table<string, neap.Field>
+---@field handler fun(args: table<string, any>): any its result; or nil, why, kind, field
+
+--- @class neap.AccountOptions: what plugin:account takes.
+---@field [1] string its name
+---@field early? string|number a duration
+---@field refresh fun(key: string, old: neap.Token?): any a token; or nil, why, and "denied" or "quota"
+
+--- @class neap.Token: a flat table, as an account's refresh has returned it. It may have further fields.
+---@field access string
+---@field lifetime? number seconds; for ever where absent
+---@field [string] any
+
+--- @class neap.BudgetOptions: what plugin:budget takes.
+---@field [1] string its name
+---@field per_second? number
+---@field per_minute? number
+---@field per_month? integer
+
+--- @class neap.Deliver: what plugin:deliver takes.
+---@field options? table<string, neap.Field> the settings of a destination
+---@field batch? integer messages of a device given together, 1 where absent
+---@field concurrency? integer devices at once, 8 where absent
+---@field retry_for? string|number a duration, 3d where absent
+---@field about? string
+---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
+
 --- The settings that this plugin takes, checked; call it once, before anything needs them.
+---@param schema table<string, neap.Field>
+---@return table<string, any> settings
 function plugin:config(schema)
   registering "config"
   if declared.configured then misuse "plugin:config: called twice" end
@@ -93,6 +141,7 @@ end
 --- The handler returns status, body, headers, or nil, why, kind, field: then nothing that it did counts, and plugin:refuse
 --- words it. auth = function(req) … end is run before query, path and body are checked (query and params are text then, and
 --- there is no body but req.raw): what it returns is the handler's req.caller, unless it is nil, why, kind, field.
+---@param route neap.Route
 function plugin:serve(t)
   registering "serve"
   if type(t) ~= "table" then misuse("plugin:serve: expected a table, got a %s", type(t)) end
@@ -114,6 +163,7 @@ end
 --- problem: status, kind, where ("auth", "body", "query", "path", "handler", "store", "host"), field, reason, message, route.
 --- kind is the schema's (missing, type, range, length, values, pattern, unknown), json, encoding, failed, store, or what a
 --- handler gave as its own: a text or a number.
+---@param fn fun(problem: neap.Problem): any status, body and headers
 function plugin:refuse(fn)
   registering "refuse"
   if declared.refuse then misuse "plugin:refuse: called twice" end
@@ -122,6 +172,9 @@ end
 
 --- A job: plugin:every("5m", "catch up", function() … end). Where the handler returns a duration, it runs again after that instead
 --- of its period: "0s" is at once, for the next step of a back-fill.
+---@param period string|number a duration
+---@param name string
+---@param fn fun(): any nil; or a duration, after which it runs again
 function plugin:every(period, name, fn)
   registering "every"
   if type(name) ~= "string" then misuse("plugin:every: expected a period, a name and a function; the name is a %s", type(name)) end
@@ -137,6 +190,7 @@ end
 --- handler = function(args) return result end }. The name is words joined by "." or "-". It runs as a request's handler does; its
 --- result, any value that JSON can hold, is printed once all is committed. nil, why, kind, field refuses: nothing that it did
 --- counts.
+---@param command neap.Command
 function plugin:command(t)
   registering "command"
   if type(t) ~= "table" then misuse("plugin:command: expected a table, got a %s", type(t)) end
@@ -169,6 +223,8 @@ end
 --- account:token gives; or nil, why: again, with back-off; or nil, why, "denied": not again until the settings change, neap reload,
 --- or an hour has passed; or nil, why, "quota": not within a minute. old is what was kept last, or nil. A token is refreshed early,
 --- while it still serves: 2m before it expires, or a tenth of its life where that is less.
+---@param account neap.AccountOptions
+---@return neap.Account
 function plugin:account(t)
   registering "account"
   if type(t) ~= "table" then misuse("plugin:account: expected a table, got a %s", type(t)) end
@@ -183,6 +239,8 @@ end
 --- How often a vendor may be asked: { "logs", per_second = 50, per_minute =, per_month = 26000 } -> budget, with take. nil: no
 --- bound. All lanes share it. A second's number may come at once; a minute's is spread, so that no minute has more; the count of a
 --- calendar month (UTC) is durable.
+---@param budget neap.BudgetOptions
+---@return neap.Budget
 function plugin:budget(t)
   registering "budget"
   if type(t) ~= "table" then misuse("plugin:budget: expected a table, got a %s", type(t)) end
@@ -203,6 +261,8 @@ function plugin:budget(t)
 end
 
 --- A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
+---@param filter neap.Filter
+---@param fn fun(reading: neap.Reading)
 function plugin:on(filter, fn)
   registering "on"
   if type(filter) ~= "table" then misuse("plugin:on: expected a filter, a table, got a %s", type(filter)) end
@@ -210,6 +270,8 @@ function plugin:on(filter, fn)
 end
 
 --- What happens when a timer that plugin:arm has armed is due: plugin:timer("silence", function(key) … end).
+---@param name string
+---@param fn fun(key: string)
 function plugin:timer(name, fn)
   registering "timer"
   if type(name) ~= "string" then misuse("plugin:timer: expected a name and a function; the name is a %s", type(name)) end
@@ -221,9 +283,10 @@ end
 
 --- A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end }.
 --- In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is its settings.
---- The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a list of such: for each message
---- true, an HTTP answer, { dead = why }, or why it has to be tried again.
+--- The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a list of such: for each
+--- message true, an HTTP answer, { dead = why }, or why it has to be tried again.
 --- A vendor's may read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why.
+---@param delivery neap.Deliver
 function plugin:deliver(t)
   registering "deliver"
   if declared.deliver then misuse "plugin:deliver: called twice" end

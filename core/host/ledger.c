@@ -214,10 +214,25 @@ void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_re
   if (!has_value) luaL_error(L, "plugin:emit: value is missing");
 }
 
+/* @class neap.Emitted: what plugin:emit takes.
+ * @field device string
+ * @field metric string
+ * @field value number|string|boolean
+ * @field unit? string UCUM's
+ * @field at? integer ms, when it was measured; now where absent
+ * @field key? string|integer the vendor's own id of it
+ * @field serial? integer counts up by one
+ * @field interval? string|number how far apart readings are, a duration
+ * @field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
+ * @field quality? "valid"|"warmup"|"invalid"
+ * @field extra? table kept as JSON
+ */
 /* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} }: a reading. device, metric
  * and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it was measured, now where absent; key is the
  * vendor's own id of it; serial counts up by one, and a hole becomes an event "gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or
- * falling_fast; quality is valid (the default), warmup or invalid; extra is kept as JSON. */
+ * falling_fast; quality is valid (the default), warmup or invalid; extra is kept as JSON.
+ * @param reading neap.Emitted
+ */
 static int emit(lua_State *L) {
   struct np_task *t = np_acting(L, "emit", NP_IN_VENDORS, "readings come from a vendor plugin's handlers and jobs");
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -234,10 +249,25 @@ static int emit(lua_State *L) {
   return 0;
 }
 
+/* @class neap.DeviceNews: what plugin:device takes.
+ * @field device string
+ * @field serial? string
+ * @field model? string
+ * @field name? string
+ * @field owner? string a reference of plugin.people
+ * @field place? string
+ * @field status? "unbound"|"bound"|"warming"|"active"|"ended"
+ * @field online? boolean
+ * @field at? integer ms, when it was so; now where absent
+ * @field extra? table kept as JSON
+ * @field vendor? string of the connection that is shown, whose device it is
+ */
 /* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {}, vendor }: what is known of a device. Absent fields keep
  * what is stored, "" clears a text; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. With `vendor` it is
  * about a device of another vendor's connection, which this one shows (see plugin.data); the device stays that connection's. It raises where there is none.
- * Where two connections of a vendor tell of one device, its details are those of the one that told last, and nobody else's. */
+ * Where two connections of a vendor tell of one device, its details are those of the one that told last, and nobody else's.
+ * @param news neap.DeviceNews
+ */
 static int device(lua_State *L) {
   static const char *const states[] = {"unbound", "bound", "warming", "active", "ended", ""};
   struct np_task *t = np_acting(L, "device", NP_IN_VENDORS, "what is known of devices comes from a vendor plugin");
@@ -283,9 +313,19 @@ static int device(lua_State *L) {
   return 0;
 }
 
+/* @class neap.EventNews: what plugin:event takes.
+ * @field device string
+ * @field type string
+ * @field at? integer ms
+ * @field key? string|integer
+ * @field data? table kept as JSON
+ * @field vendor? string of the connection that is shown, whose device it is
+ */
 /* plugin:event{ device, type, at = ms, key, data = {}, vendor }: something that happened to a device: online, offline, activated, reset, command, firmware,
  * restart, alarm, session_start, session_end, binding, gap. The same device, type, at and key again is the same event. With `vendor` it is of a device of
- * another vendor's connection, which this one shows, and counts as that connection's event. */
+ * another vendor's connection, which this one shows, and counts as that connection's event.
+ * @param event neap.EventNews
+ */
 static int event(lua_State *L) {
   struct np_task *t = np_acting(L, "event", NP_IN_VENDORS, "events come from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -320,7 +360,7 @@ static int event(lua_State *L) {
   return 0;
 }
 
-static struct np_text new_message_id(struct np_writeset *ws) {
+struct np_text np_message_id(struct np_writeset *ws) {
   unsigned char raw[16];
   char text[40] = "msg_";
   np_random(raw, sizeof raw);
@@ -328,7 +368,11 @@ static struct np_text new_message_id(struct np_writeset *ws) {
   return np_writeset_text(ws, text, 36);
 }
 
-/* plugin:send(destination, message): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id. */
+/* plugin:send(destination, message): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id.
+ * @param destination string
+ * @param message table
+ * @return string id
+ */
 static int send(lua_State *L) {
   struct np_task *t = np_acting(L, "send", NP_IN_RULES, "messages are a rule's; a vendor plugin emits readings, and a rule sends");
   size_t len;
@@ -348,7 +392,7 @@ static int send(lua_State *L) {
   lua_pop(L, 1);
   m.body = json_field(L, t->ws, "send", "the message");
   m.source = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
-  m.id = new_message_id(t->ws);
+  m.id = np_message_id(t->ws);
   m.due = 0;
   np_limit_emit(L, t, "send");
   lua_pushlstring(L, m.id.ptr, m.id.len);
@@ -357,7 +401,11 @@ static int send(lua_State *L) {
 }
 
 /* plugin:arm(name, key, after): the timer is due once `after` has passed; false disarms it. Armed again, it is moved. Where the key is a device, it
- * fires only after all of that device's readings that were stored by then have met the rule. */
+ * fires only after all of that device's readings that were stored by then have met the rule.
+ * @param name string of a plugin:timer in this file
+ * @param key string
+ * @param after string|number|false a duration, or false
+ */
 static int arm(lua_State *L) {
   struct np_task *t = np_acting(L, "arm", NP_IN_RULES, "timers are a rule's; a vendor plugin has plugin:every");
   size_t name_len, key_len;
@@ -379,7 +427,10 @@ static int arm(lua_State *L) {
 
 /* Key-value, with what this set has written on top. */
 
-/* plugin:log(text [, fields]): a line of the log; the same as log.info. */
+/* plugin:log(text [, fields]): a line of the log; the same as log.info.
+ * @param text string
+ * @param fields? table<string, any>
+ */
 static int log_line(lua_State *L) {
   lua_getglobal(L, "require");
   lua_pushliteral(L, "neap.log");

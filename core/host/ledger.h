@@ -27,6 +27,8 @@ int np_ledger_open(lua_State *L);
 /* Reads the table at idx into r, as plugin:emit does: its texts are of the set; *has_at: it says when. Raises. vendor, connection, received and
  * partition are the caller's. */
 void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at);
+/* A new message's id, which is of the set. */
+struct np_text np_message_id(struct np_writeset *ws);
 /* Pushes a reading as plugins see it. */
 void np_push_reading(lua_State *L, const struct np_reading *r);
 

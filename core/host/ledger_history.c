@@ -13,6 +13,23 @@
 #include "host/task.h"
 #include "lib/json.h"
 
+/* @class neap.Reading: a reading as it is stored.
+ * @field device string
+ * @field metric string
+ * @field value number|string|boolean
+ * @field unit? string UCUM's
+ * @field at integer ms, when it was measured
+ * @field received integer ms, when it came
+ * @field quality "valid"|"warmup"|"invalid"
+ * @field vendor string
+ * @field connection string
+ * @field id integer
+ * @field key? string the vendor's own id of it
+ * @field serial? integer
+ * @field interval? number seconds
+ * @field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
+ * @field extra? table
+ */
 void np_push_reading(lua_State *L, const struct np_reading *r) {
   lua_createtable(L, 0, 14);
   const struct {
@@ -89,8 +106,19 @@ static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise)
   return otherwise;
 }
 
+/* @class neap.Span: which of a device's readings plugin:history gives.
+ * @field last? string|number a duration, up to now
+ * @field from? integer ms
+ * @field to? integer ms
+ * @field limit? integer 100 where absent
+ */
 /* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
- * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it. */
+ * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it.
+ * @param device string
+ * @param metric string
+ * @param span neap.Span
+ * @return neap.Reading[]
+ */
 int np_history(lua_State *L) {
   struct np_task *t = np_acting(L, "history", NP_IN_STORE, "use it in rules and in a vendor's handlers and jobs");
   const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);

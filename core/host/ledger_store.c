@@ -197,7 +197,10 @@ bool np_spot_push(lua_State *L, struct np_task *t, const struct np_spot *s) {
   return found;
 }
 
-/* plugin.store:get(key) -> value, or nil */
+/* plugin.store:get(key) -> value, or nil
+ * @param key string
+ * @return any value nil where there is none
+ */
 int np_store_get(lua_State *L) {
   struct np_task *t = np_acting(L, "store", NP_IN_STORE, store_instead);
   size_t len;
@@ -209,7 +212,12 @@ int np_store_get(lua_State *L) {
 }
 
 /* plugin.store:put(key, value [, lifetime [, "sealed"]]): any value that JSON can hold; nil deletes. It commits with the call. "sealed" keeps it
- * encrypted, and its texts out of the log of the call: for what has to be had back, such as a token. get opens it. */
+ * encrypted, and its texts out of the log of the call: for what has to be had back, such as a token. get opens it.
+ * @param key string
+ * @param value any
+ * @param lifetime? string|number a duration
+ * @param sealed? "sealed"
+ */
 int np_store_put(lua_State *L) {
   struct np_task *t = np_acting(L, "store", NP_IN_STORE, store_instead);
   size_t len, value_len = 0;
@@ -232,14 +240,20 @@ int np_store_put(lua_State *L) {
   return 0;
 }
 
-/* plugin.store:delete(key): it commits with the call. */
+/* plugin.store:delete(key): it commits with the call.
+ * @param key string
+ */
 int np_store_delete(lua_State *L) {
   lua_settop(L, 2);
   lua_pushnil(L);
   return np_store_put(L);
 }
 
-/* plugin:throttle(key, time) -> true where this key has passed within that time; else false, and it counts as passed now. */
+/* plugin:throttle(key, time) -> true where this key has passed within that time; else false, and it counts as passed now.
+ * @param key string
+ * @param time string|number a duration
+ * @return boolean
+ */
 int np_store_throttle(lua_State *L) {
   struct np_task *t = np_acting(L, "throttle", NP_IN_RULES, "it is for rules");
   size_t len;

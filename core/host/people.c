@@ -99,7 +99,11 @@ static void check_size(lua_State *L, int details) {
 
 /* plugin.people:keep(key, details) -> reference: keeps a person's details, encrypted, under your own key for that person ("patient:4711"). A flat table;
  * what was kept before and is not in it stays, json.null removes. The reference is always the same for this connection and key: use it as a device's
- * owner. It commits with the call. */
+ * owner. It commits with the call.
+ * @param key string
+ * @param details table<string, any>
+ * @return string reference
+ */
 static int keep(lua_State *L) {
   struct np_task *t = np_acting(L, "people", NP_IN_VENDORS, instead);
   size_t len, json_len;
@@ -141,7 +145,11 @@ static int keep(lua_State *L) {
 }
 
 /* plugin.people:reference(key [, connection]) -> the reference that keep gives, without keeping anything; of another connection's person
- * where that connection is one that this one shows. */
+ * where that connection is one that this one shows.
+ * @param key string
+ * @param connection? string
+ * @return string reference
+ */
 static int reference(lua_State *L) {
   struct np_task *t = np_acting(L, "people", NP_IN_VENDORS | NP_IN(NP_STREAMING), instead);
   size_t len;
@@ -170,7 +178,10 @@ static void log_reading(const struct np_task *t, const char *reference) {
 }
 
 /* plugin.people:details(reference) -> table, or nil, why. Only where the configuration says `people = true` of this connection, and of people that it
- * or a connection that it shows has kept; each reading is logged, without the details. */
+ * or a connection that it shows has kept; each reading is logged, without the details.
+ * @param reference string
+ * @return table<string, string|number|boolean>? details, string? why
+ */
 static int details(lua_State *L) {
   struct np_task *t = np_acting(L, "people", NP_IN_VENDORS | NP_IN(NP_STREAMING), instead);
   size_t len;
@@ -193,7 +204,10 @@ static int details(lua_State *L) {
   return 1;
 }
 
-/* plugin.people:forget(reference) -> true, or nil, why: removes what this connection has kept of a person. It commits with the call. */
+/* plugin.people:forget(reference) -> true, or nil, why: removes what this connection has kept of a person. It commits with the call.
+ * @param reference string
+ * @return true? done, string? why
+ */
 static int forget(lua_State *L) {
   struct np_task *t = np_acting(L, "people", NP_IN_VENDORS, instead);
   size_t len;

@@ -138,6 +138,23 @@ static int read_fields(struct np_compiling *c, const struct np_where *at, struct
 #define T(type) (1u << NP_FIELD_##type)
 #define ALL ((1u << NP_FIELD_TYPES) - 1)
 
+/* @class neap.Field: what a value may be: { TYPE, option = … }.
+ * @field [1] "string"|"number"|"integer"|"boolean"|"object"|"array"|"any"|"secret"|"duration"|"destination"
+ * @field about? string
+ * @field unit? string
+ * @field optional? boolean
+ * @field null? boolean null is kept, as json.null
+ * @field default? any
+ * @field lenient? boolean takes "12" for 12 and the reverse
+ * @field person? boolean somebody's detail: masked in the log, encrypted in the inbox
+ * @field only? boolean of an object: no other fields
+ * @field min? number|string of a string or an array: its length
+ * @field max? number|string
+ * @field values? any[] it has to be one of these
+ * @field pattern? string
+ * @field items? neap.Field of an array
+ * @field fields? table<string, neap.Field> of an object
+ */
 static const struct option {
   const char *name;
   unsigned types; /* it is meant for */

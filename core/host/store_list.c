@@ -88,7 +88,11 @@ static void read_options(lua_State *L, struct listing *l) {
 
 /* plugin.store:list(prefix [, { after = key, limit = 100 }]) -> list of { key =, value = } in the order of the keys' bytes, with what this call has written.
  * limit is 1 to 1000; the next page goes on `after` the last key. Where another call changes one of them before this one commits, this one is run
- * again; a key that is new meanwhile is not noticed. */
+ * again; a key that is new meanwhile is not noticed.
+ * @param prefix string
+ * @param page? { after?: string, limit?: integer }
+ * @return { key: string, value: any }[]
+ */
 int np_store_list(lua_State *L) {
   struct listing l = {
       .t = np_acting(L, "store", NP_IN_VENDORS | NP_IN_RULES, "use it in a vendor's handlers and jobs, and in rules")};

@@ -286,6 +286,20 @@ static void set_string(lua_State *L, const char *name, const char *value, size_t
   lua_setfield(L, -2, name);
 }
 
+/* @class neap.Request: a request, as a route's handler is given it.
+ * @field method string
+ * @field path string
+ * @field target string the path and what follows it, as it came
+ * @field route string the pattern of the route
+ * @field params table<string, any> what stands for {name} in the pattern
+ * @field query table<string, any>
+ * @field headers table<string, string> names in lower case
+ * @field body any as `body` declares it
+ * @field raw string the body as it came
+ * @field remote string the client's address
+ * @field received integer ms
+ * @field caller any what the route's auth has returned
+ */
 void np_webreq_push(lua_State *L, struct np_task *t, const struct np_route *route, const struct np_route_match *match,
                     const struct np_request *req) {
   luaL_checkstack(L, 16, NULL);

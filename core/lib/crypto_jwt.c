@@ -206,7 +206,8 @@ static bool claim_names(lua_State *L, int claims, const char *claim, int wanted)
 
 /*** Checks a token and gives its claims.
  * @param token string  @param key string the shared secret of HS256; the RSA public key of RS256
- * @param options { algorithm: "HS256"|"RS256", now?: integer ms (the clock), leeway?: number seconds (0), issuer?: string, audience?: string }
+ * @param options { algorithm: "HS256"|"RS256", now?: integer, leeway?: number, issuer?: string, audience?: string }
+ *  now in ms, the clock where absent; leeway in seconds, 0 where absent
  * @return table? claims, or nil, why, code: "format", "algorithm" (not the one asked for), "signature", "time", "issuer", "audience", "key".
  * A token that names an audience is refused unless options name it. */
 static int verify(lua_State *L) {

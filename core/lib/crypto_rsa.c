@@ -160,7 +160,8 @@ static int refuse_key(lua_State *L, const char *what, const char *why) { return 
 
 /*** Encrypts a short text for the owner of a private key.
  * @param public string PEM (SPKI or PKCS#1), or its base64 alone  @param s string
- * @param options? { padding: "pkcs1"|"oaep", hash: "sha1"|"sha256", mgf1: like hash }  PKCS#1 v1.5 where absent; OAEP with SHA-1, mgf1 as hash
+ * @param options? { padding?: "pkcs1"|"oaep", hash?: "sha1"|"sha256", mgf1?: "sha1"|"sha256" }
+ *  PKCS#1 v1.5 where absent; OAEP with SHA-1, mgf1 as hash
  * @return string? ciphertext as long as the key, or nil, why, "key" or "length" (at most the key's bytes less 11, OAEP: less 2 and two digests) */
 static int encrypt(lua_State *L) {
   size_t key_len, out_len = RSA_MAX_BYTES;
@@ -186,7 +187,8 @@ static int encrypt(lua_State *L) {
 
 /*** Decrypts. Whatever is wrong with the ciphertext, the answer is the same; let nobody who sends ciphertexts tell success from failure, for
  * PKCS#1 v1.5 gives the text away to who can ask often enough (Bleichenbacher). An OpenSSL of 3.2 or later answers bad padding with random bytes.
- * @param private string PEM (PKCS#8 or PKCS#1), or its base64 alone  @param s string  @param options? as for encrypt
+ * @param private string PEM (PKCS#8 or PKCS#1), or its base64 alone  @param s string
+ * @param options? { padding?: "pkcs1"|"oaep", hash?: "sha1"|"sha256", mgf1?: "sha1"|"sha256" } as for encrypt
  * @return string? text, or nil, why, "key" or "decrypt" */
 static int decrypt(lua_State *L) {
   size_t key_len, out_len = RSA_MAX_BYTES;
@@ -248,7 +250,8 @@ static bool holds_oaep(EVP_PKEY_CTX *ctx, const struct scheme *s, struct np_part
 
 /*** Tells whether a ciphertext is one of this text, for a secret that a client sends encrypted. It says this and nothing else, in the same time
  * whatever the ciphertext was decrypted to: padding that is wrong cannot be told from a text that is (as with decrypt it can, see there).
- * @param private string as for decrypt  @param ciphertext string  @param text string  @param options? as for encrypt
+ * @param private string as for decrypt  @param ciphertext string  @param text string
+ * @param options? { padding?: "pkcs1"|"oaep", hash?: "sha1"|"sha256", mgf1?: "sha1"|"sha256" } as for encrypt
  * @return boolean? or nil, why, "key" or "length" (no ciphertext of this key can hold so long a text) */
 static int holds(lua_State *L) {
   size_t key_len;
@@ -275,7 +278,7 @@ static int holds(lua_State *L) {
 
 /*** Signs.
  * @param private string as for decrypt  @param s string
- * @param options? { hash: "sha256"…, padding: "pkcs1"|"pss" }  @return string? signature, or nil, why, "key" */
+ * @param options? { hash?: string, padding?: "pkcs1"|"pss" } "sha256" and "pkcs1" where absent  @return string? signature, or nil, why, "key" */
 static int sign(lua_State *L) {
   size_t key_len;
   const char *key_text = luaL_checklstring(L, 1, &key_len), *why;
@@ -295,7 +298,8 @@ static int sign(lua_State *L) {
 }
 
 /*** Tells whether the owner of the private key signed s.
- * @param public string as for encrypt  @param s string  @param signature string bytes  @param options? as for sign
+ * @param public string as for encrypt  @param s string  @param signature string bytes
+ * @param options? { hash?: string, padding?: "pkcs1"|"pss" } as for sign
  * @return boolean? or nil, why, "key" */
 static int verify(lua_State *L) {
   size_t key_len;
@@ -347,7 +351,7 @@ static bool make_pair(lua_State *L, int bits, char *private, char *public, int s
 
 /*** Makes a key pair. Takes a tenth of a second for 2048 bits, seconds for 4096, in which the lane does nothing else; it counts as 5 million
  * instructions for 2048 bits and as 40 million for 4096.
- * @param bits? integer 2048 to 4096  @return { private: string PKCS#8 PEM, public: string SPKI PEM } */
+ * @param bits? integer 2048 to 4096  @return { private: string, public: string } PKCS#8 PEM and SPKI PEM */
 static int generate(lua_State *L) {
   lua_Integer bits = luaL_optinteger(L, 1, 2048);
   luaL_argcheck(L, bits >= 2048 && bits <= 4096, 1, "2048 to 4096 bits");

@@ -117,6 +117,13 @@ static void push_headers(lua_State *L, const char *line) {
   }
 }
 
+/* @class neap.Response: the answer to a request.
+ * @field status integer
+ * @field url string of the last request, where redirects were followed
+ * @field headers table<string, string> names in lower case
+ * @field body string
+ * @field json? any the body, decoded; nil where it is not JSON
+ */
 static void push_answer(lua_State *L, struct call *c) {
   lua_createtable(L, 0, 5);
   luaL_setmetatable(L, ANSWER);
@@ -259,6 +266,10 @@ static int after_turn(lua_State *L, int status, lua_KContext context) {
 }
 
 /* Upvalue: the method, nil where it is an option. Stack: options, call, and then only what is needed until the start. */
+/* http.get(options), http.post, http.put, http.patch, http.delete, http.head, http.request: asks, and waits for the answer.
+ * @param options neap.HttpOptions|string or the URL alone
+ * @return neap.Response? res, string? why, string? code, neap.Response? answer
+ */
 static int request(lua_State *L) {
   struct np_env *env = np_env(L);
   if (lua_gettop(L) > 1) luaL_error(L, "http: expected one table of options; the URL is its field url");

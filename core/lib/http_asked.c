@@ -22,6 +22,25 @@
 #define HEADERS_MOST ((size_t)256 << 10) /* bytes, of all */
 #define FORM_MOST ((size_t)16 << 20)
 
+/* @class neap.HttpOptions: a request that a plugin makes.
+ * @field url string
+ * @field method? string of http.request
+ * @field query? table<string, any>
+ * @field headers? table<string, any>
+ * @field body? string
+ * @field json? any sent as JSON
+ * @field form? table<string, any> sent as a form
+ * @field timeout? string|number a duration; 30 s where absent
+ * @field expect? integer|integer[] statuses: any other is a failure
+ * @field redirects? integer how many to follow, none where absent
+ * @field answer_max? integer|string bytes, or "16MiB"
+ * @field basic? string[] user and password
+ * @field bearer? string
+ * @field gzip? boolean whether the body goes out gzipped
+ * @field cert? string the client's certificate, PEM
+ * @field key? string its key, PEM
+ * @field ca? string PEM: who is trusted, and nobody else is
+ */
 static const char *const option_names[] = {"url",     "query",  "headers",   "body",       "json",  "form",
                                            "timeout", "expect", "redirects", "answer_max", "basic", "bearer",
                                            "gzip",    "cert",   "key",       "ca",         "method"};

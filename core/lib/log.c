@@ -90,6 +90,10 @@ static bool is_ours(const char *name) {
 }
 
 /* A log line must not be why a handler fails: too many fields are counted, names of the host's own get a "_". */
+/* log.debug(text [, fields]), log.info, log.warn, log.error: writes a line.
+ * @param text any
+ * @param fields? table<string, any> shown by their names
+ */
 static int write_line(lua_State *L) {
   const char *pairs[2 * (FIELDS_MOST + 2)];
   size_t n = 0, count = 0;

@@ -129,7 +129,7 @@ static bool any_matches(struct np_part list, const char *expected) {
 
 /*** Tells whether a delivery is the sender's, untouched and fresh. A delivery seen before passes: keep its webhook-id to know it again.
  * @param secret string as for sign  @param headers { [string]: string } by lower-case names  @param body string as it came
- * @param options? { tolerance: number seconds (300), now: integer ms (the clock) }
+ * @param options? { tolerance?: number, now?: integer } seconds, 300 where absent; ms, the clock where absent
  * @return true? or nil, why, code: "missing", "format", "time", "signature" */
 static int verify(lua_State *L) {
   static const char *const options[] = {"tolerance", "now", NULL};

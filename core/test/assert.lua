@@ -100,6 +100,21 @@ local function without_place(message)
   return type(message) == "string" and (message:gsub("^[^\n]-%.lua:%d+: ", "")) or message
 end
 
+-- @class neap.Assert: assert in a spec. "is", "are", "has", "was" and "have" may stand before a name, "not" and "no" turn it round:
+-- assert.is_not_nil(v), assert.are.same(a, b), assert.has_no.errors(fn).
+-- @field equal fun(expected: any, got: any): any
+-- @field same fun(expected: any, got: any): any with all that is in them
+-- @field truthy fun(v: any, why: any?): any
+-- @field falsy fun(v: any, why: any?): any
+-- @field is_true fun(v: any): any
+-- @field is_false fun(v: any): any
+-- @field is_nil fun(v: any): any
+-- @field is_not_nil fun(v: any): any
+-- @field matches fun(pattern: string, text: any): any a pattern of Lua's
+-- @field near fun(expected: number, got: any, tolerance: number?): any
+-- @field has_error fun(fn: function, expected: any?): any its words, or a part of them
+-- @field [string] any
+
 -- Each gives whether it holds, and what to say where it does not, or where it does and should not.
 local checks = {}
 function checks.equal(expected, got) return expected == got, difference(expected, got), "two equal values:\n  " .. text_of(got) end

@@ -5,7 +5,18 @@ local json = require "neap.json"
 
 local scripts, asked = {}, {} -- of the test that runs: what answers, the newest first; what was asked
 
+-- @class neap.test.Asked: an HTTP request that a plugin made.
+-- @field method string
+-- @field url string
+-- @field plain string the URL without its query
+-- @field query table<string, string>
+-- @field headers table<string, string> names in lower case
+-- @field body string
+-- @field json any the body, decoded; nil where it is not JSON
+
 -- t.asked([what]) -> HTTP requests that plugins made: { method, url, query, headers, body, json }; `what` as t.http has it.
+-- @param what? string
+-- @return neap.test.Asked[]
 local matches_script
 function t.asked(what)
   local list = {}
@@ -32,6 +43,10 @@ end
 -- * any characters; the query need not be in it. answer is a function that is given { method, url, query, headers, body, json }
 -- and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request that
 -- nothing answers fails the test.
+-- @param what string
+-- @param answer integer|fun(req: neap.test.Asked): any a status; or a function that returns status, body, headers
+-- @param body? string|table
+-- @param headers? table<string, any>
 function t.http(what, ...)
   script(what, 2)
   local fn, n, fixed = (...), select("#", ...), { ... }
@@ -45,6 +60,9 @@ end
 local faults = { timeout = true, cut = true, connect = true, resolve = true, tls = true }
 
 -- t.fail(what, fault [, times]): has requests fail, as many times or from now on: timeout, cut, connect, resolve or tls.
+-- @param what string
+-- @param fault "timeout"|"cut"|"connect"|"resolve"|"tls"
+-- @param times? integer
 function t.fail(what, fault, times)
   script(what, 2)
   if not faults[fault] then error("t.fail: expected timeout, cut, connect, resolve or tls, got " .. text_of(fault), 2) end

@@ -15,6 +15,9 @@ local function register(verb, level)
   if not registering then error(verb .. " belongs into a describe or the file itself, not into a test", (level or 1) + 2) end
 end
 
+-- describe(name, fn): a group of tests. Groups may hold groups.
+-- @param name string
+-- @param fn fun()
 local function describe(name, fn)
   register "describe"
   local outer = block
@@ -26,12 +29,18 @@ local function describe(name, fn)
   block = outer
 end
 
+-- it(name, fn): a test, in a world of its own.
+-- @param name string
+-- @param fn fun()
 local function it(name, fn)
   register "it"
   if type(fn) ~= "function" then error("it: expected a name and a function", 2) end
   block.children[#block.children + 1] = { name = tostring(name), test = fn, outer = block }
 end
 
+-- before_each(fn), after_each, setup, teardown: runs before and after each test of a group; before and after all of
+-- them.
+-- @param fn fun()
 local function hook(verb, list)
   return function(fn)
     register(verb)
@@ -64,10 +73,43 @@ end
 local plugin = {} -- the methods of a loaded plugin
 local plugin_methods = { __index = plugin, __tostring = function(p) return p.name end }
 
+-- @class neap.test.Given: a reading that a test gives. It may have what neap.Emitted has.
+-- @field device string
+-- @field metric string
+-- @field value number|string|boolean
+-- @field unit? string
+-- @field at? integer|string ms, or a text; now where absent
+-- @field key? string|integer
+-- @field serial? integer
+-- @field interval? string|number
+-- @field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
+-- @field quality? "valid"|"warmup"|"invalid"
+-- @field extra? table
+-- @field vendor? string
+-- @field connection? string
+
+-- @class neap.test.Message: a message that a rule has sent, and what has become of it.
+-- @field id string
+-- @field destination string
+-- @field device string
+-- @field source string the rule
+-- @field created integer ms
+-- @field reading? integer the id of the reading that led to it
+-- @field json string
+-- @field data any what the rule sent
+-- @field state "waiting"|"delivered"|"dead"
+-- @field attempts integer
+-- @field status? integer of the last answer
+-- @field error? string
+-- @field due? integer ms, the next attempt
+
 -- t.plugin(name [, settings]): loads the plugin's file and puts it in force, with settings as neap.lua gives them: `name`,
 -- `mount`, `limits`, `people` and `shows` too. Several may be loaded: a vendor, a rule, a destination. A destination that a
 -- setting names and that is not loaded takes messages and does nothing with them. Raises where the plugin does not load or a
 -- setting is wrong.
+-- @param name string
+-- @param settings? table<string, any>
+-- @return neap.test.Plugin
 function t.plugin(name, settings)
   if type(name) ~= "string" then error("t.plugin: expected the plugin's name, got a " .. type(name), 2) end
   local instance, kind = call(core.plugin, name, settings or {})
@@ -76,15 +118,19 @@ end
 
 -- t.at(time): sets the clock: ms, or a text as time.parse reads it. Once a plugin is loaded it goes forward, and what is due
 -- until then happens. Each test begins at 2026-01-01T00:00:00Z.
+-- @param time integer|string
 function t.at(at) call(function() core.at(moment(at)) end) end
 
 -- t.advance(duration): moves the clock; timers, jobs, retries and what else is due happen in order, each at its moment.
+-- @param duration string|number
 function t.advance(duration) call(core.advance, duration) end
 
 -- t.now(): the clock, in ms. It stands still but for t.at, t.advance, and a request, command or job that waits for time.
+-- @return integer ms
 function t.now() return core.now() end
 
 -- t.zone(name): the zone of texts without an offset that t.at and `at` of a reading are given. UTC at first.
+-- @param name string
 function t.zone(name)
   call(core.zone, name)
   world.zone = name
@@ -92,11 +138,14 @@ end
 
 -- t.random(seed): crypto.random, crypto.uuid, ids and jitter follow from it. Before the first plugin; without it from a seed
 -- that is always the same.
+-- @param seed integer
 function t.random(seed) call(core.seed, seed) end
 
 -- p:reading{ device, metric, value, unit, at, … }: a reading comes in, as if a vendor had emitted it. `at` may be a text; now
 -- where it is absent. `vendor` and `connection` are "test", or p's where p is a vendor. All that it leads to at this moment has
 -- happened when this returns. Returns its id, nil for a duplicate.
+-- @param reading neap.test.Given
+-- @return integer? id
 function plugin:reading(fields)
   if type(fields) ~= "table" then error("p:reading: expected a table, got a " .. type(fields), 2) end
   return call(function()
@@ -108,6 +157,15 @@ function plugin:reading(fields)
     local own = self.kind == "vendor"
     return core.reading(copy, vendor or (own and self.plugin or "test"), connection or (own and self.name or "test"))
   end)
+end
+
+-- p:message(data): a message comes to a destination, as if a rule had sent it; its `device` is whose order it keeps. The delivery
+-- has been tried when this returns: t.sent() tells what became of it. Returns the message's id.
+-- @param data table
+-- @return string id
+function plugin:message(data)
+  if type(data) ~= "table" then error("p:message: expected a table, got a " .. type(data), 2) end
+  return call(core.message, self.name, tostring(data.device or ""), json.encode(data))
 end
 
 local function unchunk(body)
@@ -143,6 +201,11 @@ end
 -- p:request(method, target [, body [, headers]]) -> status, body, headers: over the wire, through routes, auth, schemas and
 -- commit, as a client's. A table as body is sent as JSON; the answer's is decoded where it is JSON. Where the handler waits for
 -- time, the clock moves. A streamed answer that was cut has `false` as a fourth value.
+-- @param method string
+-- @param target string
+-- @param body? string|table
+-- @param headers? table<string, any>
+-- @return integer status, any body, table<string, string> headers, boolean whole
 function plugin:request(method, target, body, headers)
   return call(function()
     if type(method) ~= "string" or type(target) ~= "string" then error("p:request: expected a method and a target", 0) end
@@ -162,6 +225,9 @@ function plugin:request(method, target, body, headers)
 end
 
 -- p:call(command [, args]) -> its result; or nil, why, kind, as `neap call` has it carried out.
+-- @param command string
+-- @param args? table<string, any>
+-- @return any result, string? why, string|number|nil kind
 function plugin:call(name, args)
   return call(function()
     local answer = json.decode(core.call(self.name, name, args and next(args) ~= nil and json.encode(args) or "{}"))
@@ -172,14 +238,25 @@ function plugin:call(name, args)
 end
 
 -- p:job(name) -> true; or nil and why it failed: has the job run now, whenever it is due.
+-- @param name string
+-- @return true? done, string? why
 function plugin:job(name) return call(core.job, self.name, name) end
 
 -- p:stored(key) -> what plugin.store has under the key now.
+-- @param key string
+-- @return any
 function plugin:stored(key) return call(core.stored, self.name, key) end
+
+-- t.stored(plugin, key) -> the same, of a plugin or its name.
+-- @param plugin neap.test.Plugin|string
+-- @param key string
+-- @return any
 function t.stored(p, key) return call(core.stored, type(p) == "table" and p.name or p, key) end
 
 -- t.sent([destination]) -> messages, oldest first: { id, destination, device, source, created, reading, json, data, state,
 -- attempts, status, error, due }; `data` is what the rule sent, `state` is waiting, delivered or dead.
+-- @param destination? string
+-- @return neap.test.Message[]
 function t.sent(destination)
   local list = {}
   for _, m in ipairs(call(core.sent)) do
@@ -189,23 +266,32 @@ function t.sent(destination)
 end
 
 -- t.emitted() -> readings that plugins emitted, duplicates left out, as a rule sees them.
+-- @return neap.Reading[]
 function t.emitted() return call(core.emitted) end
 
--- t.events(), t.devices() -> what the store knows.
+-- t.events() -> what the store knows of events.
+-- @return neap.Event[]
 function t.events() return call(core.events) end
+
+-- t.devices() -> what the store knows of devices.
+-- @return neap.Device[]
 function t.devices() return call(core.devices) end
 
 -- t.armed() -> timers, soonest first: { plugin, name, key, due }.
+-- @return { plugin: string, name: string, key: string, due: integer }[]
 function t.armed() return call(core.armed) end
 
 -- t.held() -> what rules failed on: { plugin, error, reading, name, key, at }. A test in which a rule failed fails, unless it
 -- asks.
+-- @return { plugin: string, error: string, at: integer, reading?: integer, name?: string, key?: string }[]
 function t.held()
   world.looked_at_held = true
   return call(core.held)
 end
 
 -- t.logged([level]) -> lines of the log: { level, text, plugin, … }.
+-- @param level? "debug"|"info"|"warn"|"error"
+-- @return table<string, string>[]
 function t.logged(level)
   local list = {}
   for _, line in ipairs(call(core.logged)) do

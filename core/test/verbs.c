@@ -145,18 +145,34 @@ static int free_set(lua_State *L) {
   return 0;
 }
 
+/* Pushes an owner, which frees it also where reading a table raises. */
+static struct np_writeset *new_set(lua_State *L) {
+  struct np_writeset **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = np_writeset_new();
+  if (luaL_newmetatable(L, "neap.test.set")) {
+    lua_pushcfunction(L, free_set);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  return *box;
+}
+
+/* Commits what the test itself gives. */
+static void feed(lua_State *L, struct np_world *w, struct np_writeset *ws, const char *what) {
+  np_writeset_ref(ws);
+  w->feeding = true;
+  int taken = np_keeper_force(w->host.keeper, ws);
+  w->feeding = false;
+  if (taken < 0 || ws->outcome != NP_COMMITTED) luaL_error(L, "the %s cannot be stored: %s", what, ws->error);
+}
+
 /* core.reading(fields, vendor, connection) -> its id, or nil where it is a duplicate */
 static int reading(lua_State *L) {
   struct np_world *w = np_spec_world(L);
   size_t vendor_len, connection_len;
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *vendor = luaL_checklstring(L, 2, &vendor_len), *connection = luaL_checklstring(L, 3, &connection_len);
-  struct np_writeset **box = lua_newuserdatauv(L, sizeof *box, 0), *ws = *box = np_writeset_new();
-  if (luaL_newmetatable(L, "neap.test.set")) { /* freed also where reading the table raises */
-    lua_pushcfunction(L, free_set);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  struct np_writeset *ws = new_set(L);
   struct np_reading r;
   bool has_at;
   np_take_reading(L, 1, ws, &r, &has_at);
@@ -167,16 +183,33 @@ static int reading(lua_State *L) {
   r.partition = np_partition(r.device.ptr, r.device.len);
   struct np_op *op = np_writeset_add(ws, NP_OP_READING);
   op->as.reading = r;
-  np_writeset_ref(ws);
-  w->feeding = true;
-  int taken = np_keeper_force(w->host.keeper, ws);
-  w->feeding = false;
-  if (taken < 0 || ws->outcome != NP_COMMITTED) return luaL_error(L, "the reading cannot be stored: %s", ws->error);
+  feed(L, w, ws, "reading");
   int64_t seq = op->as.reading.seq;
   np_world_settle(w);
   check_trouble(L, w);
   if (!seq) return 0;
   lua_pushinteger(L, seq);
+  return 1;
+}
+
+/* core.message(instance, device, json) -> its id */
+static int message(lua_State *L) {
+  struct np_world *w = np_spec_world(L);
+  size_t device_len, len;
+  const struct np_unit_loaded *u = check_unit(L, w, 1);
+  const char *device = luaL_checklstring(L, 2, &device_len), *json = luaL_checklstring(L, 3, &len);
+  if (!u->code->deliver) return luaL_error(L, "%s takes no messages: it has no plugin:deliver", u->instance);
+  struct np_writeset *ws = new_set(L);
+  struct np_message m = {.created = np_now_ms(), .id = np_message_id(ws)};
+  m.destination = np_writeset_text(ws, u->instance, strlen(u->instance));
+  m.device = np_writeset_text(ws, device, device_len);
+  m.body = np_writeset_text(ws, json, len);
+  m.source = np_writeset_text(ws, "test", 4);
+  np_writeset_add(ws, NP_OP_SEND)->as.send = m;
+  feed(L, w, ws, "message");
+  np_world_settle(w);
+  check_trouble(L, w);
+  lua_pushlstring(L, m.id.ptr, m.id.len);
   return 1;
 }
 
@@ -343,8 +376,8 @@ void np_spec_script(void *arg, const struct np_fetch_request *request, struct np
 }
 
 void np_spec_verbs(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"plugin", plugin}, {"now", now},   {"at", at},           {"advance", advance},
-                                   {"seed", seed},     {"zone", zone}, {"reading", reading}, {"request", request},
-                                   {"call", call},     {"job", job},   {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"now", now},   {"at", at},           {"advance", advance},
+                                   {"seed", seed},       {"zone", zone}, {"reading", reading}, {"request", request},
+                                   {"message", message}, {"call", call}, {"job", job},         {NULL, NULL}};
   luaL_setfuncs(L, verbs, 0);
 }

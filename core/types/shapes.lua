@@ -1,0 +1,244 @@
+---@meta _
+-- Made by `neap types` from the comments in neap's source: what is written here is lost.
+-- luacheck: ignore
+
+---What plugin:serve takes.
+---@class neap.Route
+---@field [1] string "POST /path/{id}"
+---@field about? string
+---@field auth? fun(req: neap.Request): any what is req.caller then; or nil, why, kind, field
+---@field query? table<string, neap.Field>
+---@field path? table<string, neap.Field>
+---@field body? table<string, neap.Field>|neap.Field its fields; or a single field, for a body that is no object
+---@field body_max? integer|string bytes, or "16MiB"
+---@field keep? boolean whether the raw request is kept; not for GET where absent
+---@field handler fun(req: neap.Request): any status, body, headers; or nil, why, kind, field
+
+---What plugin:command takes.
+---@class neap.Command
+---@field [1] string its name, words joined by "." or "-"
+---@field about? string
+---@field args? table<string, neap.Field>
+---@field handler fun(args: table<string, any>): any its result; or nil, why, kind, field
+
+---What plugin:account takes.
+---@class neap.AccountOptions
+---@field [1] string its name
+---@field early? string|number a duration
+---@field refresh fun(key: string, old: neap.Token?): any a token; or nil, why, and "denied" or "quota"
+
+---A flat table, as an account's refresh has returned it. It may have further fields.
+---@class neap.Token
+---@field access string
+---@field lifetime? number seconds; for ever where absent
+---@field [string] any
+
+---What plugin:budget takes.
+---@class neap.BudgetOptions
+---@field [1] string its name
+---@field per_second? number
+---@field per_minute? number
+---@field per_month? integer
+
+---What plugin:deliver takes.
+---@class neap.Deliver
+---@field options? table<string, neap.Field> the settings of a destination
+---@field batch? integer messages of a device given together, 1 where absent
+---@field concurrency? integer devices at once, 8 where absent
+---@field retry_for? string|number a duration, 3d where absent
+---@field about? string
+---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
+
+---What plugin:emit takes.
+---@class neap.Emitted
+---@field device string
+---@field metric string
+---@field value number|string|boolean
+---@field unit? string UCUM's
+---@field at? integer ms, when it was measured; now where absent
+---@field key? string|integer the vendor's own id of it
+---@field serial? integer counts up by one
+---@field interval? string|number how far apart readings are, a duration
+---@field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
+---@field quality? "valid"|"warmup"|"invalid"
+---@field extra? table kept as JSON
+
+---What plugin:device takes.
+---@class neap.DeviceNews
+---@field device string
+---@field serial? string
+---@field model? string
+---@field name? string
+---@field owner? string a reference of plugin.people
+---@field place? string
+---@field status? "unbound"|"bound"|"warming"|"active"|"ended"
+---@field online? boolean
+---@field at? integer ms, when it was so; now where absent
+---@field extra? table kept as JSON
+---@field vendor? string of the connection that is shown, whose device it is
+
+---What plugin:event takes.
+---@class neap.EventNews
+---@field device string
+---@field type string
+---@field at? integer ms
+---@field key? string|integer
+---@field data? table kept as JSON
+---@field vendor? string of the connection that is shown, whose device it is
+
+---A reading as it is stored.
+---@class neap.Reading
+---@field device string
+---@field metric string
+---@field value number|string|boolean
+---@field unit? string UCUM's
+---@field at integer ms, when it was measured
+---@field received integer ms, when it came
+---@field quality "valid"|"warmup"|"invalid"
+---@field vendor string
+---@field connection string
+---@field id integer
+---@field key? string the vendor's own id of it
+---@field serial? integer
+---@field interval? number seconds
+---@field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
+---@field extra? table
+
+---Which of a device's readings plugin:history gives.
+---@class neap.Span
+---@field last? string|number a duration, up to now
+---@field from? integer ms
+---@field to? integer ms
+---@field limit? integer 100 where absent
+
+---A device as it is stored.
+---@class neap.Device
+---@field id integer
+---@field vendor string
+---@field connection string
+---@field device string
+---@field first_seen integer ms
+---@field last_seen integer ms
+---@field serial? string
+---@field model? string
+---@field name? string
+---@field owner? string
+---@field place? string
+---@field status? "unbound"|"bound"|"warming"|"active"|"ended"
+---@field online? boolean
+---@field extra? table
+
+---An event as it is stored.
+---@class neap.Event
+---@field id integer
+---@field device string
+---@field vendor string
+---@field connection string
+---@field type string
+---@field at integer ms
+---@field received integer ms
+---@field key? string
+---@field data? table
+
+---Which devices plugin.data:devices gives.
+---@class neap.DeviceFilter
+---@field device? string|string[]
+---@field vendor? string
+---@field connection? string
+---@field name? string
+---@field name_has? string a part of the name
+---@field owner? string
+---@field place? string
+---@field model? string
+---@field status? string|string[]
+---@field except_status? string|string[]
+---@field after? integer an id
+---@field limit? integer 1 to 1000
+
+---Which readings plugin.data:readings gives.
+---@class neap.ReadingFilter
+---@field device string|string[]
+---@field vendor? string
+---@field metric? string|string[]
+---@field from? integer ms
+---@field to? integer ms
+---@field order? "asc"|"desc"
+---@field after? string a cursor
+---@field limit? integer 1 to 10000
+
+---Which events plugin.data:events gives.
+---@class neap.EventFilter
+---@field device? string|string[]
+---@field vendor? string
+---@field type? string|string[]
+---@field from? integer ms
+---@field to? integer ms
+---@field order? "asc"|"desc"
+---@field after? string a cursor
+---@field limit? integer
+
+---Why a request is refused, for plugin:refuse to put into words.
+---@class neap.Problem
+---@field status integer that neap would answer
+---@field kind string|number missing, type, range, length, values, pattern, unknown, json, encoding, failed, store, or what a handler gave
+---@field where "auth"|"body"|"query"|"path"|"handler"|"store"|"host"
+---@field field string
+---@field reason string
+---@field message string the field and the reason
+---@field route string
+
+---A message, as a destination is given it.
+---@class neap.Message
+---@field id string the same over all attempts
+---@field device string whose order it keeps
+---@field destination string
+---@field source string the rule that sent it
+---@field json string what was sent, as JSON
+---@field data any what was sent
+---@field created integer ms
+---@field attempt integer 1 at first
+
+---Which readings a rule's handler is for. Strings may hold * for any run of characters.
+---@class neap.Filter
+---@field metric? string|string[]
+---@field device? string|string[]
+---@field vendor? string|string[]
+---@field connection? string|string[]
+---@field unit? string|string[]
+---@field quality? string|string[] valid, warmup, invalid
+---@field below? number strictly
+---@field above? number strictly
+---@field changed? boolean it differs from the device's reading of that metric before
+
+---What a value may be: { TYPE, option = … }.
+---@class neap.Field
+---@field [1] "string"|"number"|"integer"|"boolean"|"object"|"array"|"any"|"secret"|"duration"|"destination"
+---@field about? string
+---@field unit? string
+---@field optional? boolean
+---@field null? boolean null is kept, as json.null
+---@field default? any
+---@field lenient? boolean takes "12" for 12 and the reverse
+---@field person? boolean somebody's detail: masked in the log, encrypted in the inbox
+---@field only? boolean of an object: no other fields
+---@field min? number|string of a string or an array: its length
+---@field max? number|string
+---@field values? any[] it has to be one of these
+---@field pattern? string
+---@field items? neap.Field of an array
+---@field fields? table<string, neap.Field> of an object
+
+---A request, as a route's handler is given it.
+---@class neap.Request
+---@field method string
+---@field path string
+---@field target string the path and what follows it, as it came
+---@field route string the pattern of the route
+---@field params table<string, any> what stands for {name} in the pattern
+---@field query table<string, any>
+---@field headers table<string, string> names in lower case
+---@field body any as `body` declares it
+---@field raw string the body as it came
+---@field remote string the client's address
+---@field received integer ms
+---@field caller any what the route's auth has returned
