@@ -31,7 +31,7 @@
  * @field rate? { below?: number, above?: number, per?: string|number } against the reading measured before it
  * @field first? string|number "ever", "day" or a duration: of one device, the first that fits all the rest
  * @field hours? string[]|string[][] { "22:00", "06:00" }, or a list of such pairs
- * @field weekdays? string[] mon, tue, wed, thu, fri, sat, sun
+ * @field weekdays? string|string[] mon, tue, wed, thu, fri, sat, sun
  * @field zone? string of hours, weekdays and the day
  */
 const char *const np_filter_fields[NP_F_COUNT] = {"metric", "device",  "vendor", "connection", "unit",    "place",  "owner",

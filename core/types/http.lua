@@ -5,13 +5,13 @@
 ---neap.http: HTTP out. http.get, post, put, patch, delete, head { url =, … }, or request { method =, … }; http.get
 ---"https://…" for short. A call looks as if it blocked, while the lane does other work. It returns res = { status,
 ---headers (names in lower case), body, url, json (decoded when asked for) }, or nil, "what: why", and a code: timeout,
----resolve, connect, tls, cut, too_large, redirect, near, bad_url, status, other. Only hosts that the plugin's settings
----name can be reached. Options: url; query, headers, form (tables); body (a string) or json (a value); timeout (seconds
----or "10s", 30 s where absent); expect (a status or a list: any other is a failure); redirects (how many to follow, none
----where absent); answer_max (bytes or "16MiB"); basic = { user, password }; bearer; gzip = true (the body goes out
----gzipped). Mutual TLS: cert and key (the client's, as PEM texts; the key unencrypted, by itself or in cert), ca (PEM:
----who is trusted, and nobody else is). Such texts come from settings of the type secret, for which neap.lua says file
----"PATH".
+---resolve, connect, tls, cut, too_large, redirect, near, bad_url, status, limit, other. Only hosts that the plugin's
+---settings name can be reached. Options: url; query, headers, form (tables); body (a string) or json (a value); timeout
+---(seconds or "10s", 30 s where absent); expect (a status or a list: any other is a failure); redirects (how many to
+---follow, none where absent); answer_max (bytes or "16MiB"); basic = { user, password }; bearer; gzip = true (the body
+---goes out gzipped). Mutual TLS: cert and key (the client's, as PEM texts; the key unencrypted, by itself or in cert),
+---ca (PEM: who is trusted, and nobody else is). Such texts come from settings of the type secret, for which neap.lua
+---says file "PATH".
 local http = {}
 
 ---The answer to a request.

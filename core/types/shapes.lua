@@ -198,17 +198,27 @@
 ---@field created integer ms
 ---@field attempt integer 1 at first
 
----Which readings a rule's handler is for. Strings may hold * for any run of characters.
+---Which readings a rule's handler is for: all that stand must hold. Texts may hold * for any run of characters.
 ---@class neap.Filter
 ---@field metric? string|string[]
 ---@field device? string|string[]
 ---@field vendor? string|string[]
 ---@field connection? string|string[]
 ---@field unit? string|string[]
+---@field place? string|string[] of the device
+---@field owner? string|string[] of the device, a reference of plugin.people
+---@field tag? string|string[] of the device
 ---@field quality? string|string[] valid, warmup, invalid
 ---@field below? number strictly
 ---@field above? number strictly
----@field changed? boolean it differs from the device's reading of that metric before
+---@field outside? number[] { low, high }, strictly
+---@field margin? number fires on crossing, and again only after a reading that has come back by so much
+---@field changed? boolean it differs from the reading measured before it
+---@field rate? { below?: number, above?: number, per?: string|number } against the reading measured before it
+---@field first? string|number "ever", "day" or a duration: of one device, the first that fits all the rest
+---@field hours? string[]|string[] [] { "22:00", "06:00" }, or a list of such pairs
+---@field weekdays? string|string[] mon, tue, wed, thu, fri, sat, sun
+---@field zone? string of hours, weekdays and the day
 
 ---What a value may be: { TYPE, option = … }.
 ---@class neap.Field
