@@ -216,7 +216,7 @@
 ---@field changed? boolean it differs from the reading measured before it
 ---@field rate? { below?: number, above?: number, per?: string|number } against the reading measured before it
 ---@field first? string|number "ever", "day" or a duration: of one device, the first that fits all the rest
----@field hours? string[]|string[] [] { "22:00", "06:00" }, or a list of such pairs
+---@field hours? string[]|string[][] { "22:00", "06:00" }, or a list of such pairs
 ---@field weekdays? string|string[] mon, tue, wed, thu, fri, sat, sun
 ---@field zone? string of hours, weekdays and the day
 
