@@ -12,7 +12,9 @@
 #include "base/random.h"
 #include "host/account.h"
 #include "host/budget.h"
+#include "host/courier.h"
 #include "host/host.h"
+#include "host/outlet.h"
 
 #define WAIT "neap.wait"
 
@@ -128,6 +130,13 @@ void np_broker_start(struct np_lane *lane, struct np_refresh *r) {
   if (first) write_to(lane);
 }
 
+void np_broker_tell(struct np_broker *b, int lane) {
+  struct np_broker_lane *own = &b->lanes[lane];
+  if (own->courier || b->closed || !b->host->lanes[lane]) return;
+  own->courier = true;
+  write_to(b->host->lanes[lane]);
+}
+
 static void wake_ready(struct np_broker *b, struct np_broker_lane *own) {
   np_broker_lock(b);
   for (struct np_wait *w; (w = own->ready.first);) {
@@ -145,7 +154,10 @@ void np_broker_run(struct np_lane *lane) {
   np_broker_lock(b);
   struct np_refresh *starts = own->starts;
   own->starts = NULL;
+  bool courier = own->courier;
+  own->courier = false;
   np_broker_unlock(b);
+  if (courier) np_courier_wake(lane->courier);
   np_refresh_run(lane, starts);
 }
 
@@ -180,6 +192,7 @@ void np_broker_free(struct np_broker *b) {
   if (!b) return;
   np_accounts_free(b);
   np_budgets_free(b);
+  np_outlets_free(b);
   pthread_mutex_destroy(&b->lock);
   free(b->lanes);
   free(b);

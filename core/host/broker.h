@@ -1,4 +1,4 @@
-/* The broker: what all lanes share for the vendors' sake, accounts (account.c) and budgets (budget.c). One lock guards the whole of it and is held
+/* The broker: what all lanes share for the sake of others' servers: accounts (account.c), budgets (budget.c), the outlets to destinations (outlet.c). One lock guards the whole of it and is held
  * for moments: Lua is never entered with it held, nor the store read. Lanes tell each other by letter only: a call is woken on its own lane. */
 #ifndef NP_HOST_BROKER_H
 #define NP_HOST_BROKER_H
@@ -25,10 +25,12 @@ struct np_broker {
   struct np_host *host;            /* borrowed */
   pthread_mutex_t lock;            /* guards all that follows, and what the maps hold */
   struct np_map accounts, budgets; /* owned: by their names, see account.c and budget.c */
+  struct np_map outlets;           /* owned: by the destination, see outlet.c */
   struct np_broker_lane {
     struct np_waits ready;      /* calls of this lane to be woken */
     struct np_refresh *starts;  /* refreshes to be started on this lane, newest first */
     struct np_refresh *running; /* its lane's alone */
+    bool courier;               /* its courier is to be woken */
   } * lanes;                    /* owned: one each */
   uint64_t random;              /* xorshift */
   unsigned reloads;             /* asked for by the operator so far */
@@ -74,6 +76,9 @@ int np_wait_yield(lua_State *L, struct np_wait *w, int64_t ms, lua_KFunction k);
 void np_wait_wake(struct np_wait *w);
 /* With the lock: takes it out of the list that it stands in, if any. */
 void np_wait_leave(struct np_wait *w);
+
+/* With the lock, any thread: that lane's courier is to look at its destinations again. */
+void np_broker_tell(struct np_broker *b, int lane);
 
 /* With the lock: a refresh is to be started on that lane, which is the calling one. */
 void np_broker_start(struct np_lane *lane, struct np_refresh *r);

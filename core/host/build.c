@@ -68,6 +68,7 @@ static int build(const struct np_build_context *context, const struct np_want *w
                            .plugin = want->plugin,
                            .mount = want->mount,
                            .settings = want->settings,
+                           .delivery = want->delivery,
                            .settings_at = want->at,
                            .configured = want->configured,
                            .people = want->people,

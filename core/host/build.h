@@ -9,6 +9,7 @@
 /* What is wanted of one instance: borrowed from the configuration, or made of a plugin's file alone. */
 struct np_want {
   const char *instance, *plugin, *mount, *settings, *canonical, *at;
+  const char *delivery;           /* NULL: the plugin's own terms */
   const struct np_limits *limits; /* in place of the kind's; NULL: none */
   const char *const *shows;       /* connections whose data it may see too */
   size_t show_count;

@@ -299,6 +299,7 @@ void np_config_free(struct np_config *c) {
     free(e->mount);
     free(e->settings);
     free(e->canonical);
+    free(e->delivery);
     free(e->at);
     for (size_t k = 0; k < e->show_count; k++) free(e->shows[k]);
     free(e->shows);

@@ -22,6 +22,7 @@ struct np_config_entry { /* a connection, rule or destination */
   char *instance, *plugin, *mount; /* owned */
   char *settings;                  /* owned: JSON object */
   char *canonical;                 /* owned: the same with sorted keys, to compare */
+  char *delivery;                  /* owned: JSON object with sorted keys, of terms.h; NULL where it says nothing */
   char *at;                        /* owned: "/etc/neap/neap.lua: rules[1]" */
   bool people;                     /* of a connection: may read people's details */
   struct np_limits limits;         /* its own over those for all; 0: the kind's */

@@ -113,6 +113,7 @@ static void read_shows(struct np_config_entry *e, const struct np_table *t) {
 static bool is_reserved(enum np_kind kind, const char *key) {
   if (strcmp(key, "name") == 0 || strcmp(key, "limits") == 0 || strcmp(key, "check") == 0) return true;
   if (kind == NP_RULE && strcmp(key, "policy") == 0) return true;
+  if (strcmp(key, "delivery") == 0) return kind != NP_RULE;
   return kind == NP_VENDOR && (strcmp(key, "mount") == 0 || strcmp(key, "people") == 0 || strcmp(key, "shows") == 0);
 }
 
@@ -148,6 +149,21 @@ static void read_settings(const struct reader *r, struct np_config_entry *e, con
   np_canonical_add(L, r->scratch);
   e->canonical = np_strndup(r->scratch->data, r->scratch->len);
   lua_pop(L, 3);
+}
+
+/* What stands in it is looked at when the plugin is built. */
+static void read_delivery(const struct reader *r, struct np_config_entry *e, const struct np_table *t) {
+  struct np_table delivery;
+  struct np_error err;
+  size_t n;
+  if (e->kind == NP_RULE || !np_table_table(t, "delivery", &delivery)) return;
+  if (np_json_encode(t->L, delivery.at, &err) < 0) np_table_raise(t, "delivery", "%s", err.text);
+  const char *json = lua_tolstring(t->L, -1, &n);
+  if (np_json_decode(t->L, json, n, &err) < 0) np_table_raise(t, "delivery", "%s", err.text);
+  np_buf_clear(r->scratch);
+  np_canonical_add(t->L, r->scratch);
+  e->delivery = np_strndup(r->scratch->data, r->scratch->len);
+  lua_pop(t->L, 3);
 }
 
 static void check_unique(const struct reader *r, const struct np_config_entry *e, const struct np_table *t) {
@@ -198,6 +214,7 @@ static void read_entry(const struct reader *r, enum np_kind kind, struct np_tabl
   e->limits = c->limits;
   np_config_limits(t, &e->limits);
   read_shows(e, t);
+  read_delivery(r, e, t);
   read_settings(r, e, t);
   lua_settop(L, t->at - 1);
 }

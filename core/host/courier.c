@@ -1,85 +1,68 @@
-/* Lines of messages, one for each destination and device, and when the next try of each is due.
- *
- * A line is READY (in its destination's queue), FLYING (a delivery is under way, its commit included) or WAITING (for an alarm).
- * What it delivers next is always asked of the store, after the commit before it: so nothing is sent twice, and nothing forgotten. */
+/* Lines of messages, one for each destination and device, and when the next try of each is due. */
 #include "host/courier.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <event2/event.h>
-
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/random.h"
-#include "host/delivery.h"
-#include "host/host.h"
+#include "host/courier_parts.h"
 
 #define STARTS_MOST 32    /* of one destination before other work of the lane has its turn */
-#define STORE_RETRY 1000  /* ms */
 #define WAIT_MOST 3600000 /* ms: a clock that was set back does not hold a message for longer */
-#define FAILURES_MOST 8   /* in a row, of a destination: then one delivery at a time until one arrives */
 
-enum state { READY, FLYING, WAITING };
-
-struct line {
-  struct np_courier *courier; /* borrowed */
-  struct destination *to;     /* borrowed */
-  char *device;               /* owned */
-  enum state state;
-  bool more;                    /* FLYING: there are messages after those under way */
-  bool eager;                   /* what is due later is tried now */
-  size_t singly;                /* so many messages are delivered one by one */
-  struct np_delivery *delivery; /* owned; FLYING */
-  struct np_alarm alarm;
-  struct line *next; /* READY: in the destination's queue */
-};
-
-struct destination {
-  char *name;                /* owned */
-  struct line *head, **tail; /* ready lines */
-  int handling;              /* handlers that run or wait */
-  int failures;              /* in a row */
-  struct np_instance *in;    /* only to be compared: the one in force when last looked */
-  int generation;            /* of it; 0 where none is in force */
-  bool scanned;              /* the store was asked for its messages of the past */
-};
-
-struct np_courier {
-  struct np_lane *lane;       /* borrowed */
-  struct np_map lines;        /* owned: struct line by destination 0 device */
-  struct np_map destinations; /* owned: struct destination by name */
-  struct event *pump;         /* owned: starts what is ready; never from inside somebody's callback */
-  struct np_alarm rescan;
-  bool started, draining;
-  uint64_t random; /* xorshift */
-};
-
-static double jitter(struct np_courier *c) {
-  c->random ^= c->random << 13, c->random ^= c->random >> 7, c->random ^= c->random << 17;
-  return 0.5 + (double)(c->random >> 11) * 0x1p-54;
-}
+void np_courier_again(struct np_courier *c) { event_active(c->pump, EV_TIMEOUT, 0); }
 
 /* Lines */
 
-static void make_ready(struct line *l) {
-  l->state = READY;
+/* What is known to wait in its ready lines tells when a batch is full. */
+static void weigh(struct np_line *l, bool in) {
+  struct np_destination *to = l->to;
+  to->messages += in ? l->messages : -l->messages;
+  to->bytes += in ? l->bytes : -l->bytes;
+}
+
+void np_line_ready(struct np_line *l) {
+  struct np_destination *to = l->to;
+  l->state = NP_LINE_READY;
+  if (!l->messages) l->messages = 1;
   l->next = NULL;
-  *l->to->tail = l;
-  l->to->tail = &l->next;
-  event_active(l->courier->pump, EV_TIMEOUT, 0);
+  l->prev = to->last;
+  *(to->last ? &to->last->next : &to->first) = l;
+  to->last = l;
+  weigh(l, true);
+  np_courier_again(l->courier);
+}
+
+void np_line_take(struct np_line *l) {
+  struct np_destination *to = l->to;
+  if (l->state == NP_LINE_WAITING) {
+    np_alarm_stop(&l->alarm);
+    to->waiting--;
+  } else if (l->state == NP_LINE_READY) {
+    *(l->prev ? &l->prev->next : &to->first) = l->next;
+    *(l->next ? &l->next->prev : &to->last) = l->prev;
+    l->prev = l->next = NULL;
+    weigh(l, false);
+  }
 }
 
 static void line_is_due(void *arg) {
-  struct line *l = arg;
-  if (l->state == WAITING) make_ready(l); /* else the lane has just adopted a new destination */
+  struct np_line *l = arg;
+  if (l->state != NP_LINE_WAITING) return; /* the lane has just adopted a new destination */
+  np_line_take(l);
+  l->since = 0;
+  np_line_ready(l);
 }
 
-static void wait_for(struct line *l, int64_t ms) {
-  l->state = WAITING;
+void np_line_wait(struct np_line *l, int64_t ms) {
+  l->state = NP_LINE_WAITING;
+  l->to->waiting++;
+  l->due = np_now_ms() + ms;
   if (!l->courier->draining) np_alarm_set(&l->alarm, ms < WAIT_MOST ? ms : WAIT_MOST);
 }
 
@@ -88,45 +71,63 @@ static void line_key(struct np_buf *key, const char *destination, const char *de
   np_buf_add(key, device, device_len);
 }
 
-static struct destination *find_destination(struct np_courier *c, const char *name) {
-  struct destination *to = np_map_get(&c->destinations, name, strlen(name));
+/* NULL where what is in force under that name is no destination: its messages are held. */
+static struct np_instance *in_force(struct np_courier *c, const struct np_destination *to) {
+  const struct np_slot *slot = c->lane->epoch ? np_epoch_slot(c->lane->epoch, to->name) : NULL;
+  struct np_instance *in = np_lane_instance(c->lane, slot);
+  return in && in->code->deliver ? in : NULL;
+}
+
+/* Whether another is in force than when it was last looked. */
+static bool adopt(struct np_destination *to, struct np_instance *in) {
+  if (!in || (in == to->in && in->code->number == to->generation)) return false;
+  to->in = in;
+  to->generation = in->code->number;
+  np_outlet_adopt(to->outlet, to->courier->lane, in->code);
+  return true;
+}
+
+static void look_again(void *arg);
+
+static struct np_destination *find_destination(struct np_courier *c, const char *name) {
+  struct np_destination *to = np_map_get(&c->destinations, name, strlen(name));
   if (to) return to;
   to = np_alloc(sizeof *to);
-  to->name = np_strdup(name);
-  to->tail = &to->head;
+  *to = (struct np_destination){.courier = c, .name = np_strdup(name), .outlet = np_outlet_get(c->lane->host->broker, name)};
+  to->again = (struct np_alarm){.lane = c->lane, .fn = look_again, .arg = to, .uncounted = true};
+  to->recoveries = np_outlet_recoveries(to->outlet);
   np_map_put(&c->destinations, name, strlen(name), to);
-  const struct np_slot *slot = c->lane->epoch ? np_epoch_slot(c->lane->epoch, name) : NULL;
-  to->in = np_lane_instance(c->lane, slot);
-  to->generation = to->in ? to->in->code->number : 0;
+  adopt(to, in_force(c, to));
   return to;
 }
 
 /* There is a message for this pair: sees to it that it will be looked for. */
-static void note(struct np_courier *c, const char *name, const char *device, size_t len) {
+struct np_line *np_line_note(struct np_courier *c, const char *name, const char *device, size_t len, bool *found) {
   struct np_buf key = {0};
   line_key(&key, name, device, len);
-  struct line *l = np_map_get(&c->lines, key.data, key.len);
+  struct np_line *l = np_map_get(&c->lines, key.data, key.len);
+  *found = l != NULL;
   if (l) {
     l->more = true;
   } else {
     l = np_alloc(sizeof *l);
-    *l = (struct line){.courier = c, .to = find_destination(c, name), .device = np_strndup(device, len)};
+    *l = (struct np_line){.courier = c, .to = find_destination(c, name), .device = np_strndup(device, len)};
     l->alarm = (struct np_alarm){.lane = c->lane, .fn = line_is_due, .arg = l};
     np_map_put(&c->lines, key.data, key.len, l);
-    make_ready(l);
+    np_line_ready(l);
   }
   np_buf_free(&key);
+  return l;
 }
 
 static void free_line(void *value) {
-  struct line *l = value;
+  struct np_line *l = value;
   np_alarm_stop(&l->alarm);
-  if (l->delivery) np_delivery_free(l->delivery);
   free(l->device);
   free(l);
 }
 
-static void remove_line(struct line *l) {
+void np_line_remove(struct np_line *l) {
   struct np_buf key = {0};
   line_key(&key, l->to->name, l->device, strlen(l->device));
   np_map_remove(&l->courier->lines, key.data, key.len);
@@ -134,132 +135,92 @@ static void remove_line(struct line *l) {
   free_line(l);
 }
 
-/* Deliveries */
-
-static void on_handled(struct np_delivery *d) {
-  struct line *l = d->owner;
-  l->to->handling--;
-  if (l->to->head) event_active(l->courier->pump, EV_TIMEOUT, 0);
-}
-
-static void note_failure(struct destination *to) {
-  if (++to->failures == FAILURES_MOST)
-    np_log(NP_WARN, "a destination keeps failing: one delivery at a time until one arrives", "destination", to->name, NULL);
-}
-
-static void on_ended(struct np_delivery *d, enum np_delivery_end end) {
-  struct line *l = d->owner;
-  size_t count = d->count;
-  int64_t due = d->due;
-  if (d->verdict != NP_DELIVERY_AGAIN)
-    l->to->failures = 0;
-  else if (end != NP_DELIVERY_STOPPED)
-    note_failure(l->to);
-  l->delivery = NULL;
-  np_delivery_free(d);
-  switch (end) {
-  case NP_DELIVERY_RECORDED:
-    l->singly -= count < l->singly ? count : l->singly;
-    if (l->more)
-      make_ready(l);
-    else
-      remove_line(l);
-    return;
-  case NP_DELIVERY_WAITS:
-    if (l->eager)
-      make_ready(l); /* a new generation is in force since it began */
-    else
-      wait_for(l, due - np_now_ms());
-    return;
-  case NP_DELIVERY_SPLIT:
-    l->singly = count;
+/* What waits is tried now. */
+static void hurry(struct np_courier *c, const struct np_destination *to) {
+  struct np_map_entry *e;
+  for (size_t i = 0; (e = np_map_next(&c->lines, &i));) {
+    struct np_line *l = e->value;
+    if (l->to != to) continue;
     l->eager = true;
-    make_ready(l);
-    return;
-  case NP_DELIVERY_STOPPED: l->state = WAITING; return; /* for the next start of neap */
+    l->since = 0;
+    if (l->state != NP_LINE_WAITING) continue;
+    np_line_take(l);
+    np_line_ready(l);
   }
 }
 
-struct head { /* the oldest messages of a line, as they are read */
-  struct np_delivery *d;
-  size_t limit;
-  int64_t now, due; /* due: where the first is not to be tried yet */
-  bool more;
-};
+/* Starting what is ready */
 
-static struct np_text copy(struct np_arena *a, struct np_text t) {
-  return (struct np_text){np_arena_copy(a, t.ptr ? t.ptr : "", t.len), t.len};
+static void look_in(struct np_destination *to, int64_t ms) { np_alarm_set(&to->again, ms < WAIT_MOST ? ms : WAIT_MOST); }
+
+static struct np_line *next_due(const struct np_destination *to) {
+  struct np_line *best = NULL;
+  struct np_map_entry *e;
+  for (size_t i = 0; (e = np_map_next(&to->courier->lines, &i));) {
+    struct np_line *l = e->value;
+    if (l->to == to && l->state == NP_LINE_WAITING && (!best || l->due < best->due)) best = l;
+  }
+  return best;
 }
 
-static bool take_message(void *arg, const struct np_message *m) {
-  struct head *h = arg;
-  struct np_delivery *d = h->d;
-  if (d->count == h->limit || m->due > h->now) {
-    h->more = true;
-    if (!d->count) h->due = m->due;
+/* A probe is due, and all that there is waits for its next try: the one that would come first is tried. */
+static void look_again(void *arg) {
+  struct np_destination *to = arg;
+  struct np_line *l = !to->first && np_outlet_opens_in(to->outlet) == 0 ? next_due(to) : NULL;
+  if (l) {
+    np_line_take(l);
+    l->eager = true;
+    np_line_ready(l);
+  }
+  np_courier_again(to->courier);
+}
+
+/* ms that a batch may still wait for more. */
+static int64_t batch_waits(const struct np_destination *to, const struct np_terms *t) {
+  const struct np_line *first = to->first;
+  if (t->batch == 1 || !t->batch_wait || first->singly || first->eager || !first->since) return 0;
+  if (to->messages >= (size_t)t->batch || (t->batch_bytes && to->bytes >= t->batch_bytes)) return 0;
+  int64_t age = np_now_ms() - first->since;
+  return age < 0 ? t->batch_wait : t->batch_wait - age;
+}
+
+static void forgo(struct np_destination *to) {
+  if (to->asked) np_outlet_forgo(to->outlet, to->courier->lane);
+  to->asked = false;
+}
+
+/* False: not now. */
+static bool start_one(struct np_courier *c, struct np_destination *to, struct np_instance *in) {
+  int64_t ms = batch_waits(to, &in->code->terms);
+  if (ms > 0) {
+    forgo(to);
+    look_in(to, ms);
     return false;
   }
-  struct np_message *to = &d->messages[d->count++];
-  *to = *m;
-  to->id = copy(&d->arena, m->id);
-  to->destination = copy(&d->arena, m->destination);
-  to->device = copy(&d->arena, m->device);
-  to->body = copy(&d->arena, m->body);
-  to->source = copy(&d->arena, m->source);
+  enum np_pass pass = np_outlet_enter(to->outlet, c->lane, &ms);
+  to->asked = pass == NP_PASS_LATER || pass == NP_PASS_TOLD;
+  if (pass == NP_PASS_LATER) look_in(to, ms);
+  if (to->asked) return false;
+  bool probe = pass == NP_PASS_PROBE;
+  if (!np_parcel_send(c, to, in, probe)) np_outlet_cancel(to->outlet, c->lane, probe);
   return true;
 }
 
-/* Takes the line's next messages to its destination; the line has left the queue. */
-static void start(struct np_courier *c, struct line *l, struct np_instance *in) {
-  struct np_error err;
-  struct np_delivery *d = np_alloc(sizeof *d);
-  struct head h = {.d = d, .limit = l->singly ? 1 : (size_t)in->code->batch, .now = l->eager ? INT64_MAX : np_now_ms()};
-  if (!h.limit) h.limit = 1;
-  *d = (struct np_delivery){.lane = c->lane, .jitter = jitter(c), .handled = on_handled, .ended = on_ended, .owner = l};
-  d->messages = np_arena_alloc(&d->arena, h.limit * sizeof *d->messages);
-  l->more = false; /* whatever is committed from now on is noted anew */
-  int status = np_reader_outbox_head(c->lane->reader, l->to->name, l->device, (int)h.limit + 1, take_message, &h, &err);
-  if (status == 0 && d->count) {
-    l->state = FLYING;
-    l->eager = false;
-    l->more = h.more;
-    l->delivery = d;
-    l->to->handling++;
-    np_delivery_start(d, in);
-    return;
-  }
-  np_delivery_free(d);
-  if (status < 0) {
-    np_log(NP_ERROR, "the outbox cannot be read", "destination", l->to->name, "error", err.text, NULL);
-    wait_for(l, STORE_RETRY);
-  } else if (h.more) {
-    wait_for(l, h.due - h.now);
-  } else {
-    remove_line(l);
-  }
-}
-
-/* NULL where what is in force under that name is no destination: its messages are held. */
-static struct np_instance *in_force(struct np_courier *c, const struct destination *to) {
-  const struct np_slot *slot = c->lane->epoch ? np_epoch_slot(c->lane->epoch, to->name) : NULL;
-  struct np_instance *in = np_lane_instance(c->lane, slot);
-  return in && in->code->deliver ? in : NULL;
-}
-
-static void start_ready(struct np_courier *c, struct destination *to) {
-  struct np_instance *in = to->head ? in_force(c, to) : NULL;
-  if (!in) return;
-  int most = to->failures < FAILURES_MOST && in->code->concurrency > 0 ? in->code->concurrency : 1;
-  for (int n = 0; to->head && to->handling < most; n++) {
+static void start_ready(struct np_courier *c, struct np_destination *to) {
+  struct np_instance *in = in_force(c, to);
+  unsigned recoveries = np_outlet_recoveries(to->outlet);
+  if (recoveries != to->recoveries) hurry(c, to);
+  to->recoveries = recoveries;
+  for (int n = 0; in && to->first; n++) {
     if (n == STARTS_MOST) {
-      event_active(c->pump, EV_TIMEOUT, 0);
+      np_courier_again(c);
       return;
     }
-    struct line *l = to->head;
-    to->head = l->next;
-    if (!to->head) to->tail = &to->head;
-    start(c, l, in);
+    if (!start_one(c, to, in)) return;
   }
+  forgo(to);
+  int64_t ms = in && to->waiting ? np_outlet_opens_in(to->outlet) : -1;
+  if (ms >= 0) look_in(to, ms);
 }
 
 static void on_pump(evutil_socket_t fd, short what, void *arg) {
@@ -271,6 +232,8 @@ static void on_pump(evutil_socket_t fd, short what, void *arg) {
   for (size_t i = 0; (e = np_map_next(&c->destinations, &i));) start_ready(c, e->value);
 }
 
+void np_courier_wake(struct np_courier *c) { np_courier_again(c); }
+
 /* Messages of the past */
 
 struct scan {
@@ -281,17 +244,19 @@ struct scan {
 static bool take_device(void *arg, struct np_text device) {
   struct scan *s = arg;
   struct np_lane *lane = s->c->lane;
-  if (np_lane_has(lane, np_partition(device.ptr, device.len), lane->host->lane_count)) note(s->c, s->name, device.ptr, device.len);
+  bool found;
+  if (!np_lane_has(lane, np_partition(device.ptr, device.len), lane->host->lane_count)) return true;
+  np_line_note(s->c, s->name, device.ptr, device.len, &found);
   return true;
 }
 
-static void scan(struct np_courier *c, struct destination *to) {
+static void scan(struct np_courier *c, struct np_destination *to) {
   struct np_error err;
   struct scan s = {.c = c, .name = to->name};
   to->scanned = np_reader_outbox_devices(c->lane->reader, to->name, take_device, &s, &err) == 0;
   if (to->scanned) return;
   np_log(NP_ERROR, "the outbox cannot be read", "destination", to->name, "error", err.text, NULL);
-  if (!c->draining) np_alarm_set(&c->rescan, STORE_RETRY);
+  if (!c->draining) np_alarm_set(&c->rescan, NP_STORE_RETRY);
 }
 
 /* Destinations that are configured and were not asked for yet. */
@@ -300,47 +265,49 @@ static void scan_new(void *arg) {
   const struct np_epoch *e = c->lane->epoch;
   for (size_t i = 0; e && i < e->slot_count; i++) {
     if (!np_slot_takes_messages(&e->slots[i])) continue;
-    struct destination *to = find_destination(c, e->slots[i].instance);
+    struct np_destination *to = find_destination(c, e->slots[i].instance);
     if (!to->scanned) scan(c, to);
   }
 }
 
 void np_courier_message(struct np_courier *c, const struct np_message *m) {
-  note(c, m->destination.ptr, m->device.ptr ? m->device.ptr : "", m->device.len);
+  bool found;
+  struct np_line *l = np_line_note(c, m->destination.ptr, m->device.ptr ? m->device.ptr : "", m->device.len, &found);
+  bool ready = l->state == NP_LINE_READY;
+  if (ready) weigh(l, false);
+  if (!found) l->messages = 0;
+  if (!found || (!l->messages && !l->since)) l->since = m->created;
+  l->messages++;
+  l->bytes += m->body.len;
+  if (ready) weigh(l, true);
+  np_expiry_note(c, m->expires);
+}
+
+void np_courier_retry(struct np_courier *c, const char *destination, const char *device, size_t len) {
+  bool found;
+  struct np_line *l = np_line_note(c, destination, device, len, &found);
+  l->since = 0;
+  if (l->state != NP_LINE_WAITING) return;
+  np_line_take(l);
+  np_line_ready(l); /* it goes before what waits for its next try */
 }
 
 void np_courier_rescan(struct np_courier *c) {
   struct np_map_entry *e;
-  for (size_t i = 0; (e = np_map_next(&c->destinations, &i));) ((struct destination *)e->value)->scanned = false;
+  for (size_t i = 0; (e = np_map_next(&c->destinations, &i));) ((struct np_destination *)e->value)->scanned = false;
   c->started = true;
   scan_new(c);
+  np_expiry_sweep(c);
 }
 
-/* A destination was mended, or given other settings: what waits is tried at once. */
-static void hurry(struct np_courier *c, const struct destination *to) {
-  struct np_map_entry *e;
-  for (size_t i = 0; (e = np_map_next(&c->lines, &i));) {
-    struct line *l = e->value;
-    if (l->to != to) continue;
-    l->eager = true;
-    if (l->state != WAITING) continue;
-    np_alarm_stop(&l->alarm);
-    make_ready(l);
-  }
-}
-
+/* A destination that was mended, or given other settings, is tried at once. */
 void np_courier_adopt(struct np_courier *c) {
   struct np_map_entry *e;
   for (size_t i = 0; (e = np_map_next(&c->destinations, &i));) {
-    struct destination *to = e->value;
-    struct np_instance *in = in_force(c, to);
-    if (!in || (in == to->in && in->code->number == to->generation)) continue;
-    to->in = in;
-    to->generation = in->code->number;
-    to->failures = 0;
-    hurry(c, to);
+    struct np_destination *to = e->value;
+    if (adopt(to, in_force(c, to))) hurry(c, to);
   }
-  event_active(c->pump, EV_TIMEOUT, 0);
+  np_courier_again(c);
   if (c->started) scan_new(c);
 }
 
@@ -350,6 +317,7 @@ struct np_courier *np_courier_new(struct np_lane *lane) {
   c->pump = event_new(lane->base, -1, 0, on_pump, c);
   if (!c->pump) abort(); /* as np_alloc */
   c->rescan = (struct np_alarm){.lane = lane, .fn = scan_new, .arg = c};
+  c->expiry = (struct np_alarm){.lane = lane, .fn = np_expiry_sweep, .arg = c, .uncounted = true};
   c->random = np_random_number();
   return c;
 }
@@ -358,11 +326,18 @@ void np_courier_drain(struct np_courier *c) {
   struct np_map_entry *e;
   c->draining = true;
   np_alarm_stop(&c->rescan);
-  for (size_t i = 0; (e = np_map_next(&c->lines, &i));) np_alarm_stop(&((struct line *)e->value)->alarm);
+  np_alarm_stop(&c->expiry);
+  for (size_t i = 0; (e = np_map_next(&c->lines, &i));) np_alarm_stop(&((struct np_line *)e->value)->alarm);
+  for (size_t i = 0; (e = np_map_next(&c->destinations, &i));) {
+    struct np_destination *to = e->value;
+    np_alarm_stop(&to->again);
+    forgo(to);
+  }
 }
 
 static void free_destination(void *value) {
-  struct destination *to = value;
+  struct np_destination *to = value;
+  np_alarm_stop(&to->again);
   free(to->name);
   free(to);
 }
@@ -371,6 +346,8 @@ void np_courier_free(struct np_courier *c) {
   if (!c) return;
   c->draining = true;
   np_alarm_stop(&c->rescan);
+  np_alarm_stop(&c->expiry);
+  while (c->parcels) np_parcel_free(c->parcels);
   np_map_free(&c->lines, free_line);
   np_map_free(&c->destinations, free_destination);
   event_free(c->pump);

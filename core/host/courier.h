@@ -8,6 +8,10 @@
 struct np_courier *np_courier_new(struct np_lane *lane);
 /* A committed message of this lane's partitions (np_partition of its device). */
 void np_courier_message(struct np_courier *c, const struct np_message *m);
+/* A dead letter of that device is to be tried again, as committed. */
+void np_courier_retry(struct np_courier *c, const char *destination, const char *device, size_t len);
+/* An outlet has changed (host/outlet.h). */
+void np_courier_wake(struct np_courier *c);
 /* A notice was lost, or the host has just started: finds all pending messages in the store. */
 void np_courier_rescan(struct np_courier *c);
 /* The lane has adopted a new epoch: destinations whose instance is new are tried at once; those not in force wait. */

@@ -20,6 +20,7 @@ struct np_code *np_declare_new(const struct np_order *order) {
   c->mount = np_strdup(order->mount ? order->mount : "");
   c->settings = np_strdup(order->settings ? order->settings : "{}");
   c->limits = order->limits;
+  c->terms = np_terms_default();
   c->people = order->people;
   c->sees = np_alloc((order->show_count + 1) * sizeof *c->sees);
   c->sees[c->see_count++] = np_strdup(order->instance);
@@ -66,6 +67,7 @@ void np_code_unref(struct np_code *c) {
   free(c->accounts), free(c->budgets);
   free(c->routes), free(c->ons), free(c->jobs), free(c->timers), free(c->commands);
   np_schema_free(c->options);
+  np_terms_free(&c->terms);
   free_strings(c->hosts, c->host_count);
   free_strings(c->libraries, c->library_count);
   free(c->library_hashes);
@@ -319,6 +321,31 @@ static size_t read_list(lua_State *L, int at, struct np_build *b, const char *fi
   return n;
 }
 
+int np_declare_terms(lua_State *L) {
+  struct np_terms t = np_terms_default();
+  struct np_error err;
+  int failed = np_terms_read(L, 1, &t, &err);
+  np_terms_free(&t);
+  if (!failed) return 0;
+  lua_pushstring(L, err.text);
+  return 1;
+}
+
+/* The plugin's own terms, and over them what the entry in neap.lua says. */
+static void read_terms(lua_State *L, int declared, struct np_build *b) {
+  const struct np_order *order = b->order;
+  struct np_error err;
+  int top = lua_gettop(L);
+  if (np_terms_read(L, declared, &b->code->terms, &err) < 0) luaL_error(L, "plugin:deliver: %s", err.text);
+  if (!order->delivery) return;
+  if (np_json_decode(L, order->delivery, strlen(order->delivery), &err) < 0 || np_terms_known(L, -1, &err) < 0 ||
+      np_terms_read(L, -1, &b->code->terms, &err) < 0) {
+    lua_pushfstring(L, "%s.delivery.%s", order->settings_at, err.text);
+    lua_error(L);
+  }
+  lua_settop(L, top);
+}
+
 static void read_deliver(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   if (lua_getfield(L, at, "deliver") != LUA_TNIL) {
@@ -335,13 +362,15 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
     if (b->first) {
       c->options = *schema;
       *schema = NULL;
-      c->batch = take_int(L, deliver, "batch");
-      c->concurrency = take_int(L, deliver, "concurrency");
-      lua_getfield(L, deliver, "retry_for");
-      c->retry_for = (double)lua_tointeger(L, -1) / 1000;
+      lua_getfield(L, deliver, "terms");
+      read_terms(L, lua_gettop(L), b);
+      lua_pop(L, 1);
       c->deliver = take_int(L, deliver, "handler");
     }
     lua_settop(L, deliver);
+  } else if (b->order->delivery) {
+    lua_pushfstring(L, "%s.delivery: %s delivers nothing", b->order->settings_at, b->order->plugin);
+    lua_error(L);
   }
   lua_pop(L, 1);
 }

@@ -19,6 +19,7 @@ static inline void np_declare_stage(const struct np_build *b, enum np_gate_stage
 struct np_code *np_declare_new(const struct np_order *order);
 void np_declare_library(struct np_build *b, const char *name); /* the chunk has required it */
 int np_declare_config(lua_State *L);                           /* core.config(schema) -> settings [, name of one that is unknown] */
+int np_declare_terms(lua_State *L); /* core.terms(table) -> what is wrong with the terms in it, or nothing */
 void np_declare_push_keys(lua_State *L, const struct np_code *code); /* core.keys, for the table at the top */
 void np_declare_read(lua_State *L, struct np_build *b);              /* the declarations are at the top of the stack */
 

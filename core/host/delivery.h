@@ -1,8 +1,9 @@
-/* One try at delivering some messages of one destination and device: the handler is run, its outcome read and committed. A vendor's handler has a write set
- * as its requests have: what it wrote is committed together with the outcome, unless it raised or returned nil and why. Lane's thread. */
+/* One try at delivering some messages of one destination: the handler is run, its outcome read and committed, each attempt with it. A vendor's handler has a
+ * write set as its requests have: what it wrote is committed together with the outcome, unless it raised or returned nil and why. Lane's thread. */
 #ifndef NP_HOST_DELIVERY_H
 #define NP_HOST_DELIVERY_H
 
+#include "base/buf.h"
 #include "host/alarm.h"
 #include "host/lane.h"
 #include "host/ledger.h"
@@ -15,9 +16,8 @@ enum np_verdict {
 };
 
 enum np_delivery_end {
-  NP_DELIVERY_RECORDED, /* what became of the messages is committed; they are no longer pending */
-  NP_DELIVERY_WAITS,    /* committed; some are to be tried again at d->due */
-  NP_DELIVERY_SPLIT,    /* a batch was refused, which may be due to one of them: nothing is committed, each is to be tried alone */
+  NP_DELIVERY_RECORDED, /* what became of the messages is committed: d->states */
+  NP_DELIVERY_SPLIT,    /* a batch was refused, which may be due to one of them: that is committed, each is to be tried alone */
   NP_DELIVERY_STOPPED,  /* the keeper takes nothing more: nothing is known of the messages, they are pending */
 };
 
@@ -26,11 +26,12 @@ struct np_result { /* what the handler says of a message, or of all */
   int status;          /* of the last HTTP answer; 0 for none */
   int64_t retry_after; /* ms; 0 where the destination did not say */
   char why[500];       /* where not done; in the protected call, so without malloc */
-  char *error;         /* owned: the same or the handler's error, masked */
+  char answer[200];    /* the start of the answer's body */
+  char *error, *said;  /* owned: the same or the handler's error, and the answer, masked */
 };
 
 struct np_delivery {
-  /* Set by who starts it; the rest zero. The messages and their texts live in `arena`. */
+  /* Set by who starts it; the rest zero. The messages and their texts live in `arena`, those of one device stand together, oldest first. */
   struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
   struct np_lane *lane;    /* borrowed */
   struct np_message *messages;
@@ -41,30 +42,35 @@ struct np_delivery {
   void *owner;
   struct np_arena arena;
 
-  int64_t due;             /* WAITS: ms */
+  /* What came of it: from `handled` on. */
+  char *states;            /* in arena: of each message, as NP_OP_SENT has them */
+  int64_t *dues;           /* in arena: ms, of those that are tried again; the same for all of one device */
   enum np_verdict verdict; /* AGAIN where none of them went any further */
+  int64_t retry_after;     /* ms: the longest that the destination asked for */
+  const char *error;       /* borrowed: of the first that was not delivered; NULL */
 
   /* The delivery's own. */
   struct np_task task;
-  bool running;                 /* the handler is */
-  bool declined;                /* it returned nil and why: what it wrote does not count */
-  struct np_result all;         /* of all messages, where `each` is NULL */
-  struct np_result *each;       /* in arena: of each message, where the handler returned a list */
-  char *states;                 /* in arena: of each message, as NP_OP_SENT has them */
-  struct np_instance *in;       /* pinned until all is committed */
-  struct np_writeset *ws;       /* owned until submitted: of a vendor, what the handler wrote, and the outcome */
-  struct np_overlay overlay;    /* of a vendor's ws */
-  struct np_writeset_mark mark; /* where the outcome begins in ws */
-  bool wrote, seen;             /* ws holds what the handler wrote, and what it has read */
-  int tries;                    /* of a handler whose reads were overtaken */
+  bool running;              /* the handler is */
+  bool declined;             /* it returned nil and why: what it wrote does not count */
+  bool split;                /* a batch was refused */
+  struct np_result all;      /* of all messages, where `each` is NULL */
+  struct np_result *each;    /* in arena: of each message, where the handler returned a list */
+  struct np_instance *in;    /* pinned until all is committed; NULL: nothing is tried */
+  struct np_writeset *ws;    /* owned until submitted: of a vendor, what the handler wrote, and the outcome */
+  struct np_overlay overlay; /* of a vendor's ws */
+  bool seen;                 /* ws holds what the handler has read */
+  int tries;                 /* of a handler whose reads were overtaken */
+  int64_t began, began_us;   /* the try */
+  int64_t took;              /* ms */
   struct np_alarm resubmit;
-  bool one_by_one; /* a set of all conflicted: each message has its own */
-  bool apart;      /* one_by_one: what the handler wrote goes first, by itself */
-  size_t next;     /* of one_by_one */
+  struct np_buf shown; /* scratch */
 };
 
 /* Runs in->code->deliver. May call handled and ended before it returns. */
 void np_delivery_start(struct np_delivery *d, struct np_instance *in);
+/* The messages are no longer worth anything: they become dead letters without a try. `handled` is not called. */
+void np_delivery_bury(struct np_delivery *d);
 /* After `ended`; or while the lane is being closed: then the handler is stopped, and nothing is called or committed. */
 void np_delivery_free(struct np_delivery *d);
 

@@ -139,6 +139,7 @@ static void add_listed(struct np_deploy *d, struct np_wants *w, bool rules) {
                                            .settings = e->settings,
                                            .canonical = e->canonical,
                                            .at = e->at,
+                                           .delivery = e->delivery,
                                            .limits = &e->limits,
                                            .shows = (const char *const *)e->shows,
                                            .show_count = e->show_count,
@@ -212,8 +213,8 @@ void np_unit_note_names(struct np_deploy *d) {
 static char *with_settings(const char *sources, const struct np_want *want, const char *error) {
   struct np_buf limits = {0};
   if (want->limits) np_limits_print(want->limits, &limits);
-  char *print = np_unit_text("%s %s %s %s %d %d %s %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
-                             want->configured, want->people, np_buf_text(&limits), error);
+  char *print = np_unit_text("%s %s %s %s %s %d %d %s %s", sources, want->plugin, want->mount ? want->mount : "", want->canonical,
+                             want->delivery ? want->delivery : "", want->configured, want->people, np_buf_text(&limits), error);
   np_buf_free(&limits);
   return print;
 }

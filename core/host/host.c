@@ -41,6 +41,8 @@ static uint64_t concerned(const struct np_writeset *ws, int lanes, int64_t *last
       mask |= 1ull << (np_partition(op->as.send.device.ptr, op->as.send.device.len) % lanes);
     } else if (op->kind == NP_OP_DEVICE) {
       mask |= 1ull << (np_partition(op->as.device.device.ptr, op->as.device.device.len) % lanes);
+    } else if (op->kind == NP_OP_DEAD) {
+      mask |= 1ull << (np_partition(op->as.dead.device.ptr, op->as.dead.device.len) % lanes);
     }
   }
   return mask;

@@ -7,7 +7,7 @@ local core = ... -- functions in C: config, and the ledger's verbs
 local error, ipairs, pairs, tostring, type, setmetatable = error, ipairs, pairs, tostring, type, setmetatable
 local byte, format, gsub, match = string.byte, string.format, string.gsub, string.match
 local concat, insert, remove, sort = table.concat, table.insert, table.remove, table.sort
-local math_type, min, tointeger = math.type, math.min, math.tointeger
+local min, tointeger = math.min, math.tointeger
 
 local declared = {
   routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, handlers = {},
@@ -116,9 +116,15 @@ local plugin = { name = core.name, store = core.store, data = core.data, people 
 
 --- @class neap.Deliver: what plugin:deliver takes.
 ---@field options? table<string, neap.Field> the settings of a destination
----@field batch? integer messages of a device given together, 1 where absent
----@field concurrency? integer devices at once, 8 where absent
+---@field batch? integer messages given together, 1 where absent
+---@field batch_bytes? integer|string of their bodies together
+---@field batch_wait? string|number a duration that one waits for others
+---@field concurrency? integer deliveries at once, 8 where absent
+---@field rate? string deliveries begun: "10/s", "600/m", "1000/h"
 ---@field retry_for? string|number a duration, 3d where absent
+---@field backoff? string|number the longest duration between two tries, 5m where absent
+---@field expires? string|number a message's life
+---@field redact? string[] members of messages that are never shown
 ---@field about? string
 ---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
 
@@ -286,23 +292,25 @@ end
 --- The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a list of such: for each
 --- message true, an HTTP answer, { dead = why }, or why it has to be tried again.
 --- A vendor's may read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why.
+--- The terms, which neap.lua's entry may change by delivery = { … }: batch (messages at once, of any devices, each in order),
+--- batch_bytes, batch_wait (how long one waits for others), concurrency (of all lanes), rate ("10/s", "600/m", "1000/h"),
+--- retry_for ("3d"), backoff (from one try to the next at the most, "5m"), expires (of a message's life), redact (members of bodies
+--- that are never shown: { "name", "patient.phone" }).
 ---@param delivery neap.Deliver
 function plugin:deliver(t)
   registering "deliver"
   if declared.deliver then misuse "plugin:deliver: called twice" end
   if type(t) ~= "table" then misuse("plugin:deliver: expected a table, got a %s", type(t)) end
-  check_options("deliver", t, { options = 1, batch = 1, concurrency = 1, retry_for = 1, handler = 1, about = 1 })
-  local function count(name, default, most)
-    local n = t[name] == nil and default or t[name]
-    if math_type(n) ~= "integer" or n < 1 or n > most then
-      error(format("plugin:deliver: %s has to be an integer from 1 to %d", name, most), 3)
-    end
-    return n
-  end
+  check_options("deliver", t, {
+    options = 1, batch = 1, batch_bytes = 1, batch_wait = 1, concurrency = 1, rate = 1, retry_for = 1, backoff = 1, expires = 1,
+    redact = 1, handler = 1, about = 1,
+  })
+  local wrong = core.terms(t)
+  if wrong then misuse("plugin:deliver: %s", wrong) end
+  local terms = {}
+  for name, value in pairs(t) do terms[name] = value end
   declared.deliver = {
-    options = t.options or {}, own_options = t.options ~= nil, batch = count("batch", 1, 1000),
-    concurrency = count("concurrency", 8, 64),
-    retry_for = duration("deliver", "retry_for", t.retry_for or "3d"), handler = keep_handler("deliver", t.handler),
+    options = t.options or {}, own_options = t.options ~= nil, terms = terms, handler = keep_handler("deliver", t.handler),
   }
 end
 

@@ -360,17 +360,37 @@ static int event(lua_State *L) {
   return 0;
 }
 
+/* They rise with time, so that the store's index of them is written where it was written last. */
 struct np_text np_message_id(struct np_writeset *ws) {
   unsigned char raw[16];
   char text[40] = "msg_";
   np_random(raw, sizeof raw);
+  int64_t now = np_now_ms();
+  for (int i = 0; i < 6; i++) raw[i] = (unsigned char)(now >> (40 - 8 * i));
   for (int i = 0; i < 16; i++) snprintf(text + 4 + 2 * i, 3, "%02x", raw[i]);
   return np_writeset_text(ws, text, 36);
 }
 
-/* plugin:send(destination, message): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id.
+/* A message's life counts from the rule's present, which is when the reading came: what a rule catches up with may be born dead. */
+static int64_t expiry(lua_State *L, int idx, const struct np_task *t, const struct np_slot *to) {
+  int64_t ms = to->code ? to->code->terms.expires : 0;
+  if (!lua_isnoneornil(L, idx)) {
+    luaL_checktype(L, idx, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+      const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "[1]";
+      if (strcmp(name, "expires") != 0) luaL_error(L, "plugin:send: unknown option \"%s\"; there is: expires", name);
+      ms = np_field_duration(L, -1, "send", name);
+      if (!ms) luaL_error(L, "plugin:send: expires has to be longer than nothing");
+    }
+  }
+  return ms ? t->now + ms : 0;
+}
+
+/* plugin:send(destination, message [, { expires = "30m" }]): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's
+ * id. One that has not arrived when it expires is a dead letter, and is not sent.
  * @param destination string
  * @param message table
+ * @param options? { expires: string|number }
  * @return string id
  */
 static int send(lua_State *L) {
@@ -382,6 +402,8 @@ static int send(lua_State *L) {
   if (!slot || !np_slot_takes_messages(slot)) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
   struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
+  lua_settop(L, 3);
+  m.expires = expiry(L, 3, t, slot);
   lua_settop(L, 2);
   if (lua_getfield(L, 2, "device") != LUA_TNIL)
     m.device = text_field(L, t->ws, "send", "device");

@@ -122,6 +122,8 @@ static int load_all(lua_State *L) {
   lua_setfield(L, -2, "duration");
   lua_pushcfunction(L, np_declare_config);
   lua_setfield(L, -2, "config");
+  lua_pushcfunction(L, np_declare_terms);
+  lua_setfield(L, -2, "terms");
   lua_pushcfunction(L, np_account_handle);
   lua_setfield(L, -2, "account");
   lua_pushcfunction(L, np_budget_handle);

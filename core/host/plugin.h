@@ -13,6 +13,7 @@
 #include "host/filter.h"
 #include "host/limits.h"
 #include "host/schema.h"
+#include "host/terms.h"
 #include "lib/env.h"
 
 extern const char *const np_kind_names[3]; /* "vendor" "rule" "destination" */
@@ -42,6 +43,7 @@ struct np_order {
   const char *plugin;       /* "sinocare" */
   const char *mount;        /* prefix for routes, "" or "/hospital-b" */
   const char *settings;     /* JSON object, from the configuration */
+  const char *delivery;     /* JSON object: its terms of delivery, over the plugin's own; NULL */
   const char *settings_at;  /* for messages: "neap.lua: connections[1]" */
   const char *const *shows; /* connections whose data it may see besides its own, "*" for all; see host/config.h */
   size_t show_count;
@@ -133,9 +135,7 @@ struct np_code {
   size_t handler_count;
   int refuse;                /* handler, 0 where it gave none */
   int deliver;               /* handler, 0 where it is no destination */
-  int batch;                 /* messages a delivery may take at once */
-  int concurrency;           /* deliveries at once on one lane */
-  double retry_for;          /* seconds after which an undelivered message is a dead letter */
+  struct np_terms terms;     /* of its deliveries */
   struct np_schema *options; /* owned; of a destination */
   char **hosts;              /* owned: "host:port" it may reach */
   size_t host_count;

@@ -76,9 +76,12 @@ enum {
   W_FIRED,
   W_SEND,
   W_DELIVERED,
-  W_DEAD,
+  W_DIED,
   W_AGAIN,
-  W_REVIVE,
+  W_ATTEMPT,
+  W_OLD_ATTEMPT,
+  W_RETRY,
+  W_DROP,
   W_BURY,
   W_SENT,
   W_HOLD,
@@ -92,6 +95,7 @@ enum {
   W_REPLAYED,
   W_PRUNE_REQUESTS,
   W_PRUNE_DELIVERED,
+  W_PRUNE_DROPPED,
   W_PRUNE_KEYS,
   W_COUNT,
 };
@@ -161,6 +165,11 @@ void np_keys_forget(struct np_store *s);
 int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad);
 int np_write_set(struct np_store *s, struct np_writeset *ws);
 
+/* Messages (sqlite_outbox.c). */
+int np_outbox_send(struct np_store *s, struct np_message *m);
+int np_outbox_sent(struct np_store *s, const struct np_op *op);
+int np_outbox_dead(struct np_store *s, struct np_op *op);
+
 /* The readers' statements; their texts are np_read_texts. */
 enum {
   R_LAST,
@@ -187,6 +196,16 @@ enum {
   R_PENDING,
   R_DELIVERED,
   R_DEAD,
+  R_OLDEST,
+  R_EXPIRED,
+  R_EXPIRED_OF,
+  R_NEXT_EXPIRY,
+  R_ATTEMPTS,
+  R_MESSAGE_PENDING,
+  R_MESSAGE_DELIVERED,
+  R_MESSAGE_DEAD,
+  R_MESSAGE_DROPPED,
+  R_DEAD_LIST,
   R_DEVICES,
   R_GENERATION,
   R_GENERATIONS,

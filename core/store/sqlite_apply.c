@@ -61,6 +61,7 @@ static void unset(struct np_writeset *ws) {
   for (struct np_op *op = ws->first; op; op = op->next) {
     if (op->kind == NP_OP_READING) op->as.reading.seq = 0;
     if (op->kind == NP_OP_SEND) op->as.send.seq = 0;
+    if (op->kind == NP_OP_DEAD) op->as.dead.done = false;
   }
 }
 
@@ -119,10 +120,10 @@ int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, stru
 }
 
 int np_store_prune(struct np_store *s, int64_t requests, int64_t delivered, int64_t now, struct np_error *err) {
-  static const int steps[] = {W_PRUNE_REQUESTS, W_PRUNE_DELIVERED, W_PRUNE_KEYS};
-  const int64_t before[] = {requests, delivered, now};
+  static const int steps[] = {W_PRUNE_REQUESTS, W_PRUNE_DELIVERED, W_PRUNE_DROPPED, W_PRUNE_KEYS};
+  const int64_t before[] = {requests, delivered, delivered, now};
   int gone = 0, rc = begin(s);
-  for (int i = 0; i < 3 && rc == SQLITE_OK; i++) {
+  for (int i = 0; i < 4 && rc == SQLITE_OK; i++) {
     rc = np_sql_run(&s->sql, steps[i], "i", before[i]);
     gone += sqlite3_changes(s->sql.db);
   }

@@ -126,43 +126,6 @@ int64_t np_reader_held_count(struct np_reader *r, const char *instance) {
   return rc == SQLITE_ROW ? n : -1;
 }
 
-int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool (*fn)(void *arg, struct np_text device), void *arg,
-                             struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "s", destination);
-  int rc = SQLITE_OK;
-  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW)
-    if (!fn(arg, np_sql_text(st, 0))) break;
-  return np_sql_end(&r->sql, st, rc, err);
-}
-
-int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
-                          bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_HEAD, "ssw", destination, device, limit);
-  int rc = SQLITE_OK;
-  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-    struct np_message m = {
-        .seq = sqlite3_column_int64(st, 0),
-        .id = np_sql_text(st, 1),
-        .destination = np_sql_text(st, 2),
-        .device = np_sql_text(st, 3),
-        .body = np_sql_text(st, 4),
-        .source = np_sql_text(st, 5),
-        .reading = sqlite3_column_int64(st, 6),
-        .created = sqlite3_column_int64(st, 7),
-        .attempts = sqlite3_column_int(st, 8),
-        .due = sqlite3_column_int64(st, 9),
-    };
-    if (!fn(arg, &m)) break;
-  }
-  return np_sql_end(&r->sql, st, rc, err);
-}
-
-int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state) {
-  int64_t n;
-  int which = state == 'p' ? R_PENDING : state == 'd' ? R_DELIVERED : R_DEAD;
-  return np_sql_one(&r->sql, which, &n, "s", destination) == SQLITE_ROW ? n : -1;
-}
-
 void np_read_device_row(sqlite3_stmt *st, struct np_device *d) {
   *d = (struct np_device){.id = sqlite3_column_int64(st, 0), .details = true, .first_seen = sqlite3_column_int64(st, 12)};
   struct np_text *texts[] = {&d->vendor, &d->connection, &d->device, &d->serial, &d->model,

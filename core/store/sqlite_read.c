@@ -9,6 +9,7 @@ enum { MOST = 50000 };
 
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
+#define MESSAGE "seq, id, destination, device, body, source, reading, created"
 #define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
 
 const char *const np_read_texts[R_COUNT] = {
@@ -42,11 +43,26 @@ const char *const np_read_texts[R_COUNT] = {
         "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 UNION ALL SELECT"
         " (SELECT min(device) FROM outbox WHERE destination = ?1 AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
         " SELECT device FROM d WHERE device IS NOT NULL",
-    [R_HEAD] = "SELECT seq, id, destination, device, body, source, reading, created, attempts, due FROM outbox"
-               " WHERE destination = ? AND device = ? ORDER BY seq LIMIT ?",
+    [R_HEAD] =
+        "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ? ORDER BY seq LIMIT ?",
     [R_PENDING] = "SELECT count(*) FROM outbox WHERE destination = ?",
     [R_DELIVERED] = "SELECT count(*) FROM delivered WHERE destination = ?",
     [R_DEAD] = "SELECT count(*) FROM dead WHERE destination = ?",
+    [R_OLDEST] = "SELECT min(created) FROM outbox WHERE destination = ?",
+    [R_EXPIRED] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE expires > 0 AND expires <= ?1"
+                  " AND (expires, seq) > (?2, ?3) ORDER BY expires, seq LIMIT ?4",
+    [R_EXPIRED_OF] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ?"
+                     " AND +expires > 0 AND +expires <= ? ORDER BY seq LIMIT ?",
+    [R_NEXT_EXPIRY] = "SELECT expires FROM outbox WHERE expires > 0 AND expires > ? ORDER BY expires LIMIT 1",
+    [R_ATTEMPTS] =
+        "SELECT n, at, took, generation, status, batch, outcome, error, answer FROM attempts WHERE message = ? ORDER BY n",
+    [R_MESSAGE_PENDING] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error FROM outbox WHERE id = ?",
+    [R_MESSAGE_DELIVERED] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at FROM delivered WHERE id = ?",
+    [R_MESSAGE_DEAD] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE id = ?",
+    [R_MESSAGE_DROPPED] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by FROM dropped WHERE id = ?",
+    [R_DEAD_LIST] =
+        "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE seq > ?1"
+        " AND (?2 IS NULL OR destination = ?2) AND at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR id = ?5) ORDER BY seq LIMIT ?6",
     [R_DEVICES] =
         "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
         " FROM devices WHERE id > ? ORDER BY id LIMIT ?",

@@ -101,8 +101,29 @@ static const char queries[] =
 static const char causes[] = "ALTER TABLE generations ADD COLUMN cause TEXT;"
                              "CREATE INDEX inbox_failed ON inbox(instance, id) WHERE outcome = 'failed';";
 
+/* Deliveries that one can vouch for: each attempt, when a message expires, why one is a dead letter, and what a person dropped. Attempts go with
+ * their message. */
+static const char attempts[] =
+    "ALTER TABLE outbox ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE outbox ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE outbox SET since = created;"
+    "CREATE INDEX outbox_expires ON outbox(expires) WHERE expires > 0;"
+    "ALTER TABLE dead ADD COLUMN reason TEXT;"
+    "CREATE TABLE dropped(seq INTEGER PRIMARY KEY, id TEXT NOT NULL, destination TEXT NOT NULL, device TEXT NOT NULL, body NOT "
+    "NULL,"
+    " source TEXT, reading INTEGER NOT NULL, created INTEGER NOT NULL, attempts INTEGER NOT NULL, status INTEGER NOT NULL,"
+    " at INTEGER NOT NULL, error TEXT, reason TEXT, dropped INTEGER NOT NULL, by TEXT);"
+    "CREATE INDEX delivered_id ON delivered(id);"
+    "CREATE INDEX dead_id ON dead(id);"
+    "CREATE INDEX dropped_id ON dropped(id);"
+    "CREATE TABLE attempts(message INTEGER NOT NULL, n INTEGER NOT NULL, at INTEGER NOT NULL, took INTEGER NOT NULL,"
+    " generation INTEGER NOT NULL, status INTEGER NOT NULL, batch INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT, answer,"
+    " PRIMARY KEY(message, n)) WITHOUT ROWID;"
+    "CREATE TRIGGER delivered_gone AFTER DELETE ON delivered BEGIN DELETE FROM attempts WHERE message = old.seq; END;"
+    "CREATE TRIGGER dropped_gone AFTER DELETE ON dropped BEGIN DELETE FROM attempts WHERE message = old.seq; END;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes};
+static const char *const migrations[] = {first_schema, queries, causes, attempts};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

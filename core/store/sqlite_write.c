@@ -53,11 +53,21 @@ const char *const np_write_texts[W_COUNT] = {
     [W_ARM] = "INSERT INTO timers VALUES(?, ?, ?, ?) ON CONFLICT(instance, name, key) DO UPDATE SET due = excluded.due",
     [W_DISARM] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ?",
     [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
-    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [W_DELIVERED] = "INSERT INTO delivered SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1",
-    [W_DEAD] = "INSERT INTO dead SELECT " MESSAGE ", ?2, ?3, ?4, ?5 FROM outbox WHERE seq = ?1",
+    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_DELIVERED] =
+        "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1",
+    [W_DIED] = "INSERT INTO dead(" MESSAGE ", attempts, status, at, error, reason) SELECT " MESSAGE
+               ", ?2, CASE WHEN ?5 IS NULL THEN status ELSE ?3 END, ?4, coalesce(?5, error), ?6 FROM outbox WHERE seq = ?1",
     [W_AGAIN] = "UPDATE outbox SET attempts = ?2, status = ?3, due = ?4, error = ?5 WHERE seq = ?1",
-    [W_REVIVE] = "INSERT INTO outbox SELECT " MESSAGE ", ?2, ?4, ?3, ?5 FROM dead WHERE seq = ?1",
+    /* Only where the message is still there: nobody would remove it otherwise. */
+    [W_ATTEMPT] = "INSERT OR REPLACE INTO attempts(message, n, at, took, generation, status, batch, outcome, error, answer)"
+                  " SELECT seq, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM outbox WHERE seq = ?1",
+    /* The first is kept, and the newest 20. */
+    [W_OLD_ATTEMPT] = "DELETE FROM attempts WHERE message = ?1 AND n > 1 AND n <= ?2 - 20",
+    [W_RETRY] = "INSERT INTO outbox(" MESSAGE ", attempts, due, status, error, since, expires) SELECT " MESSAGE
+                ", attempts, 0, status, error, ?2, 0 FROM dead WHERE seq = ?1",
+    [W_DROP] = "INSERT INTO dropped(" MESSAGE ", attempts, status, at, error, reason, dropped, by) SELECT " MESSAGE
+               ", attempts, status, at, error, reason, ?2, ?3 FROM dead WHERE seq = ?1",
     [W_BURY] = "DELETE FROM dead WHERE seq = ?",
     [W_SENT] = "DELETE FROM outbox WHERE seq = ?",
     [W_HOLD] = "INSERT INTO held(id, instance, name, key, reading, at, generation, error) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
@@ -79,6 +89,7 @@ const char *const np_write_texts[W_COUNT] = {
         " SELECT (SELECT min(destination) FROM delivered WHERE destination > d.name) FROM d WHERE d.name IS NOT NULL)"
         " DELETE FROM delivered WHERE seq IN (SELECT m.seq FROM d CROSS JOIN delivered m ON m.destination = d.name AND m.at < ? "
         "LIMIT 500)",
+    [W_PRUNE_DROPPED] = "DELETE FROM dropped WHERE seq IN (SELECT seq FROM dropped WHERE dropped < ? LIMIT 500)",
     [W_PRUNE_KEYS] =
         "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
 };
@@ -281,31 +292,6 @@ static int write_put(struct np_store *s, const struct np_op *op) {
                     op->as.put.expires);
 }
 
-static int write_send(struct np_store *s, struct np_message *m) {
-  m->seq = ++s->count.message;
-  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwi", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
-                    m->created, m->attempts, m->due);
-}
-
-/* What is not pending any more stays as it is, except that a dead letter can be tried again. */
-static int write_sent(struct np_store *s, const struct np_op *op) {
-  struct np_sql *q = &s->sql;
-  int64_t seq = op->as.sent.seq, at = op->as.sent.at, due = op->as.sent.due;
-  int attempts = op->as.sent.attempts, status = op->as.sent.status, rc;
-  if (op->as.sent.state == 'd') {
-    rc = np_sql_run(q, W_DELIVERED, "iwwi", seq, attempts, status, at);
-    return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
-  }
-  if (op->as.sent.state == 'x') {
-    rc = np_sql_run(q, W_DEAD, "iwwit", seq, attempts, status, at, &op->as.sent.error);
-    return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
-  }
-  rc = np_sql_run(q, W_AGAIN, "iwwit", seq, attempts, status, due, &op->as.sent.error);
-  if (rc != SQLITE_OK || sqlite3_changes(q->db)) return rc;
-  rc = np_sql_run(q, W_REVIVE, "iwwit", seq, attempts, status, due, &op->as.sent.error);
-  return rc == SQLITE_OK ? np_sql_run(q, W_BURY, "i", seq) : rc;
-}
-
 static int write_generation(struct np_sql *q, const struct np_op *op) {
   int rc = np_sql_run(q, W_GENERATION, "twittttbt", &op->as.generation.instance, op->as.generation.number, op->as.generation.at,
                       &op->as.generation.verdict, &op->as.generation.file, &op->as.generation.hash, &op->as.generation.reason,
@@ -328,8 +314,9 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
     return np_sql_run(q, W_ARM, "ttki", &op->as.arm.instance, &op->as.arm.name, &op->as.arm.key, op->as.arm.due);
   case NP_OP_FIRED:
     return np_sql_run(q, W_FIRED, "ttki", &op->as.fired.instance, &op->as.fired.name, &op->as.fired.key, op->as.fired.due);
-  case NP_OP_SEND: return write_send(s, &op->as.send);
-  case NP_OP_SENT: return write_sent(s, op);
+  case NP_OP_SEND: return np_outbox_send(s, &op->as.send);
+  case NP_OP_SENT: return np_outbox_sent(s, op);
+  case NP_OP_DEAD: return np_outbox_dead(s, op);
   case NP_OP_HOLD:
     return np_sql_run(q, W_HOLD, "itttiiwt", ++s->count.held, &op->as.hold.instance, &op->as.hold.name, &op->as.hold.key,
                       op->as.hold.reading, op->as.hold.at, op->as.hold.generation, &op->as.hold.error);
@@ -343,6 +330,7 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
   }
   return SQLITE_ERROR;
 }
+
 int np_write_set(struct np_store *s, struct np_writeset *ws) {
   int rc = np_known_bound(s);
   for (struct np_op *op = ws->first; op && rc == SQLITE_OK; op = op->next) rc = write_op(s, ws, op);

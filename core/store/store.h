@@ -147,6 +147,38 @@ int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool 
 int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
                           bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
 int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state); /* 'p' pending, 'd', 'x' */
+int64_t np_reader_outbox_oldest(struct np_reader *r,
+                                const char *destination); /* when the oldest pending one was made; 0: there is none */
+
+/* Pending messages that have expired at now, soonest first, after that place; or those of one line, oldest first. When the next one does (INT64_MAX: none). */
+int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,
+                      bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
+int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, int64_t now, int limit,
+                         bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
+int64_t np_reader_next_expiry(struct np_reader *r, int64_t after);
+
+struct np_sent { /* a message, and what has become of it */
+  struct np_message message;
+  char state; /* 'p' pending, 'd' delivered, 'x' dead letter, 'o' dropped by a person */
+  int status; /* of the last answer */
+  int64_t at; /* delivered, or dead since; 0 while pending */
+  struct np_text error, reason;
+  int64_t dropped; /* when, and by whom */
+  struct np_text by;
+};
+typedef bool np_sent_fn(void *arg, const struct np_sent *s);
+/* The message of that id, wherever it is: 1, 0 where there is none, -1 and err. */
+int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void *arg, struct np_error *err);
+/* Its attempts, the first and the newest 20, in order. By the message's seq. */
+int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,
+                       struct np_error *err);
+
+struct np_dead_filter {         /* absent texts take any */
+  const char *id, *destination; /* borrowed */
+  int64_t from, to;             /* dead since, both included */
+  int64_t after;                /* seq */
+};
+int np_reader_dead(struct np_reader *r, const struct np_dead_filter *f, int limit, np_sent_fn *fn, void *arg, struct np_error *err);
 
 struct np_device {
   int64_t id;

@@ -7,6 +7,7 @@
 
 const char *const np_quality_names[3] = {"valid", "warmup", "invalid"};
 const char *const np_trend_names[6] = {NULL, "flat", "rising_slowly", "falling_slowly", "rising_fast", "falling_fast"};
+const char *const np_dead_reasons[3] = {"refused", "gave up", "expired"};
 
 struct np_writeset *np_writeset_new(void) {
   struct np_writeset *ws = np_alloc(sizeof *ws);

@@ -51,8 +51,25 @@ struct np_message {                   /* what a rule sends to a destination */
   struct np_text source;              /* the rule instance that sent it */
   int64_t reading;                    /* seq of the reading that caused it, or 0 */
   int64_t created;                    /* ms */
-  int attempts;                       /* tries that have failed */
-  int64_t due;                        /* ms: not before */
+  int64_t since;   /* ms: from when it is counted how long it has been tried: created, or when a person had it tried again */
+  int64_t expires; /* ms: not after; 0: it does not expire by itself */
+  int attempts;    /* tries that have failed */
+  int64_t due;     /* ms: not before */
+};
+
+/* Why a message is a dead letter: the destination refused it, it was tried for as long as may be, it was no longer worth anything. */
+enum np_dead_reason { NP_DEAD_REFUSED, NP_DEAD_GAVE_UP, NP_DEAD_EXPIRED };
+extern const char *const np_dead_reasons[3]; /* "refused", "gave up", "expired" */
+
+struct np_attempt {       /* a try at delivering a message */
+  int n;                  /* from 1 */
+  int64_t at, took;       /* ms */
+  int generation;         /* of the destination's plugin */
+  int status;             /* of the answer; 0 for none */
+  int batch;              /* so many messages went together */
+  struct np_text outcome; /* "delivered", "again", "refused" */
+  struct np_text error;   /* why, where not delivered; masked, as the answer is */
+  struct np_text answer;  /* its start */
 };
 
 enum np_op_kind {
@@ -66,6 +83,7 @@ enum np_op_kind {
   NP_OP_FIRED,
   NP_OP_SEND,
   NP_OP_SENT,
+  NP_OP_DEAD,
   NP_OP_HOLD,
   NP_OP_RELEASE,
   NP_OP_CURSOR,
@@ -112,13 +130,24 @@ struct np_op {
       int64_t due;
     } fired;
     struct np_message send; /* NP_OP_SEND */
-    struct {                /* NP_OP_SENT: what became of an attempt. state 'd' delivered, 'r' again at due, 'x' dead letter */
+    struct {                /* NP_OP_SENT: what became of a message. state 'd' delivered, 'r' again at due, 'x' dead letter */
       int64_t seq;
       char state;
       int attempts, status; /* status: HTTP status of the last answer, 0 for none */
       int64_t at, due;
-      struct np_text error;
+      struct np_text error, reason;   /* reason: of 'x', one of np_dead_reasons */
+      struct np_text id, destination; /* of the message, for who follows the commits */
+      struct np_attempt attempt;      /* that led to it; n 0: none did */
     } sent;
+    struct
+    { /* NP_OP_DEAD: what a person decided about a dead letter: 'r' tried again, under its id and in its place, 'x' dropped */
+      int64_t seq;
+      char action;
+      struct np_text destination, device; /* the message's */
+      int64_t at;
+      struct np_text by;
+      bool done; /* given by the store: it was there */
+    } dead;
     struct
     { /* NP_OP_HOLD: a rule could not be run on this reading (key: what its filters had said, see host/rule.h) or timer (reading 0, name and key) */
       struct np_text instance, name, key, error;

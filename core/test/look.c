@@ -43,6 +43,7 @@ static void push_message(lua_State *L, const struct np_message *m) {
   set_integer(L, "created", m->created);
   set_integer(L, "attempts", 0);
   if (m->reading) set_integer(L, "reading", m->reading);
+  if (m->expires) set_integer(L, "expires", m->expires);
   lua_pushliteral(L, "waiting");
   lua_setfield(L, -2, "state");
   set_text(L, "json", &m->body);
@@ -68,6 +69,7 @@ static int sent(lua_State *L) {
         set_integer(L, "status", op->as.sent.status);
         if (op->as.sent.state == 'r') set_integer(L, "due", op->as.sent.due);
         set_text(L, "error", &op->as.sent.error);
+        set_text(L, "reason", &op->as.sent.reason);
         lua_pop(L, 1);
       } else if (op->kind == NP_OP_SENT) {
         lua_pop(L, 1);

@@ -248,6 +248,7 @@ int np_world_load(struct np_world *w, size_t i, struct np_error *err) {
                          .settings = c->settings,
                          .canonical = c->canonical,
                          .at = c->at,
+                         .delivery = c->delivery,
                          .limits = &c->limits,
                          .shows = (const char *const *)c->shows,
                          .show_count = c->show_count,

@@ -222,7 +222,11 @@ function plugin:timer(name, fn) end
 ---}. In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is
 ---its settings. The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a
 ---list of such: for each message true, an HTTP answer, { dead = why }, or why it has to be tried again. A vendor's may
----read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why.
+---read and write the store and the rest that a job may: it commits with the outcome, unless that is nil and why. The
+---terms, which neap.lua's entry may change by delivery = { … }: batch (messages at once, of any devices, each in
+---order), batch_bytes, batch_wait (how long one waits for others), concurrency (of all lanes), rate ("10/s", "600/m",
+---"1000/h"), retry_for ("3d"), backoff (from one try to the next at the most, "5m"), expires (of a message's life),
+---redact (members of bodies that are never shown: { "name", "patient.phone" }).
 ---@param delivery neap.Deliver
 function plugin:deliver(delivery) end
 
@@ -247,11 +251,13 @@ function plugin:device(news) end
 ---@param event neap.EventNews
 function plugin:event(event) end
 
----A table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id.
+---A table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id. One that has not
+---arrived when it expires is a dead letter, and is not sent.
 ---@param destination string
 ---@param message table
+---@param options? { expires: string|number }
 ---@return string id
-function plugin:send(destination, message) end
+function plugin:send(destination, message, options) end
 
 ---The timer is due once `after` has passed; false disarms it. Armed again, it is moved. Where the key is a device, it
 ---fires only after all of that device's readings that were stored by then have met the rule.

@@ -43,9 +43,15 @@
 ---What plugin:deliver takes.
 ---@class neap.Deliver
 ---@field options? table<string, neap.Field> the settings of a destination
----@field batch? integer messages of a device given together, 1 where absent
----@field concurrency? integer devices at once, 8 where absent
+---@field batch? integer messages given together, 1 where absent
+---@field batch_bytes? integer|string of their bodies together
+---@field batch_wait? string|number a duration that one waits for others
+---@field concurrency? integer deliveries at once, 8 where absent
+---@field rate? string deliveries begun: "10/s", "600/m", "1000/h"
 ---@field retry_for? string|number a duration, 3d where absent
+---@field backoff? string|number the longest duration between two tries, 5m where absent
+---@field expires? string|number a message's life
+---@field redact? string[] members of messages that are never shown
 ---@field about? string
 ---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
 
@@ -195,6 +201,7 @@
 ---@field source string the rule that sent it
 ---@field json string what was sent, as JSON
 ---@field data any what was sent
+---@field shown? string json, with what the terms redact left out
 ---@field created integer ms
 ---@field attempt integer 1 at first
 

@@ -335,6 +335,88 @@ static bool see_text(void *arg, struct np_text t) {
   return ++s->count != s->stop;
 }
 
+static bool decide_dead(struct np_store *s, int64_t seq, char action) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_DEAD);
+  op->as.dead.seq = seq, op->as.dead.action = action, op->as.dead.at = 7000, op->as.dead.by = text(ws, "a person");
+  np_writeset_ref(ws);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  bool done = op->as.dead.done;
+  np_writeset_unref(ws);
+  return done;
+}
+
+static void try_at(struct np_store *s, int64_t seq, int n, char state) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_SENT);
+  op->as.sent.seq = seq, op->as.sent.state = state, op->as.sent.attempts = n, op->as.sent.at = 1000 + n;
+  op->as.sent.error = text(ws, "no");
+  op->as.sent.attempt = (struct np_attempt){.n = n, .at = 1000 + n, .took = 5, .generation = 2, .status = 503, .batch = 1};
+  op->as.sent.attempt.outcome = text(ws, state == 'd' ? "delivered" : "again");
+  op->as.sent.attempt.answer = text(ws, "closed");
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static bool see_attempt(void *arg, const struct np_attempt *a) {
+  struct seen *s = arg;
+  CHECK(a->at == 1000 + a->n && a->took == 5 && a->generation == 2 && a->status == 503 && !strcmp(a->answer.ptr, "closed"));
+  if (!s->count) s->seq = a->n;
+  s->at = a->n;
+  return ++s->count != s->stop;
+}
+
+static bool see_sent(void *arg, const struct np_sent *m) {
+  struct seen *s = arg;
+  s->seq = m->message.seq;
+  s->version = m->state;
+  s->count++;
+  return true;
+}
+
+/* The first attempt and the newest 20 are kept, and go with the message. */
+static void attempts(struct np_store *s, struct np_reader *r) {
+  int64_t a = send_to(s, "tried", "d1");
+  for (int n = 1; n <= 25; n++) try_at(s, a, n, 'r');
+  struct seen x = {0};
+  CHECK(np_reader_attempts(r, a, see_attempt, &x, NULL) == 0 && x.count == 21 && x.seq == 1 && x.at == 25);
+  CHECK(np_reader_message(r, "msg", see_sent, &x, NULL) == 1 && np_reader_message(r, "none", see_sent, &x, NULL) == 0);
+  try_at(s, a, 26, 'd');
+  x = (struct seen){0};
+  CHECK(np_reader_attempts(r, a, see_attempt, &x, NULL) == 0 && x.count == 21 && x.at == 26);
+  try_at(s, a, 27, 'r');
+  CHECK(ask("SELECT max(n) FROM attempts") == 26, "none of a message that is no longer pending");
+  CHECK(np_store_prune(s, INT64_MIN, INT64_MAX, 0, NULL) > 0 && ask("SELECT count(*) FROM attempts") == 0);
+}
+
+static void add_expiring(struct np_store *s, const char *device, int64_t expires) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_message *m = &np_writeset_add(ws, NP_OP_SEND)->as.send;
+  m->id = text(ws, "e"), m->destination = text(ws, "late"), m->device = text(ws, device), m->body = text(ws, "{}");
+  m->expires = expires;
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static void expiry(struct np_store *s, struct np_reader *r) {
+  CHECK(np_reader_next_expiry(r, 0) == INT64_MAX);
+  add_expiring(s, "x", 0), add_expiring(s, "x", 300), add_expiring(s, "x", 200), add_expiring(s, "y", 200),
+      add_expiring(s, "y", 900);
+  struct seen x = {0};
+  CHECK(np_reader_next_expiry(r, 0) == 200 && np_reader_next_expiry(r, 300) == 900);
+  CHECK(np_reader_expired(r, 300, INT64_MIN, 0, 10, see_message, &x, NULL) == 0 && x.count == 3);
+  int64_t first = ask("SELECT min(seq) FROM outbox WHERE expires = 200");
+  x = (struct seen){0};
+  CHECK(np_reader_expired(r, 300, 200, first, 10, see_message, &x, NULL) == 0 && x.count == 2, "after a place");
+  x = (struct seen){0};
+  CHECK(np_reader_expired_of(r, "late", "x", 300, 10, see_message, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[2], "x"));
+  int64_t seq = ask("SELECT min(seq) FROM outbox WHERE expires = 300");
+  sent(s, seq, 'x');
+  x = (struct seen){0};
+  struct np_dead_filter f = {.id = "e", .destination = "late", .from = 1000, .to = 1000};
+  CHECK(np_reader_dead(r, &f, 10, see_sent, &x, NULL) == 0 && x.count == 1 && x.seq == seq && x.version == 'x');
+  f.to = 999;
+  CHECK(np_reader_dead(r, &f, 10, see_sent, &x, NULL) == 0 && x.count == 1);
+}
+
 static void outbox(struct np_store *s, struct np_reader *r) {
   int64_t a = send_to(s, "desk", "d1"), b = send_to(s, "desk", "d1"), c = send_to(s, "desk", NULL), d = send_to(s, "other", "d9");
   CHECK(a > 0 && b > a && c > b && d > c);
@@ -359,11 +441,17 @@ static void outbox(struct np_store *s, struct np_reader *r) {
   CHECK(ask("SELECT count(*) FROM dead WHERE error = 'busy' AND attempts = 3 AND reading = 5") == 1);
   sent(s, a, 'd'), sent(s, a, 'x'), sent(s, a, 'r');
   CHECK(ask("SELECT count(*) FROM delivered") == 1 && ask("SELECT count(*) FROM dead") == 1, "what is delivered stays so");
-  sent(s, b, 'r');
+  CHECK(decide_dead(s, b, 'r') && !decide_dead(s, a, 'r'));
   x = (struct seen){0};
-  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.count == 1 && x.seq == b && x.at == 2000,
+  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.count == 1 && x.seq == b && x.at == 0,
         "a dead letter is tried again");
   CHECK(np_reader_outbox_count(r, "desk", 'x') == 0);
+  CHECK(ask("SELECT since FROM outbox WHERE device = 'd1'") == 7000, "its age counts anew");
+  sent(s, b, 'x');
+  CHECK(decide_dead(s, b, 'x') && np_reader_outbox_count(r, "desk", 'x') == 0);
+  CHECK(ask("SELECT count(*) FROM dropped WHERE dropped = 7000 AND by = 'a person' AND error = 'busy'") == 1,
+        "what is dropped is kept");
+  CHECK(!decide_dead(s, b, 'x') && !decide_dead(s, b, 'r'));
   sent(s, b, 'd'), sent(s, c, 'd'), sent(s, d, 'd');
   CHECK(send_to(s, "desk", "d1") > d && np_reader_outbox_count(r, "desk", 'p') == 1);
 }
@@ -430,6 +518,8 @@ int main(void) {
   cursors(s, r);
   held(s, r);
   outbox(s, r);
+  attempts(s, r);
+  expiry(s, r);
   generations(s, r);
   bad_texts(s);
   np_reader_close(r);

@@ -130,7 +130,7 @@ return function(plugin, config, s)
   plugin:deliver {
     about = "Pushes readings, and what the commands push and dataset push.", batch = MOST,
     handler = function(messages)
-      local outcomes, indexes, records, row = {}, {}, {}, nil
+      local outcomes, indexes, records, rows = {}, {}, {}, {}
       local function flush()
         if #records > 0 then push_halves(indexes, records, outcomes, 1, #records) end
         indexes, records = {}, {}
@@ -138,8 +138,9 @@ return function(plugin, config, s)
       for i, m in ipairs(messages) do
         local reading = m.data.reading
         if reading then
-          row = row or plugin.data:device(reading.device, reading.vendor) -- messages are one device's
-          local r = record(reading, row)
+          local key = (reading.vendor or "") .. "\0" .. reading.device
+          if rows[key] == nil then rows[key] = plugin.data:device(reading.device, reading.vendor) or false end
+          local r = record(reading, rows[key] or nil)
           outcomes[i] = not r.buildingName and "no building: set building, for the device has no place"
           if r.buildingName then indexes[#indexes + 1], records[#records + 1] = i, r end
         else

@@ -1,0 +1,173 @@
+/* One pass over the text. Where it is no JSON the pass stops, and what was written is taken back. */
+#include "base/redact.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#define DEPTH_MAX 128
+#define NAME_MAX_BYTES 256 /* a longer member's name is no name that is looked for */
+
+struct pass {
+  struct np_buf *out;
+  const char *at, *end;
+  const char *const *names;
+  size_t count;
+  void (*value)(void *arg, const char *text, size_t len);
+  void *arg;
+  struct np_buf path, text; /* owned; path: names of the members around, each after a "." */
+  int depth, hidden;        /* hidden: inside so many values that are left out */
+};
+
+static void skip_space(struct pass *p) {
+  const char *from = p->at;
+  while (p->at < p->end && strchr(" \t\r\n", *p->at) && *p->at) p->at++;
+  if (!p->hidden) np_buf_add(p->out, from, (size_t)(p->at - from));
+}
+
+static int hex4(const char *s, unsigned *c) {
+  *c = 0;
+  for (int i = 0; i < 4; i++) {
+    const char *digits = "0123456789abcdef", *d = s[i] ? strchr(digits, s[i] | (s[i] >= 'A' ? 0x20 : 0)) : NULL;
+    if (!d) return -1;
+    *c = *c << 4 | (unsigned)(d - digits);
+  }
+  return 0;
+}
+
+static void add_utf8(struct np_buf *b, unsigned c) {
+  if (c < 0x80) {
+    np_buf_addc(b, (char)c);
+  } else if (c < 0x800) {
+    np_buf_addc(b, (char)(0xc0 | c >> 6));
+    np_buf_addc(b, (char)(0x80 | (c & 63)));
+  } else {
+    if (c >= 0x10000) np_buf_addc(b, (char)(0xf0 | c >> 18));
+    np_buf_addc(b, (char)(c >= 0x10000 ? 0x80 | (c >> 12 & 63) : 0xe0 | c >> 12));
+    np_buf_addc(b, (char)(0x80 | (c >> 6 & 63)));
+    np_buf_addc(b, (char)(0x80 | (c & 63)));
+  }
+}
+
+/* What stands behind a backslash at p->at. */
+static int escape(struct pass *p) {
+  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+  if (p->at == p->end) return -1;
+  const char *known = *p->at ? strchr(from, *p->at) : NULL;
+  if (known) {
+    np_buf_addc(&p->text, to[known - from]);
+    p->at++;
+    return 0;
+  }
+  unsigned c, low;
+  if (*p->at != 'u' || p->end - p->at < 5 || hex4(p->at + 1, &c) < 0) return -1;
+  p->at += 5;
+  if (c >= 0xd800 && c < 0xdc00 && p->end - p->at >= 6 && p->at[0] == '\\' && p->at[1] == 'u' && hex4(p->at + 2, &low) == 0 &&
+      low >= 0xdc00 && low < 0xe000) {
+    c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+    p->at += 6;
+  }
+  add_utf8(&p->text, c);
+  return 0;
+}
+
+/* A string, unescaped into p->text. */
+static int string(struct pass *p) {
+  const char *from = p->at;
+  np_buf_clear(&p->text);
+  if (p->at == p->end || *p->at != '"') return -1;
+  for (p->at++; p->at < p->end && *p->at != '"';) {
+    const char *c = p->at++;
+    if (*c != '\\')
+      np_buf_addc(&p->text, *c);
+    else if (escape(p) < 0)
+      return -1;
+  }
+  if (p->at == p->end) return -1;
+  p->at++;
+  if (!p->hidden) np_buf_add(p->out, from, (size_t)(p->at - from));
+  return 0;
+}
+
+static bool is_named(const struct pass *p) {
+  for (size_t i = 0; i < p->count; i++) {
+    size_t n = strlen(p->names[i]);
+    if (n < p->path.len && p->path.data[p->path.len - n - 1] == '.' && memcmp(p->path.data + p->path.len - n, p->names[i], n) == 0)
+      return true;
+  }
+  return false;
+}
+
+static int any(struct pass *p);
+
+static int punctuation(struct pass *p, char c) {
+  if (p->at == p->end || *p->at != c) return -1;
+  p->at++;
+  if (!p->hidden) np_buf_addc(p->out, c);
+  return 0;
+}
+
+static int member(struct pass *p) {
+  size_t before = p->path.len;
+  if (string(p) < 0) return -1;
+  np_buf_addc(&p->path, '.');
+  if (p->text.len <= NAME_MAX_BYTES) np_buf_add(&p->path, np_buf_text(&p->text), p->text.len);
+  skip_space(p);
+  if (punctuation(p, ':') < 0) return -1;
+  skip_space(p);
+  bool hide = is_named(p);
+  if (hide && !p->hidden) np_buf_adds(p->out, "\"***\"");
+  p->hidden += hide;
+  int failed = any(p);
+  p->hidden -= hide;
+  p->path.len = before;
+  return failed;
+}
+
+/* An object's members or a list's elements. */
+static int several(struct pass *p, char close, int (*one)(struct pass *p)) {
+  if (++p->depth > DEPTH_MAX) return -1;
+  punctuation(p, *p->at);
+  skip_space(p);
+  if (p->at < p->end && *p->at != close) {
+    for (;;) {
+      skip_space(p);
+      if (one(p) < 0) return -1;
+      skip_space(p);
+      if (p->at == p->end || *p->at != ',') break;
+      punctuation(p, ',');
+    }
+  }
+  p->depth--;
+  return punctuation(p, close);
+}
+
+static int any(struct pass *p) {
+  if (p->at == p->end) return -1;
+  if (*p->at == '{') return several(p, '}', member);
+  if (*p->at == '[') return several(p, ']', any);
+  if (*p->at == '"') {
+    int failed = string(p);
+    if (!failed && p->hidden && p->value) p->value(p->arg, np_buf_text(&p->text), p->text.len);
+    return failed;
+  }
+  const char *from = p->at;
+  while (p->at < p->end && *p->at && strchr("+-.0123456789abcdefghijklmnopqrstuvwxyzE", *p->at)) p->at++;
+  if (p->at == from) return -1;
+  if (!p->hidden) np_buf_add(p->out, from, (size_t)(p->at - from));
+  return 0;
+}
+
+void np_redact(struct np_buf *out, const char *json, size_t len, const char *const *names, size_t count,
+               void (*value)(void *arg, const char *text, size_t len), void *arg) {
+  struct pass p = {.out = out, .at = json, .end = json + len, .names = names, .count = count, .value = value, .arg = arg};
+  size_t before = out->len;
+  skip_space(&p);
+  bool whole = any(&p) == 0;
+  if (whole) skip_space(&p);
+  if (!whole || p.at != p.end) {
+    out->len = before;
+    np_buf_adds(out, "\"***\"");
+  }
+  np_buf_free(&p.path);
+  np_buf_free(&p.text);
+}

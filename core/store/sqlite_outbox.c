@@ -1,0 +1,179 @@
+/* Messages in the SQLite engine: pending ones in outbox, then in delivered, or dead, or dropped; and the attempts at them. */
+#include <string.h>
+
+#include "store/sqlite.h"
+
+#define ATTEMPTS_KEPT 20
+
+/* Writing. */
+
+int np_outbox_send(struct np_store *s, struct np_message *m) {
+  m->seq = ++s->count.message;
+  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
+                    m->created, m->attempts, m->due, m->since ? m->since : m->created, m->expires);
+}
+
+static int write_attempt(struct np_sql *q, int64_t seq, const struct np_attempt *a) {
+  if (!a->n) return SQLITE_OK;
+  int rc = np_sql_run(q, W_ATTEMPT, "iwiiwwwttb", seq, a->n, a->at, a->took, a->generation, a->status, a->batch, &a->outcome,
+                      &a->error, &a->answer);
+  return rc == SQLITE_OK && a->n > ATTEMPTS_KEPT + 1 ? np_sql_run(q, W_OLD_ATTEMPT, "iw", seq, a->n) : rc;
+}
+
+/* What is not pending any more stays as it is. */
+int np_outbox_sent(struct np_store *s, const struct np_op *op) {
+  struct np_sql *q = &s->sql;
+  int64_t seq = op->as.sent.seq, at = op->as.sent.at;
+  int attempts = op->as.sent.attempts, status = op->as.sent.status, rc = write_attempt(q, seq, &op->as.sent.attempt);
+  if (rc != SQLITE_OK) return rc;
+  if (op->as.sent.state == 'r') return np_sql_run(q, W_AGAIN, "iwwit", seq, attempts, status, op->as.sent.due, &op->as.sent.error);
+  if (op->as.sent.state == 'd')
+    rc = np_sql_run(q, W_DELIVERED, "iwwi", seq, attempts, status, at);
+  else
+    rc = np_sql_run(q, W_DIED, "iwwitt", seq, attempts, status, at, &op->as.sent.error, &op->as.sent.reason);
+  return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
+}
+
+int np_outbox_dead(struct np_store *s, struct np_op *op) {
+  struct np_sql *q = &s->sql;
+  int64_t seq = op->as.dead.seq, at = op->as.dead.at;
+  int rc =
+      op->as.dead.action == 'r' ? np_sql_run(q, W_RETRY, "ii", seq, at) : np_sql_run(q, W_DROP, "iit", seq, at, &op->as.dead.by);
+  if (rc != SQLITE_OK) return rc;
+  op->as.dead.done = sqlite3_changes(q->db) > 0;
+  return np_sql_run(q, W_BURY, "i", seq);
+}
+
+/* Reading. */
+
+int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool (*fn)(void *arg, struct np_text device), void *arg,
+                             struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "s", destination);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW)
+    if (!fn(arg, np_sql_text(st, 0))) break;
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+static struct np_message message_of(sqlite3_stmt *st) {
+  return (struct np_message){
+      .seq = sqlite3_column_int64(st, 0),
+      .id = np_sql_text(st, 1),
+      .destination = np_sql_text(st, 2),
+      .device = np_sql_text(st, 3),
+      .body = np_sql_text(st, 4),
+      .source = np_sql_text(st, 5),
+      .reading = sqlite3_column_int64(st, 6),
+      .created = sqlite3_column_int64(st, 7),
+      .attempts = sqlite3_column_int(st, 8),
+      .due = sqlite3_column_int64(st, 9),
+      .since = sqlite3_column_int64(st, 10),
+      .expires = sqlite3_column_int64(st, 11),
+  };
+}
+
+static int walk(struct np_reader *r, sqlite3_stmt *st, bool (*fn)(void *arg, const struct np_message *m), void *arg,
+                struct np_error *err) {
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_message m = message_of(st);
+    if (!fn(arg, &m)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
+                          bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
+  return walk(r, np_sql_start(&r->sql, R_HEAD, "ssw", destination, device, limit), fn, arg, err);
+}
+
+int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,
+                      bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
+  return walk(r, np_sql_start(&r->sql, R_EXPIRED, "iiiw", now, after_expires, after_seq, limit), fn, arg, err);
+}
+
+int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, int64_t now, int limit,
+                         bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
+  return walk(r, np_sql_start(&r->sql, R_EXPIRED_OF, "ssiw", destination, device, now, limit), fn, arg, err);
+}
+
+int64_t np_reader_next_expiry(struct np_reader *r, int64_t after) {
+  int64_t at;
+  int rc = np_sql_one(&r->sql, R_NEXT_EXPIRY, &at, "i", after);
+  return rc == SQLITE_ROW ? at : rc == SQLITE_DONE ? INT64_MAX : -1;
+}
+
+int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state) {
+  int64_t n;
+  int which = state == 'p' ? R_PENDING : state == 'd' ? R_DELIVERED : R_DEAD;
+  return np_sql_one(&r->sql, which, &n, "s", destination) == SQLITE_ROW ? n : -1;
+}
+
+int64_t np_reader_outbox_oldest(struct np_reader *r, const char *destination) {
+  int64_t at;
+  return np_sql_one(&r->sql, R_OLDEST, &at, "s", destination) == SQLITE_ROW ? at : -1;
+}
+
+static struct np_sent sent_of(sqlite3_stmt *st, char state) {
+  struct np_sent s = {
+      .message = message_of(st), .state = state, .status = sqlite3_column_int(st, 12), .at = sqlite3_column_int64(st, 13)};
+  if (state != 'd') s.error = np_sql_text(st, 14);
+  if (state == 'x' || state == 'o') s.reason = np_sql_text(st, 15);
+  if (state != 'o') return s;
+  s.dropped = sqlite3_column_int64(st, 16);
+  s.by = np_sql_text(st, 17);
+  return s;
+}
+
+int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void *arg, struct np_error *err) {
+  static const struct {
+    int statement;
+    char state;
+  } places[] = {{R_MESSAGE_DELIVERED, 'd'}, {R_MESSAGE_DEAD, 'x'}, {R_MESSAGE_DROPPED, 'o'}, {R_MESSAGE_PENDING, 'p'}};
+  int found = 0, begun = np_sql_run(&r->sql, R_BEGIN, ""); /* it may be about to move from one to another */
+  if (begun != SQLITE_OK) return np_sql_fail(&r->sql, begun, err);
+  for (size_t i = 0; i < 4 && found == 0; i++) { /* pending last: it has no index by id */
+    sqlite3_stmt *st = np_sql_start(&r->sql, places[i].statement, "s", id);
+    int rc = st ? sqlite3_step(st) : SQLITE_OK;
+    found = st && rc == SQLITE_ROW;
+    if (found) {
+      struct np_sent s = sent_of(st, places[i].state);
+      fn(arg, &s);
+    }
+    if (np_sql_end(&r->sql, st, rc, err) < 0) found = -1;
+  }
+  np_sql_run(&r->sql, R_COMMIT, "");
+  return found;
+}
+
+int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,
+                       struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_ATTEMPTS, "i", message);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_attempt a = {
+        .n = sqlite3_column_int(st, 0),
+        .at = sqlite3_column_int64(st, 1),
+        .took = sqlite3_column_int64(st, 2),
+        .generation = sqlite3_column_int(st, 3),
+        .status = sqlite3_column_int(st, 4),
+        .batch = sqlite3_column_int(st, 5),
+        .outcome = np_sql_text(st, 6),
+        .error = np_sql_text(st, 7),
+        .answer = np_sql_text(st, 8),
+    };
+    if (!fn(arg, &a)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_dead(struct np_reader *r, const struct np_dead_filter *f, int limit, np_sent_fn *fn, void *arg,
+                   struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEAD_LIST, "isiisw", f->after, f->destination, f->from, f->to, f->id, limit);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_sent s = sent_of(st, 'x');
+    if (!fn(arg, &s)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}

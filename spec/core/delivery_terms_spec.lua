@@ -1,0 +1,218 @@
+-- The terms of a delivery: stated by the plugin, changed by neap.lua; batches, expiry, attempts, what is never shown.
+local bed = require "bed"
+
+local source = [[
+local plugin = ...
+plugin:serve { "POST /m", keep = false, body = { device = { "string" }, n = { "integer" }, name = { "string", optional = true } }, handler = function(req)
+  plugin:emit { device = req.body.device, metric = "m", value = req.body.n, at = 1600000000000 + req.body.n, extra = { name = req.body.name } }
+  return 204
+end }
+plugin:command { "burst", args = { n = { "integer" }, devices = { "integer" } }, handler = function(args)
+  for i = 1, args.n do
+    plugin:emit { device = "d" .. i % args.devices, metric = "m", value = i, at = 1600000000000 + i }
+  end
+end }
+]]
+local rule = [[
+local plugin = ...
+local config = plugin:config { expires = { "string", optional = true } }
+plugin:on({ metric = "m" }, function(r)
+  plugin:send("desk", { device = r.device, n = r.value, who = { name = r.extra and r.extra.name } }, config.expires and { expires = config.expires })
+end)
+]]
+local desk = [[
+local plugin = ...
+local http = require "neap.http"
+plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
+  local list = {}
+  for i, m in ipairs(messages) do list[i] = { id = m.id, device = m.device, n = m.data.n, name = m.data.who.name, attempt = m.attempt } end
+  local res, why, code = http.post { url = to.url, json = list }
+  if not res then return nil, why, code end
+  if res.status == 207 then return res.json end
+  return res
+end }
+]]
+
+describe("the terms of a delivery", function()
+  local receiver, host
+
+  local function begin(delivery, more)
+    receiver = bed.receiver()
+    local file = desk:gsub("options =", (more or "") .. " options =", 1)
+    host = bed.host { plugins = { ["vendors/source.lua"] = source, ["rules/pass.lua"] = rule, ["destinations/desk.lua"] = file },
+      config = ("destinations = { { \"desk\", url = %q, delivery = %s } }, lanes = 2"):format(receiver.url, delivery or "{}") }
+  end
+  after_each(function()
+    if host then host:stop() end
+    if receiver then receiver:close() end
+    host, receiver = nil, nil
+  end)
+
+  local function emit(device, n, name) assert.equal(204, (host:request("POST", "/m", { device = device, n = n, name = name }))) end
+  local function count(name) return host:sql("SELECT count(*) AS n FROM " .. name)[1].n end
+  local function done(what)
+    bed.wait(what or "the outbox to be empty", function()
+      receiver:poll()
+      return count "outbox" == 0
+    end)
+  end
+
+  it("are refused where they are wrong, with the place", function()
+    for delivery, message in pairs {
+      ["{ batch = 0 }"] = "destinations[1].delivery.batch: expected a whole number from 1 to 1000, got 0",
+      ["{ bach = 10 }"] = "destinations[1].delivery.bach: unknown, did you mean \"batch\"?",
+      ["{ rate = \"10\" }"] = "destinations[1].delivery.rate: expected so many a second, minute or hour, such as",
+      ["{ batch_wait = \"soon\" }"] = "destinations[1].delivery.batch_wait: expected a duration of at most a day, such as \"2s\", got \"soon\"",
+      ["{ batch_bytes = \"1 acre\" }"] = "destinations[1].delivery.batch_bytes: expected a size",
+      ["{ backoff = \"10ms\" }"] = "destinations[1].delivery.backoff: expected a duration from 1s to 1d",
+      ["{ redact = \"name\" }"] = "destinations[1].delivery.redact: expected a list of names",
+      ["{ redact = { 7 } }"] = "destinations[1].delivery.redact: expected a list of names",
+      ["{ concurrency = 65 }"] = "destinations[1].delivery.concurrency: expected a whole number from 1 to 64, got 65",
+    } do
+      local folder = bed.folder()
+      bed.write(folder .. "/plugins/destinations/desk.lua", desk)
+      bed.write(folder .. "/neap.lua", "return { destinations = { { \"desk\", url = \"x\", delivery = " .. delivery .. " } } }")
+      local out, code = bed.run { bed.neap, "check", folder }
+      assert.equal(1, code)
+      assert.truthy(out:find(message, 1, true), out)
+      bed.write(folder .. "/plugins/destinations/desk.lua", (desk:gsub("options =", delivery:match "{ (.*) }" .. ", options =", 1)))
+      bed.write(folder .. "/neap.lua", "return { destinations = { { \"desk\", url = \"x\" } } }")
+      out, code = bed.run { bed.neap, "check", folder }
+      assert.equal(1, code)
+      assert.truthy(out:find("desk.lua:3: plugin:deliver: ", 1, true), out)
+    end
+  end)
+
+  it("let a batch hold messages of many devices, each device's in order", function()
+    begin "{ batch = 50, batch_wait = '2s' }"
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=400", "devices=20")))
+    done()
+    local last, largest = {}, 0
+    for _, r in ipairs(receiver.requests) do
+      largest = math.max(largest, #r.json)
+      assert.is_true(#r.json <= 50)
+      for _, m in ipairs(r.json) do
+        assert.is_true(m.n > (last[m.device] or 0))
+        last[m.device] = m.n
+      end
+    end
+    assert.equal(50, largest)
+  end)
+
+  it("bound a batch by its bytes, and let a message wait for others no longer than batch_wait", function()
+    begin("{ batch_bytes = 200 }", "batch = 100, batch_wait = '100ms',")
+    emit("a", 1)
+    receiver:wait(1) -- alone: nothing filled the batch
+    assert.equal(1, #receiver.requests[1].json)
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=30", "devices=3")))
+    done()
+    for _, r in ipairs(receiver.requests) do assert.is_true(#r.json <= 6) end
+  end)
+
+  it("try only those of a batch again that failed, in order for each device", function()
+    begin "{ batch = 100, backoff = '1s' }"
+    local first = true
+    receiver.answer = function(r)
+      if #r.json == 1 and first then
+        first = false
+        return 503 -- so that the others come together
+      end
+      local answers = {}
+      for i, m in ipairs(r.json) do answers[i] = m.attempt > 1 or m.n % 3 ~= 0 or "not this one" end
+      return 207, require "neap.json".encode(answers)
+    end
+    emit("d0", 10000)
+    receiver:wait(1)
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=60", "devices=4")))
+    done()
+    assert.equal(61, count "delivered")
+    local times = {}
+    for _, r in ipairs(receiver.requests) do
+      for _, m in ipairs(r.json) do times[m.n] = (times[m.n] or 0) + 1 end
+    end
+    for n = 1, 60 do assert.equal(n % 3 == 0 and 2 or 1, times[n], "message " .. n) end
+  end)
+
+  it("keep each attempt, with its answer", function()
+    begin()
+    receiver.answer = function(r) return r.json[1].attempt == 1 and 500 or 200, r.json[1].attempt == 1 and "broken" or "thanks" end
+    emit("a", 1)
+    done()
+    local rows = host:sql "SELECT n, generation, status, batch, outcome, error, answer, at > 1600000000000 AND took >= 0 AS timed FROM attempts ORDER BY n"
+    local null = require "neap.json".null
+    assert.same({
+      { n = 1, generation = 1, status = 500, batch = 1, outcome = "again", error = "answered 500: broken", answer = "broken", timed = 1 },
+      { n = 2, generation = 1, status = 200, batch = 1, outcome = "delivered", error = null, answer = "thanks", timed = 1 },
+    }, rows)
+  end)
+
+  it("make a dead letter of what has expired, and do not send it", function()
+    begin "{ expires = '300ms' }"
+    receiver.answer = function() return 503 end
+    emit("a", 1)
+    emit("a", 2)
+    emit("b", 1)
+    done "all to have expired"
+    assert.equal(3, count "dead WHERE reason = 'expired'")
+    local tried = count "dead WHERE attempts > 0"
+    assert.is_true(tried >= 2)
+    assert.equal(tried, count "dead WHERE status = 503 AND error LIKE 'answered 503%'", "the last answer stays")
+    assert.equal(count "attempts", #receiver.requests)
+    assert.equal(0, count "attempts a JOIN dead d ON d.seq = a.message WHERE a.at > d.created + 300")
+    host:wait_text "it is a dead letter now"
+  end)
+
+  it("expire messages of a destination that is not in force", function()
+    begin(nil, "nothing = 7,") -- no option of a destination
+    bed.replace(host.plugins .. "/rules/pass.lua", (rule:gsub("config.expires and", "{ expires = '200ms' } or", 1)))
+    host:wait_text '"plugin":"pass","generation":"2"'
+    emit("a", 1)
+    bed.wait("it to expire", function() return count "dead WHERE reason = 'expired' AND attempts = 0" == 1 end)
+    assert.equal(0, #receiver:poll())
+  end)
+
+  it("mask what is not to be shown, in the log and in what is kept of answers", function()
+    begin "{ redact = { \"who.name\" } }"
+    receiver.answer = function(r) return r.json[1].attempt == 1 and 500 or 200, "no bed for " .. r.json[1].name end
+    emit("a", 1, "Waltheof")
+    done()
+    assert.equal("Waltheof", receiver.requests[1].json[1].name)
+    host:wait_text "answered 500: no bed for ***"
+    assert.is_nil(host.output:find("Waltheof", 1, true))
+    assert.equal(2, count "attempts WHERE answer = 'no bed for ***'")
+  end)
+
+  it("bound how many go a second, of all lanes together", function()
+    begin "{ rate = '10/s' }"
+    local socket = require "socket"
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=25", "devices=8")))
+    local times = {}
+    receiver.answer = function()
+      times[#times + 1] = socket.gettime()
+      return 200
+    end
+    done()
+    assert.equal(25, #times)
+    assert.is_true(times[25] - times[1] > 2.2, "24 turns of 100 ms") -- a lower bound: nothing makes it faster
+  end)
+
+  it("bound how many are under way, of all lanes together", function()
+    begin "{ concurrency = 3 }"
+    local held, most = {}, 0
+    receiver.answer = function(_, client)
+      held[#held + 1] = client.socket
+      most = math.max(most, #held)
+      return false
+    end
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=40", "devices=40")))
+    bed.wait("all to be delivered", function()
+      receiver:poll()
+      if #held == 3 or count "outbox" <= 3 then
+        for _, s in ipairs(held) do s:send "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" end
+        held = {}
+      end
+      return count "outbox" == 0
+    end)
+    assert.equal(3, most)
+  end)
+end)
