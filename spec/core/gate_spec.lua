@@ -1,5 +1,6 @@
 -- The gate: what a new generation has to pass before it is in force, and what an operator is told of it.
 local bed = require "bed"
+local json = require "neap.json"
 
 local FEED = [[
 local plugin = ...
@@ -151,5 +152,155 @@ describe("the gate", function()
     host:wait_text "its messages are others"
     assert.equal(6, host:command("diff", "say", "--messages")[1].after.value)
     assert.equal("differs", stages(host:command("history", "say")[1]).shadow.verdict)
+  end)
+
+  describe("of a plugin whose spec is asked for", function()
+    local function spec(value) return ([[
+local t = require "neap.test"
+describe("say", function()
+  it("says what is low", function()
+    local p = t.plugin("say", { to = "desk" })
+    p:reading { device = "d", metric = "level", value = %s }
+    assert.equal("low", t.sent("desk")[1].data.said)
+  end)
+  it("says nothing of what is not", function()
+    local p = t.plugin("say", { to = "desk" })
+    p:reading { device = "d", metric = "level", value = 1000 }
+    assert.same({}, t.sent("desk"))
+  end)
+end)]]):format(value) end
+    before_each(function() start { top = "check = { spec = true },", plugins = { ["rules/say_spec.lua"] = spec(3) } } end)
+
+    it("runs it before anything is in force, also the first time", function()
+      local p = generation(1)
+      assert.equal("2 passed", stages(p.gate).spec.said)
+      assert.equal("left out", stages(host:plugin("feed").gate).spec.verdict)
+      assert.equal("it has none", stages(host:plugin("feed").gate).spec.said)
+      push(1)
+      desk:wait(1)
+      save(rule(5, "deep"))
+      p = bed.wait("it to be refused", function() return say().error and say() end)
+      assert.equal(1, p.generation)
+      assert.matches("rules/say.lua: its spec failed: say_spec.lua: 1 of 2 failed: say_spec.lua:3: say says what is low", p.error, 1, true)
+      assert.same({ "failed", "not reached" }, { stages(p.gate).spec.verdict, stages(p.gate).shadow.verdict })
+      push(2)
+      assert.equal("low", desk:wait(2)[2].json.said)
+      assert.matches("its spec failed", host:command("history", "say")[1].reason, 1, true)
+      save(rule(6))
+      p = generation(2)
+      assert.equal("passed", stages(p.gate).spec.verdict)
+    end)
+
+    it("runs it again when the spec has been mended", function()
+      generation(1)
+      bed.replace(host.plugins .. "/rules/say_spec.lua", spec(5.5))
+      save(rule(5) .. "\n-- a remark")
+      bed.wait("it to be refused", function() return say().error end)
+      bed.replace(host.plugins .. "/rules/say_spec.lua", spec(4.5))
+      generation(2)
+      assert.is_nil(say().error)
+    end)
+
+    it("ends one that does not end", function()
+      generation(1)
+      bed.replace(host.plugins .. "/rules/say_spec.lua", "while true do end")
+      bed.write(host.folder .. "/neap.lua", bed.read(host.folder .. "/neap.lua"):gsub("spec = true", "spec = true, time = '0.3s'"))
+      save(rule(5) .. "\n-- a remark")
+      bed.wait("it to be refused", function() return (say().error or ""):find("it took longer than 0.3 s", 1, true) end)
+      push(1)
+      desk:wait(1)
+      assert.equal(1, say().generation)
+    end)
+  end)
+end)
+
+-- A day of readings, at known times; and rules with all the memory that a rule can have.
+describe("neap check --against a store", function()
+  local HOUR = 3600000
+  local BASE = os.time() // 60 * 60000 - 20 * HOUR
+  local MINUTES = { 0, 10, 20, 30, 60, 70 } -- of the six readings
+  local host, desk
+
+  local function memory(throttle, silence) return ([[
+local plugin = ...
+local config = plugin:config { to = { "destination" } }
+plugin:on({ metric = "level" }, function(r)
+  plugin:arm("silence", r.device, %q)
+  if plugin:throttle(r.device, %q) then return end
+  local fresh = not plugin.store:get "fresh"
+  if fresh then plugin.store:put("fresh", true, "15m") end
+  plugin.store:put("count", (plugin.store:get "count" or 0) + 1)
+  plugin:send(config.to, { said = "level", value = r.value, known = #plugin:history(r.device, "level", { last = "20m" }), fresh = fresh,
+    count = plugin.store:get "count" })
+end)
+plugin:timer("silence", function(device)
+  plugin:send(config.to, { device = device, said = "silence", known = #plugin:history(device, "level") })
+end)]]):format(silence, throttle) end
+
+  setup(function()
+    desk = bed.receiver()
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/memory.lua"] = memory("15m", "15m"),
+      ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua") },
+      config = ([[lanes = 1, rules = { { "memory", to = "desk" } }, destinations = { desk = { "webhook", url = %q } }]]):format(desk.url) }
+    for value = 1, #MINUTES do assert.equal(204, (host:request("POST", "/level", { device = "d", value = value }))) end
+    host:stop()
+    local cases = {}
+    for i, minute in ipairs(MINUTES) do cases[i] = ("when %d then %d"):format(i, BASE + minute * 60000) end
+    local change = ("case seq %s end"):format(table.concat(cases, " "))
+    local out, code = bed.run { "sqlite3", host.store, ("update reading_rows set received = %s, at = %s"):format(change, change) }
+    assert(code == 0, out)
+    host:begin() -- and so in use
+  end)
+  teardown(function()
+    desk:close()
+    host:stop()
+  end)
+
+  local function check(text)
+    local folder = bed.folder()
+    os.execute(("cp -r '%s' '%s/plugins' && cp '%s/neap.lua' '%s'"):format(host.plugins, folder, host.folder, folder))
+    bed.write(folder .. "/neap.lua", bed.read(folder .. "/neap.lua"):gsub("plugins = %b\"\"", 'plugins = "plugins"'))
+    bed.write(folder .. "/plugins/rules/memory.lua", text)
+    local out, code = bed.run { bed.neap, "check", folder, "--against", host.store, "--json" }
+    assert.equal(0, code, out)
+    for line in out:gmatch "[^\n]+" do
+      local p = json.decode(line)
+      if p.instance == "memory" then
+        local seen = {}
+        for _, m in ipairs(p.messages or {}) do
+          local body = m.after or m.before
+          seen[#seen + 1] = ("%s %s %d known %d%s"):format(m.change, body.said, (m.at - BASE) // 60000, body.known, body.fresh and " fresh" or "")
+        end
+        return seen, stages(p).shadow, folder, p
+      end
+    end
+  end
+
+  it("finds no difference where there is none, whatever stands in the store now", function()
+    local before = bed.run { "sqlite3", "-readonly", host.store, "select count(*), max(version) from kv; select count(*) from timers; select count(*) from outbox" }
+    local seen, shadow = check(memory("15m", "15m") .. "\n-- a remark")
+    assert.same({}, seen)
+    assert.equal("the same messages, over the last 6 readings", shadow.said)
+    assert.equal(before, (bed.run { "sqlite3", "-readonly", host.store, "select count(*), max(version) from kv; select count(*) from timers; select count(*) from outbox" }))
+  end)
+
+  it("runs throttles, timers, history and what a rule stores as they would have been", function()
+    assert.same({ "new level 10 known 2", "different level 20 known 3 fresh", "new level 30 known 3", "different level 60 known 1 fresh",
+      "new level 70 known 2" }, (check(memory("5m", "15m"))))
+    assert.same({ "gone silence 45 known 4", "new silence 55 known 4", "gone silence 85 known 6", "new silence 95 known 6" },
+      (check(memory("15m", "25m"))))
+  end)
+
+  it("shows people what a machine is told, and names a store that is none", function()
+    local _, _, folder, line = check(memory("15m", "25m"))
+    assert.equal("desk", line.messages[1].destination)
+    local out, code = bed.run { bed.neap, "check", folder, "--against", host.store }
+    assert.equal(0, code)
+    assert.matches("memory: shadow: 2 new, 2 gone, over the last 6 readings", out, 1, true)
+    assert.matches('gone +desk +{"device":"d","known":4,"said":"silence"}', out)
+    assert.matches("3 plugins, all good", out, 1, true)
+    out, code = bed.run { bed.neap, "check", folder, "--against", folder .. "/nothing.db" }
+    assert.equal(1, code)
+    assert.matches("nothing.db", out, 1, true)
   end)
 end)
