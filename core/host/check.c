@@ -31,6 +31,9 @@ static void compare_text(void *arg, const struct np_generation *g) {
 static bool wants_shadow(struct check *c, const struct np_unit *u, const struct np_check *check, const char **why) {
   struct in_force f = {.u = u};
   struct np_error err;
+  char *settings = c->reader ? np_gate_settings(c->reader, u->instance) : NULL;
+  bool settings_same = !settings || np_gate_settings_same(settings, u->want->canonical);
+  free(settings);
   if (u->built.code->kind != NP_RULE)
     *why = "it is for rules";
   else if (!c->reader)
@@ -39,8 +42,8 @@ static bool wants_shadow(struct check *c, const struct np_unit *u, const struct 
     *why = "check.shadow is 0";
   else if (np_reader_generation(c->reader, u->instance, "good", compare_text, &f, &err) != 1)
     *why = "there is no generation of it in the store";
-  else if (f.same)
-    *why = "its text is what is in force";
+  else if (f.same && settings_same)
+    *why = "it is what is in force";
   else
     return true;
   return false;

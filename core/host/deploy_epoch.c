@@ -97,6 +97,7 @@ int np_deploy_record(struct np_deploy *d, struct np_error *err) {
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
     np_unit_record_pin(u, ws);
+    np_gate_record(u, ws);
     if (u->refused) record(ws, u, NULL);
     if (u->built.code && !u->stored) record(ws, u, u->built.code);
   }

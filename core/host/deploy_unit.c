@@ -312,7 +312,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     np_built_discard(&u->built, d->lanes);
     np_unit_set(&u->error, NULL);
     change->waiting++;
-    if (!u->code) np_unit_fall_back(d, u, "its file is at the gate");
+    if (!u->code) np_gate_fall_back(d, u);
     return;
   }
   np_gate_refused(u, u->built.stage, err.text);
@@ -338,7 +338,7 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     return;
   }
   if (np_unit_look_pinned(d, u, want, change)) {
-    np_gate_forget(u);
+    np_gate_pinned(u, want);
     return;
   }
   char *good = u->code ? fingerprint(d, u->code, want) : NULL;

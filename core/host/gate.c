@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "host/gate_parts.h"
 
 static struct np_gate *gate_of(struct np_unit *u) {
@@ -39,6 +40,7 @@ static void begin(struct np_gate *g) {
   np_unit_set(&g->print, NULL);
   np_unit_set(&g->spec_text, NULL);
   np_unit_set(&g->hash, NULL);
+  np_unit_set(&g->settings, NULL);
   np_gate_say_is(g, NULL);
   np_code_unref(g->old);
   g->old = NULL;
@@ -69,6 +71,11 @@ void np_gate_forget(struct np_unit *u) {
   pass_until(g, NP_STAGE_SPEC);
 }
 
+void np_gate_pinned(struct np_unit *u, const struct np_want *want) {
+  np_gate_forget(u);
+  if (u->built.code) np_unit_set(&gate_of(u)->settings, want->canonical);
+}
+
 static void ignore(void *arg, const struct np_generation *g) { (void)arg, (void)g; }
 
 /* Whether a generation of it stands in the store that was good, other than this one. */
@@ -88,9 +95,54 @@ static void note_waiting(void *arg, const struct np_generation *g) {
 
 /* What waited before a restart keeps its number. */
 static int number_of(struct np_deploy *d, const struct np_unit *u) {
-  struct waiting w = {.hash = u->built.code->hash, .number = u->built.code->number};
+  struct waiting w = {.hash = u->built.code->hash, .number = u->stored ? u->last_number + 1 : u->built.code->number};
   np_reader_generation(d->host->reader, u->instance, NULL, note_waiting, &w, NULL);
   return w.number;
+}
+
+/* Its settings, as they are kept. They are kept readable, without secrets: neap check reads them without the key. */
+
+static int settings_key(char key[120], const char *instance) { return snprintf(key, 120, "%s settings", instance); }
+
+char *np_gate_settings(struct np_reader *reader, const char *instance) {
+  char key[120];
+  struct np_buf value = {0};
+  int64_t version;
+  int n = settings_key(key, instance);
+  if (np_reader_get(reader, NP_GATE_SPACE, key, (size_t)n, 0, &value, &version, NULL) == 1) return value.data;
+  np_buf_free(&value);
+  return NULL;
+}
+
+bool np_gate_settings_same(const char *kept, const char *canonical) {
+  char *masked = np_mask_text(canonical, strlen(canonical));
+  bool same = strcmp(kept, masked) == 0;
+  free(masked);
+  return same;
+}
+
+void np_gate_record(struct np_unit *u, struct np_writeset *ws) {
+  char key[120];
+  if (!u->built.code || u->built.code->kind != NP_RULE || !u->gate || !u->gate->settings) return;
+  int n = settings_key(key, u->instance);
+  char *masked = np_mask_text(u->gate->settings, strlen(u->gate->settings));
+  struct np_op *op = np_writeset_add(ws, NP_OP_PUT);
+  op->as.put.space = np_writeset_text(ws, NP_GATE_SPACE, strlen(NP_GATE_SPACE));
+  op->as.put.key = np_writeset_text(ws, key, (size_t)n);
+  op->as.put.value = np_writeset_text(ws, masked, strlen(masked));
+  free(masked);
+}
+
+/* The text that was in force goes on with the settings that it had. */
+void np_gate_fall_back(struct np_deploy *d, struct np_unit *u) {
+  const struct np_want *now = u->want;
+  struct np_want was = *now;
+  char *settings = u->gate->hash ? np_gate_settings(d->host->reader, u->instance) : NULL;
+  if (settings) was.settings = was.canonical = settings;
+  u->want = &was;
+  np_unit_fall_back(d, u, "its file is at the gate");
+  u->want = now;
+  free(settings);
 }
 
 static bool lets(const struct np_deploy *d, const struct np_unit *u) {
@@ -105,11 +157,10 @@ static bool begin_slow(struct np_deploy *d, struct np_unit *u, const struct np_w
   struct np_gate *g = u->gate;
   struct np_check check = np_config_check(d->config, u->instance);
   bool new_here = !u->code && !has_another(d, u);
-  bool shadow = u->built.code->kind == NP_RULE && check.shadow && !new_here;
+  bool starts = !u->code && !check.hold;
+  bool shadow = u->built.code->kind == NP_RULE && check.shadow && !new_here && !starts;
   np_unit_set(&g->print, u->tried);
   np_unit_set(&g->hash, u->built.code->hash);
-  g->number = number_of(d, u);
-  if (!u->stored) u->built.code->number = g->number;
   if (u->code) np_code_ref(g->old = u->code);
   if (check.spec) g->spec_text = np_gate_spec_hash(d, want);
   np_gate_set(g, NP_STAGE_SPEC, g->spec_text ? NP_VERDICT_RUNNING : NP_VERDICT_LEFT_OUT,
@@ -120,8 +171,11 @@ static bool begin_slow(struct np_deploy *d, struct np_unit *u, const struct np_w
               shadow                           ? NULL
               : u->built.code->kind != NP_RULE ? "it is for rules"
               : new_here                       ? "there is no generation before it"
+              : starts                         ? "the host has just started"
                                                : "check.shadow is 0");
   bool holds = g->spec_text || (shadow && check.hold);
+  g->number = holds || !u->stored ? number_of(d, u) : u->built.code->number;
+  if (!holds) u->built.code->number = g->number;
   if (holds) {
     g->state = NP_GATE_RUNNING;
     np_gate_say_is(g, g->spec_text ? "its spec is run" : "its shadow run is under way");
@@ -130,19 +184,30 @@ static bool begin_slow(struct np_deploy *d, struct np_unit *u, const struct np_w
   return holds;
 }
 
+/* A start goes on with what was in force, and so does a file that is again what it was. */
+static bool is_as_before(struct np_deploy *d, const struct np_unit *u, const struct np_want *want) {
+  if (!u->stored) return false;
+  char *kept = u->built.code->kind == NP_RULE ? np_gate_settings(d->host->reader, u->instance) : NULL;
+  bool same = !kept || np_gate_settings_same(kept, want->canonical);
+  free(kept);
+  return same;
+}
+
 bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
   struct np_gate *g = gate_of(u);
   if (is_about(u) && lets(d, u)) {
     g->state = NP_GATE_LET;
     np_gate_say_is(g, NULL);
     np_gate_set(g, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL); /* or it is told of later in this look */
-    if (!u->stored) u->built.code->number = g->number;
+    if (g->number != u->built.code->number) u->stored = false;
+    u->built.code->number = g->number;
+    np_unit_set(&g->settings, want->canonical);
     return true;
   }
   begin(g);
   pass_until(g, NP_STAGE_SPEC);
-  bool as_before = u->stored && !u->code; /* a start goes on with what was in force */
-  if (d->host && !as_before && begin_slow(d, u, want)) return false;
+  if (d->host && !is_as_before(d, u, want) && begin_slow(d, u, want)) return false;
+  np_unit_set(&g->settings, want->canonical);
   np_gate_set(g, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL);
   return true;
 }

@@ -13,7 +13,9 @@
 struct np_deploy;
 struct np_unit;
 struct np_want;
-struct np_gate;  /* what one unit's newest text has come to at the gate */
+struct np_gate; /* what one unit's newest text has come to at the gate */
+struct np_reader;
+struct np_writeset;
 struct np_gates; /* the thread, and what waits for it */
 
 enum np_verdict {
@@ -32,7 +34,10 @@ void np_gate_refused(struct np_unit *u, enum np_gate_stage stage, const char *wh
 bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want *want);
 /* What was not let in, and has not changed, has to be looked at once more. */
 bool np_gate_again(const struct np_deploy *d, const struct np_unit *u, const struct np_want *want);
-void np_gate_forget(struct np_unit *u); /* its text is again what is in force */
+void np_gate_forget(struct np_unit *u);                             /* its text is again what is in force */
+void np_gate_fall_back(struct np_deploy *d, struct np_unit *u);     /* at a start: what was in force, with its settings */
+void np_gate_record(struct np_unit *u, struct np_writeset *ws);     /* what is to be in force */
+void np_gate_pinned(struct np_unit *u, const struct np_want *want); /* an operator has gone back: its text does not count */
 /* Whether its newest text is not in force for the gate alone: it runs, or waits to be approved. */
 bool np_gate_holds(const struct np_unit *u);
 void np_gate_free(struct np_gate *g);
@@ -49,7 +54,9 @@ const char *np_gate_says(const struct np_gate *g);
 void np_gate_json(const struct np_gate *g, struct np_buf *out); /* "stages":[…] */
 
 /* Where the store keeps what came of a generation: the JSON of its stages under "INSTANCE NUMBER", and of the messages that change, an object a
- * line, under "INSTANCE NUMBER messages". */
+ * line, under "INSTANCE NUMBER messages"; a rule's settings in force, without its secrets, under "INSTANCE settings". */
 #define NP_GATE_SPACE "neap.gate"
+char *np_gate_settings(struct np_reader *reader, const char *instance); /* those; the caller's; NULL where there are none */
+bool np_gate_settings_same(const char *kept, const char *canonical);    /* whether those are these */
 
 #endif

@@ -28,6 +28,7 @@ struct np_gate {
   char *says;          /* owned: for people */
   int number;          /* its generation */
   char *hash;          /* owned: of its sources */
+  char *settings;      /* owned: of what is built, with sorted keys; NULL: not known */
   struct np_code *old; /* a reference: what it is compared with; NULL: what is in force when its job begins */
 };
 

@@ -82,6 +82,7 @@ struct old {
   struct np_deploy *d;
   const struct np_want *want;
   const struct np_code *code; /* NULL: the newest good one */
+  char *settings;             /* owned: that it had then; NULL: not known */
   struct np_built built;
   bool found, ok;
   struct np_error err;
@@ -97,8 +98,10 @@ static bool build_old(void *arg, const struct np_generation *g) {
     want.plugin = c->plugin;
     want.settings = c->settings;
     want.limits = &c->limits;
-    context.delivers = any_name; /* it was let in when it was */
+  } else if (o->settings) {
+    want.settings = o->settings;
   }
+  if (c || o->settings) context.delivers = any_name; /* it was let in when it was */
   context.lanes = 1;
   o->found = true;
   o->ok = np_build_stored(&context, &want, g->source.ptr, g->source.len, &o->built, &o->err) == 0;
@@ -119,11 +122,13 @@ static void prepare_shadow(struct np_deploy *d, const struct np_want *want, stru
     job->bundle = fresh.bundle, fresh.bundle = NULL;
     job->bundle_len = fresh.bundle_len;
     job->fresh = take_instance(&fresh);
+    if (!old) o.settings = np_gate_settings(reader, want->instance);
     bool read = np_reader_generations(reader, want->instance, INT64_MAX, INT32_MAX, build_old, &o, &o.err) == 0;
     if (read && !o.found) np_fail(&o.err, "the generation in force is not in the store");
     if (o.ok) job->old = take_instance(&o.built);
     if (!o.ok) np_fail(&err, "the generation in force cannot be built for a comparison: %s", o.err.text);
     job->to = make_epoch(d);
+    free(o.settings);
   }
   if (!job->old) job->failed = np_strdup(err.text);
   np_log_hush(false);

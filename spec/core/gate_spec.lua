@@ -17,6 +17,8 @@ plugin:on({ metric = "level", below = %s }, function(r)
   plugin:send(config.to, { said = "%s", value = r.value })
 end)]]):format(limit, word or "low") end
 
+local limited = rule("config.limit"):gsub("plugin:config {", "plugin:config { limit = { 'number', default = 5 },")
+
 local function stages(gate)
   local by = {}
   for _, s in ipairs(gate.stages) do by[s.stage] = s end
@@ -125,6 +127,39 @@ describe("the gate", function()
       assert.matches("nothing waits", (neap "approve"), 1, true)
       push(3, 8)
       assert.equal(3, desk:wait(3)[3].json.value)
+    end)
+
+    it("keeps a change of its settings too, over a restart, and is approved after it", function()
+      push(1, 6)
+      desk:wait(1)
+      save(limited)
+      generation(2) -- its default is what was
+      local function configure(limit)
+        local path = host.folder .. "/neap.lua"
+        bed.replace(path, (bed.read(path):gsub('policy = "hold"[^}]*', 'policy = "hold", limit = ' .. limit)))
+      end
+      configure(7)
+      local p = waits(3)
+      assert.same({ 2, "waiting for approval: 1 new, over the last 2 readings" }, { p.generation, p.waiting })
+      local checked = bed.run { bed.neap, "check", host.folder, "--against", host.store }
+      assert.matches("say: shadow: 1 new, over the last 2 readings", checked, 1, true)
+      host:restart()
+      p = waits(3)
+      assert.same({ 2, "waiting for approval: 1 new, over the last 2 readings" }, { p.generation, p.waiting })
+      push(6.5, 2)
+      assert.equal(2, desk:wait(2)[2].json.value)
+      assert.same({ "say: generation 3 is in force\n", 0 }, { neap "approve" })
+      assert.same({ "in force", 3 }, { say().state, say().generation })
+      push(5.5)
+      assert.equal(5.5, desk:wait(3)[3].json.value)
+      host:restart()
+      assert.same({ "in force", 3 }, { say().state, say().generation })
+      assert.is_nil(say().waiting)
+      configure(5)
+      waits(4)
+      configure(7)
+      bed.wait("nothing to wait", function() return not say().waiting end)
+      assert.equal(3, say().generation)
     end)
 
     it("keeps what would fail where the one before did not", function()
