@@ -13,9 +13,19 @@ static lua_State *coroutine_at(lua_State *L, int idx) {
   return co;
 }
 
+/* The host's own coroutine looks like the main one. */
+static bool is_hosts(lua_State *L) {
+  const struct np_instance *in = (struct np_instance *)np_env(L);
+  return !in->running || in->running->co == L || in->L == L;
+}
+
+/* The main one stands for the host's, which resumes this one: it is not to be touched, whatever its stack looks like. */
+static bool is_main(lua_State *co) { return ((const struct np_instance *)np_env(co))->L == co; }
+
 static const char *status_of(lua_State *L, lua_State *co) {
   lua_Debug ar;
-  if (L == co) return "running";
+  if (L == co || (is_main(co) && is_hosts(L))) return "running";
+  if (is_main(co)) return "normal";
   if (lua_status(co) == LUA_YIELD) return "suspended";
   if (lua_status(co) != LUA_OK) return "dead";
   if (lua_getstack(co, 0, &ar)) return "normal";
@@ -86,6 +96,10 @@ static void note_ended(lua_State *L, int idx) {
 /* Results, or -1 and the error on top of L; -2 where the call is past its budget. idx: where co is. */
 static int resume(lua_State *L, int idx, lua_State *co, int nargs) {
   int n = 0;
+  if (is_main(co)) {
+    lua_pushliteral(L, "cannot resume non-suspended coroutine");
+    return -1;
+  }
   if (!lua_checkstack(co, nargs)) {
     lua_pushliteral(L, "too many arguments to resume");
     return -1;
@@ -185,12 +199,6 @@ static int co_close(lua_State *L) {
 static int co_status(lua_State *L) {
   lua_pushstring(L, status_of(L, coroutine_at(L, 1)));
   return 1;
-}
-
-/* The host's own coroutine looks like the main one. */
-static bool is_hosts(lua_State *L) {
-  const struct np_instance *in = (struct np_instance *)np_env(L);
-  return !in->running || in->running->co == L || in->L == L;
 }
 
 static int co_running(lua_State *L) {
