@@ -87,6 +87,7 @@ void np_shadow_free(struct np_shadow *s) {
   np_overlay_free(&s->overlay);
   np_writeset_unref(s->ws);
   np_map_free(&s->timers, free_armed);
+  np_facts_forget(&s->lane.facts);
   free(s);
 }
 

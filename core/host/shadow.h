@@ -2,7 +2,8 @@
  * present, giving each message that it would send. It is the code that the router runs; what is left out is the store: nothing is written.
  *
  * A run begins from nothing: no throttle, no timer, no key of the rule's store, for what is there now was left by later readings. What the rule puts there
- * in the run it finds there in the run. Timers fire in order, at their moment between the readings. plugin:history sees what was stored by then.
+ * in the run it finds there in the run, and so do its filters that remember. Timers fire in order, at their moment between the readings. plugin:history sees what was stored by then; what is
+ * known of a device (place, owner) is what is known now.
  * Lines that the rule would log are dropped. Any thread, one at a time for a run. */
 #ifndef NP_HOST_SHADOW_H
 #define NP_HOST_SHADOW_H
