@@ -56,7 +56,8 @@ static int add_subject(const struct np_line *l, struct np_buf *request) {
       fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject ? l->subject : "");
       return -1;
     }
-    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10), l->values[WITH_PEOPLE] ? "true" : "false");
+    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10),
+                l->values[WITH_PEOPLE] || l->values[RECORDING] ? "true" : "false");
   }
   if (l->command == PEOPLE && l->subject) {
     np_buf_adds(request, ",\"reference\":");
@@ -80,13 +81,14 @@ static int ask(const struct np_line *l, const char *config, const char *command,
 
 int np_ask(const struct np_line *l) {
   struct np_buf request = {0};
+  if (l->values[RECORDING] && l->values[JSON]) return np_line_wrong(l, "--recording is no JSON");
   np_buf_addf(&request, "{\"command\":\"%s\"", np_cli_commands[l->command].name);
   if (add_subject(l, &request) < 0) {
     np_buf_free(&request);
     return 2;
   }
   np_buf_addc(&request, '}');
-  return ask(l, l->argument, np_cli_commands[l->command].name, &request);
+  return ask(l, l->argument, l->values[RECORDING] ? "recording" : np_cli_commands[l->command].name, &request);
 }
 
 /* "issue" is the connection's command "keys.issue". NULL where it is none. */

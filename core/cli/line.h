@@ -55,6 +55,7 @@ enum option {
   CONFIG,
   ARGS,
   WITH_PEOPLE,
+  RECORDING,
   FORGET,
   FAILED,
   WATCH,

@@ -25,6 +25,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
     [FAILED] = {"--failed", NULL, "those that have failed", BIT(REPLAY)},
     [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
+    [RECORDING] = {"--recording", NULL, "the same as neap test plays it, secrets masked", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
     [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
     [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},

@@ -6,7 +6,7 @@
 
 struct np_client {
   const char *store;   /* the host's, as np_config_store gives it */
-  const char *command; /* "plugins", "reload", "devices", "tail" or "call" */
+  const char *command; /* "plugins", "reload", "devices", "tail", "call" …; how the answer is shown */
   const char *request; /* JSON object of admin.h, without a newline */
   bool json;           /* lines go to standard output as they come */
 };

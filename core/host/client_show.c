@@ -144,8 +144,9 @@ static int show(lua_State *L) { /* the show; the line */
   lua_replace(L, 1);
   lua_settop(L, 1);
   luaL_checktype(L, 1, LUA_TTABLE);
-  if (lua_getfield(L, 1, "error") == LUA_TSTRING && lua_getfield(L, 1, "instance") == LUA_TNIL) {
-    lua_pop(L, 1);
+  if (lua_getfield(L, 1, "error") == LUA_TSTRING && lua_getfield(L, 1, "instance") == LUA_TNIL &&
+      lua_getfield(L, 1, "id") == LUA_TNIL) { /* neither a plugin's error nor a request's: the host's own */
+    lua_pop(L, 2);
     return lua_error(L);
   }
   lua_settop(L, 1);

@@ -23,6 +23,7 @@
 extern const char _binary_core_test_test_lua_start[], _binary_core_test_test_lua_end[];
 extern const char _binary_core_test_assert_lua_start[], _binary_core_test_assert_lua_end[];
 extern const char _binary_core_test_http_lua_start[], _binary_core_test_http_lua_end[];
+extern const char _binary_core_test_recording_lua_start[], _binary_core_test_recording_lua_end[];
 
 #define TEST_SECONDS 20         /* real ones, that one test may take */
 #define MEMORY_MAX (512 << 10)  /* KiB of the spec's own state */
@@ -182,9 +183,29 @@ static void run_text(lua_State *L, const char *text, size_t len, const char *pat
   if (status != LUA_OK) lua_error(L);
 }
 
+/* Pushes the path of a file beside the spec. */
+static void push_beside(lua_State *L, const char *name) {
+  const char *file = np_spec_of(L)->run->file, *slash = strrchr(file, '/');
+  lua_pushfstring(L, "%s/%s", slash ? lua_pushlstring(L, file, (size_t)(slash - file)) : ".", name);
+  if (slash) lua_remove(L, -2);
+}
+
+/* core.read(name) -> the text of a file beside the spec */
+static int read_beside(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  size_t len = 0;
+  if (name[0] == '/' || strstr(name, "..")) return luaL_error(L, "%s: only what stands beside the spec, or below it", name);
+  push_beside(L, name);
+  char *text = read_whole(lua_tostring(L, -1), &len);
+  if (!text) return luaL_error(L, "%s: cannot be read: %s", lua_tostring(L, -1), strerror(errno));
+  lua_pushlstring(L, text, len);
+  free(text);
+  return 1;
+}
+
 /* A library of the plugins, or a file beside the spec. */
 static int load_library(lua_State *L) {
-  const char *name = luaL_checkstring(L, 1), *file = np_spec_of(L)->run->file, *slash = strrchr(file, '/');
+  const char *name = luaL_checkstring(L, 1);
   const struct np_file *f = np_sources_find(np_spec_of(L)->run->sources, true, name);
   if (f && f->error) return luaL_error(L, "%s", f->error);
   if (f) {
@@ -192,7 +213,7 @@ static int load_library(lua_State *L) {
   } else {
     size_t len = 0;
     luaL_gsub(L, name, ".", "/");
-    lua_pushfstring(L, "%s/%s.lua", slash ? lua_pushlstring(L, file, (size_t)(slash - file)) : ".", lua_tostring(L, -1));
+    push_beside(L, lua_pushfstring(L, "%s.lua", lua_tostring(L, -1)));
     char *text = strstr(name, "..") ? NULL : read_whole(lua_tostring(L, -1), &len);
     if (!text) return luaL_error(L, "no library \"%s\" in plugins/lib, nor beside the spec", name);
     lua_pushfstring(L, "@%s", lua_tostring(L, -1));
@@ -231,7 +252,7 @@ static double no_time(struct np_env *env) {
 
 /* core.part(name) -> the function that is one of the prelude's files */
 static int part(lua_State *L) {
-  static const struct { const char *name, *start, *end; } parts[] = {PART(test), PART(assert), PART(http)};
+  static const struct { const char *name, *start, *end; } parts[] = {PART(test), PART(assert), PART(http), PART(recording)};
   const char *name = luaL_checkstring(L, 1);
   size_t i = 0, n = sizeof parts / sizeof *parts;
   while (i < n && strcmp(parts[i].name, name) != 0) i++;
@@ -243,8 +264,8 @@ static int part(lua_State *L) {
 /* Everything in one protected call; the spec's own errors are caught and reported inside. */
 static int run_all(lua_State *L) {
   struct np_spec *s = np_spec_of(L);
-  static const luaL_Reg core[] = {{"try", try},   {"begin", begin},   {"finish", finish}, {"trouble", trouble}, {"line", line_of},
-                                  {"work", work}, {"report", report}, {"part", part},     {NULL, NULL}};
+  static const luaL_Reg core[] = {{"try", try},   {"begin", begin},   {"finish", finish}, {"trouble", trouble},  {"line", line_of},
+                                  {"work", work}, {"report", report}, {"part", part},     {"read", read_beside}, {NULL, NULL}};
   np_sandbox_open(L, load_library, print);
   s->in.env.now_slot = np_time_now_slot(L);
   size_t len;

@@ -300,6 +300,8 @@ function t.logged(level)
   return list
 end
 
+core.part "recording" (t, plugin, core, call, text_of)
+
 -- Running
 
 local function full_name(node)

@@ -31,6 +31,14 @@ local t = {}
 ---@field body string
 ---@field json any the body, decoded; nil where it is not JSON
 
+---A request of a recording.
+---@class neap.test.Recorded
+---@field method string
+---@field target string a path, of a request that came in; a URL, of one that a plugin made
+---@field headers table<string, string> names in lower case
+---@field body string
+---@field answer? { status: integer, headers: table<string, string>, body: string }
+
 ---A reading that a test gives. It may have what neap.Emitted has.
 ---@class neap.test.Given
 ---@field device string
@@ -98,6 +106,13 @@ assert = {}
 ---@field plugin string
 local p = {}
 
+---The requests that came in are made again, in order, and each has to be answered with the status that it had. change is
+---given each before it goes, such as to sign it anew, for secrets are masked in a recording. Returns the answers.
+---@param file string
+---@param change? fun(req: neap.test.Recorded)
+---@return { status: integer, body: any, headers: table<string, string> }[]
+function p:replay(file, change) end
+
 ---A reading comes in, as if a vendor had emitted it. `at` may be a text; now where it is absent. `vendor` and
 ---`connection` are "test", or p's where p is a vendor. All that it leads to at this moment has happened when this
 ---returns. Returns its id, nil for a duplicate.
@@ -164,6 +179,14 @@ function t.http(what, answer, body, headers) end
 ---@param fault "timeout"|"cut"|"connect"|"resolve"|"tls"
 ---@param times? integer
 function t.fail(what, fault, times) end
+
+---The requests that plugins make are answered as the recording says, from now on. The file stands beside the spec. A
+---request counts where method and URL are the same, with its query; *** in the recording stands for anything. Where it
+---was recorded more than once it is answered in that order, and the last answer goes on. Returns what is in the
+---recording.
+---@param file string
+---@return neap.test.Recorded[]
+function t.replay(file) end
 
 ---Loads the plugin's file and puts it in force, with settings as neap.lua gives them: `name`, `mount`, `limits`,
 ---`people` and `shows` too. Several may be loaded: a vendor, a rule, a destination. A destination that a setting names
