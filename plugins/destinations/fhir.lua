@@ -1,6 +1,6 @@
 -- A destination: readings become FHIR R4 Observations, by HL7's guide to continuous glucose monitoring 1.0.0 where they are
 -- glucose, and are posted as a bundle. Each is created unless the server has one of its identifier: a retry makes no second one.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local crypto = require "neap.crypto"
 local http = require "neap.http"
 local json = require "neap.json"

@@ -1,6 +1,6 @@
 -- A destination: readings and alerts become points of InfluxDB, in its line protocol: version 1 (database) or version 2 (org,
 -- bucket, token). A point is known by measurement, tags and time, so that a retry writes it over itself.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local http = require "neap.http"
 local json = require "neap.json"
 local message = require "message"

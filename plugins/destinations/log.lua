@@ -1,5 +1,5 @@
 -- A destination: writes each message into neap's own log.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local log = require "neap.log"
 
 plugin:deliver {

@@ -1,6 +1,6 @@
 -- A destination: glucose becomes entries of Nightscout (API v1), alerts become notes among its treatments. Nightscout knows an
 -- entry by type and time, a note by its time, so that a retry makes no second one. It is one person's: send it that one's devices.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local crypto = require "neap.crypto"
 local glucose = require "glucose"
 local http = require "neap.http"

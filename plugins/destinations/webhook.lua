@@ -1,6 +1,6 @@
 -- A destination: POSTs each message, with the headers that Standard Webhooks describes (signed where there is a secret). The body
 -- is the message as it is, in JSON, or what a template makes of it; the client shows a certificate where it has one.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local http = require "neap.http"
 local template = require "template"
 local webhooks = require "neap.webhooks"

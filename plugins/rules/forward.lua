@@ -1,5 +1,5 @@
 -- Readings go on to a destination as they are: another vendor's cloud, a connection that delivers, or a webhook.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 
 local function only(about) return { "string", optional = true, min = 1, about = about .. "; * stands for any characters" } end
 local config = plugin:config {

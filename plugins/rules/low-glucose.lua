@@ -1,5 +1,5 @@
 -- Low glucose goes to a destination, at most once in a while for one device; so does silence.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 
 local config = plugin:config {
   to = { "destination", about = "who is told" },

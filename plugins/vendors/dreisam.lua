@@ -1,6 +1,6 @@
 -- Dreisam's CGM cloud, from either side of its Partner API ("Partner API Reference"). Without `url` this connection is that cloud,
 -- and serves the five endpoints from neap's store. With `url` it is a partner of the cloud there, and pulls (lib/dreisam/pull.lua).
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local apps = require "dreisam.apps"
 local crypto = require "neap.crypto"
 local glucose = require "glucose"

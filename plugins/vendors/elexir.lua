@@ -1,6 +1,6 @@
 -- Elexir's neuro-stimulation devices (API 가이드, Elexir Legacy, 기기, 2025-04-23). Without a url a connection serves the vendor's
 -- endpoints to its apps; with one it connects to the vendor's cloud, or to another neap (plugins/lib/elexir/connect.lua).
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local json = require "neap.json"
 local neaplog = require "neap.log"
 local time = require "neap.time"

@@ -1,7 +1,7 @@
 -- Neuron's building platform (its OpenAPI guide): serves the platform's endpoints from neap's own store, and calls the platform, or
 -- another neap, where a url is set (lib/neuron/connect.lua).
 -- Its keys are in lib/neuron/keys.lua, its words in shape.lua, data sets in datasets.lua, what an operator does in manage.lua.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local json = require "neap.json"
 local time = require "neap.time"
 local crypto = require "neap.crypto"

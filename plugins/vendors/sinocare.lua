@@ -1,7 +1,7 @@
 -- Sinocare's CGM cloud pushes readings of glucose sensors here (三诺推送CGM数据规范文档, 2024-02-21).
 -- It pushes at least once and in any order, and again until it is answered code 0 within 5 s. With `push_to` this connection pushes
 -- in the cloud's place what rules send it, to a third party (lib/sinocare/push.lua).
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local json = require "neap.json"
 local push = require "sinocare.push"
 local sandbox = require "sinocare.sandbox"

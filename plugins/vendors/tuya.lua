@@ -1,6 +1,6 @@
 -- Tuya's device management API, served from neap's store and pulled from Tuya's cloud (涂鸦 IoT 开发平台: 设备管理, 17 endpoints and
 -- token calls). The endpoints are listed in lib/tuya/api.lua; what they do here is in lib/tuya/desk.lua.
-local plugin = ...
+local plugin = ... ---@type neap.Plugin
 local api = require "tuya.api"
 local cloud_of = require "tuya.cloud"
 local desk_of = require "tuya.desk"

@@ -106,6 +106,25 @@ eyJ2YWx1ZSI6Mn0=
     assert.truthy(out:find("push.http: POST /x/push was answered 200 when it was recorded, and 400 now", 1, true), out)
   end)
 
+  it("is what docs/plugins.md shows", function()
+    local page = bed.read "docs/plugins.md"
+    bed.write(folder .. "/plugins/vendors/fjordco.lua", page:match "```lua\n(%-%- plugins/vendors/fjordco.lua\n.-)```")
+    bed.write(folder .. "/plugins/vendors/fjordco.http", page:match "```\n(>>> GET .-)```")
+    bed.write(folder .. "/plugins/vendors/fjordco_spec.lua", [[
+      local t = require "neap.test"
+      it("is played", function()
+        local fjord = t.plugin("fjordco", { id = "neap", secret = "s3cret-of-ours" })
+        t.http("POST https://api.fjordco.example/token", 200, { access_token = "token-1", expires_in = 3600 })
+        t.replay "fjordco.http"
+        assert.is_true(fjord:job "poll")
+        assert.equal(1.25, t.emitted()[1].value)
+        assert.equal(7, fjord:stored "since")
+      end)
+    ]])
+    local out, code = bed.run({ bed.neap, "test" }, { cwd = folder })
+    assert.equal(0, code, out)
+  end)
+
   it("is read from beside the spec alone, and has to be one", function()
     for text, why in pairs {
       ['t.replay "../../x.http"'] = "only what stands beside the spec", ['t.replay "/etc/passwd"'] = "only what stands beside the spec",
