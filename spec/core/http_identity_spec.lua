@@ -6,7 +6,7 @@ local json = require "neap.json"
 local caller = [[
 local plugin = ...
 local http = require "neap.http"
-local config = plugin:config { url = { "string" }, other = { "string", optional = true } }
+local config = plugin:config { url = { "string" }, other = { "string" } }
 plugin:serve { "POST /call", keep = false, handler = function(req)
   local ok, res, why, code = pcall(http.request, req.body)
   if not ok then return 200, { raised = res } end
@@ -17,17 +17,22 @@ end }
 
 describe("neap.http's identity", function()
   local path = certificates()
-  local server, host, url
+  local server, other, host, url
   local function pem(name) return bed.read(path(name)) end
 
   setup(function()
     server = bed.start { "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", path "server.pem", "-key", path "server.key", "-CAfile",
       path "ca.pem", "-Verify", "1", "-verify_return_error", "-www" }
     url = "https://127.0.0.1:" .. server:wait_for "ACCEPT [%d.]+:(%d+)"
-    host = bed.host { plugins = { ["vendors/caller.lua"] = caller }, config = ("connections = { { \"caller\", url = %q } }"):format(url) }
+    other = bed.host { plugins = { ["vendors/elsewhere.lua"] = ([[local plugin = ...
+      plugin:serve { "GET /away", handler = function() return 307, "", { location = "%s/" } end }
+    ]]):format(url) } }
+    host = bed.host { plugins = { ["vendors/caller.lua"] = caller },
+      config = ("connections = { { \"caller\", url = %q, other = %q } }"):format(url, other.url) }
   end)
   teardown(function()
     assert.same({ "exit", 0 }, { host:stop() })
+    assert.same({ "exit", 0 }, { other:stop() })
     server:stop(9)
   end)
 
@@ -57,6 +62,15 @@ describe("neap.http's identity", function()
     -- and what one call has shown is not another's
     assert.equal(200, call({ cert = pem "client.pem", key = pem "client.key", ca = pem "ca.pem" }).status)
     assert.is_nil(call({ ca = pem "ca.pem" }).status)
+  end)
+
+  it("does not show its certificate to where it was redirected", function()
+    local options = { url = other.url .. "/away", cert = pem "client.pem", key = pem "client.key", ca = pem "ca.pem", redirects = 1 }
+    local res = call(options)
+    assert.is_nil(res.status, res.body)
+    assert.truthy(res.code == "tls" or res.code == "cut", json.encode(res))
+    options.redirects = 0
+    assert.equal(307, call(options).status)
   end)
 
   it("trusts those in ca, and nobody else", function()
