@@ -89,6 +89,23 @@ describe("influx", function()
     assert.is_true(#t.asked(V1) < 16)
   end)
 
+  it("asks no further where the server cannot answer any more", function()
+    local start = begin()
+    local n = 0
+    t.http(V1, function()
+      n = n + 1
+      if n == 1 then return 400, "one of them" end
+      return 503
+    end)
+    for i = 1, 8 do send { value = i, at = t.now() + i } end
+    start()
+    assert.equal(2, n)
+    for i = 1, 8 do assert.equal("waiting", t.sent("store")[i].state) end
+    t.http(V1, 204)
+    t.advance "10m"
+    for i = 1, 8 do assert.equal("delivered", t.sent("store")[i].state) end
+  end)
+
   it("tries again what has wrong settings or no answer, and loses nothing", function()
     local start = begin()
     t.http(V1, 404, '{"error":"database not found: \\"ward\\""}')

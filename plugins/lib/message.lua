@@ -1,10 +1,31 @@
 -- What a message is about, for destinations that write into somebody's format: a reading, as the rule forward sends it, or an
 -- alert, as low-glucose does; what an answer means that blames the settings; how many are written at once, and one is refused.
+local json = require "neap.json"
+
 local message = {}
 
 local function is_reading(r)
   return type(r) == "table" and type(r.metric) == "string" and type(r.device) == "string" and math.type(r.at) == "integer"
     and (type(r.value) == "number" or type(r.value) == "string" or type(r.value) == "boolean")
+end
+
+-- A copy without nulls, in which what is a text where it is there is one; or nil and why not.
+local TEXTS = { "unit", "vendor", "connection", "quality", "trend", "key" }
+local function tidy(given)
+  local what = {}
+  for k, v in pairs(given) do what[k] = v ~= json.null and v or nil end
+  what.value = given.value
+  if math.type(what.key) == "integer" then what.key = tostring(what.key) end
+  for _, name in ipairs(TEXTS) do
+    if what[name] ~= nil and type(what[name]) ~= "string" then return nil, ("the field %q is not a text"):format(name) end
+  end
+  return what
+end
+
+local function as(kind, given)
+  local what, why = tidy(given)
+  if not what then return nil, why end
+  return kind, what
 end
 
 --- Reads a message's body: { reading = { device, metric, value, unit, at, … } } or such a table itself is a reading; one with a
@@ -15,14 +36,14 @@ end
 function message.read(m)
   local d = m.data
   if type(d) ~= "table" then return nil, "the message's body is not an object" end
-  if is_reading(d.reading) then return "reading", d.reading end
-  if is_reading(d) then return "reading", d end
+  if is_reading(d.reading) then return as("reading", d.reading) end
+  if is_reading(d) then return as("reading", d) end
   if type(d.title) == "string" then
-    local alert = {}
-    for k, v in pairs(d) do alert[k] = v end
+    local kind, alert = as("alert", d)
+    if not kind then return nil, alert end
     if type(alert.device) ~= "string" then alert.device = m.device end
     if math.type(alert.at) ~= "integer" then alert.at = m.created end
-    return "alert", alert
+    return kind, alert
   end
   return nil, "the message is neither a reading (device, metric, value, at) nor an alert (title)"
 end
@@ -39,17 +60,23 @@ function message.settle(res, why)
   return ("answered %d, so the settings have to be mended: %s"):format(s, s < 400 and there or (res.body or ""):sub(1, 200))
 end
 
+local function is_refusal(outcome)
+  local status = type(outcome) == "table" and outcome.status
+  return status and status >= 400 and status < 500 and status ~= 408 and status ~= 425 and status ~= 429
+end
+
+-- Writes items first to last. What came of it where the server cannot take anything just now: then the rest need not be tried.
 local function write_part(items, first, last, write, outcomes)
-  local part = table.move(items, first, last, 1, {})
-  local outcome, each = write(part)
-  local refused = type(outcome) == "table" and outcome.status and outcome.status >= 400 and outcome.status < 500
-    and outcome.status ~= 408 and outcome.status ~= 425 and outcome.status ~= 429
-  if refused and first < last then
+  local outcome, each = write(table.move(items, first, last, 1, {}))
+  if is_refusal(outcome) and first < last then
     local middle = (first + last) // 2
-    write_part(items, first, middle, write, outcomes)
-    return write_part(items, middle + 1, last, write, outcomes)
+    local busy = write_part(items, first, middle, write, outcomes)
+    if not busy then return write_part(items, middle + 1, last, write, outcomes) end
+    for i = middle + 1, last do outcomes[items[i].at] = busy end
+    return busy
   end
   for i = first, last do outcomes[items[i].at] = each and each[i - first + 1] or outcome end
+  if type(outcome) ~= "table" or outcome.status >= 300 and not is_refusal(outcome) then return outcome end
 end
 
 --- A handler's whole work: what each message is to be written as, all of it at once, and where that is refused, by halves, so that
