@@ -130,6 +130,7 @@ static int act(const struct np_line *l) {
   case REPLAY: return np_ask_replay(l);
   case NEW: return np_new(l);
   case TYPES: return types(l);
+  case TAG: return np_ask_tag(l);
   case SANDBOX: return sandbox(l);
   default: return np_ask(l);
   }

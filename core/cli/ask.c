@@ -148,3 +148,31 @@ int np_ask_replay(const struct np_line *l) {
   np_buf_addc(&request, '}');
   return ask(l, l->values[CONFIG], "replay", &request);
 }
+
+static void add_tags(const struct np_line *l, struct np_buf *request, const char *field, char sign) {
+  int n = 0;
+  np_buf_addf(request, ",\"%s\":[", field);
+  for (size_t i = 1; i < l->word_count; i++) {
+    if (l->words[i][0] != sign) continue;
+    if (n++) np_buf_addc(request, ',');
+    np_buf_add_json(request, l->words[i] + 1, strlen(l->words[i] + 1));
+  }
+  np_buf_addc(request, ']');
+}
+
+int np_ask_tag(const struct np_line *l) {
+  struct np_buf request = {0};
+  if (!l->word_count) return np_line_wrong(l, "of which device?");
+  for (size_t i = 1; i < l->word_count; i++)
+    if (l->words[i][0] != '+' && l->words[i][0] != '-') return np_line_wrong(l, "expected +NAME or -NAME after the device");
+  np_buf_adds(&request, "{\"command\":\"tag\",\"device\":");
+  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
+  if (l->values[VENDOR]) {
+    np_buf_adds(&request, ",\"vendor\":");
+    np_buf_add_json(&request, l->values[VENDOR], strlen(l->values[VENDOR]));
+  }
+  add_tags(l, &request, "add", '+');
+  add_tags(l, &request, "remove", '-');
+  np_buf_addc(&request, '}');
+  return ask(l, l->values[CONFIG], "tag", &request);
+}

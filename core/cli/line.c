@@ -58,6 +58,9 @@ static bool takes_subject(const struct np_line *l, const char *word) {
   return !l->subject && (l->command == REQUEST || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0));
 }
 
+/* "-icu" takes the tag away. */
+static bool is_tag(const struct np_line *l, const char *word) { return l->command == TAG && l->word_count && word[1] != '-'; }
+
 int np_line_read(struct np_line *l, int argc, char **argv) {
   bool only_arguments = false;
   for (int i = 2; i < argc; i++) {
@@ -66,7 +69,7 @@ int np_line_read(struct np_line *l, int argc, char **argv) {
       only_arguments = true;
     else if (!only_arguments && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0))
       l->help = true;
-    else if (!only_arguments && word[0] == '-' && word[1]) {
+    else if (!only_arguments && word[0] == '-' && word[1] && !is_tag(l, word)) {
       if (read_option(l, argc, argv, &i) < 0) return -1;
     } else if (BIT(l->command) & (WORDY | BIT(TEST) | BIT(NEW))) {
       l->words[l->word_count++] = word;

@@ -13,6 +13,7 @@ enum command {
   PLUGINS,
   RELOAD,
   DEVICES,
+  TAG,
   TAIL,
   CALL,
   KEYS,
@@ -33,7 +34,7 @@ enum command {
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE))
-#define WORDY (CALLS | BACKS | BIT(REPLAY)) /* take words, and the CONFIG as an option */
+#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG)) /* take words, and the CONFIG as an option */
 #define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 
 enum option {

@@ -15,7 +15,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | CLIENTS},
     [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
     [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
-    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(TAG)},
     [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL)},
     [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
@@ -64,6 +64,13 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
                 "plugin failed.",
                 "neap reload examples/ward"},
     [DEVICES] = {"devices", "[CONFIG]", "lists the devices that a running host knows", "", "neap devices --json --store neap.db"},
+    [TAG] =
+        {"tag", "DEVICE [+NAME|-NAME ...]", "shows a device's tags, gives it some and takes some away",
+         "Rules match them (tag = \"icu\" in a filter). What a device is given here stays until it is taken away here; tags that "
+         "its "
+         "vendor's\nplugin gives are the plugin's to take away. Either all changes are made, on disk before this ends, or none. "
+         "The exit code is 1\nwhere none could be made.",
+         "neap tag GA-0017 +icu -hall"},
     [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
               "neap tail --metric glucose --below 3.9 --last 10"},
     [CALL] = {"call", "CONNECTION [COMMAND [name=value ...]]", "has a connection of a running host carry out a command",

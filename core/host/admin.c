@@ -51,6 +51,7 @@ static void talk_free(struct np_talk *t) {
   bufferevent_free(t->bev);
   event_free(t->again);
   np_filter_free(t->filter);
+  if (t->set) np_writeset_unref(t->set);
   np_buf_free(&t->out);
   np_call_free(t->call);
   free(t);
@@ -182,6 +183,7 @@ static const struct {
 } commands[] = {{"plugins", NULL, plugins},
                 {"reload", NULL, reload},
                 {"devices", NULL, devices},
+                {"tag", np_talk_tag_begin, np_talk_tag},
                 {"stop", NULL, stop},
                 {"call", np_talk_call_begin, np_talk_call},
                 {"request", np_talk_request_begin, np_talk_request},

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "host/account.h"
 #include "host/budget.h"
+#include "host/tags.h"
 #include "store/seal.h"
 
 #ifndef NP_VERSION
@@ -116,6 +117,14 @@ void np_line_device(struct np_buf *b, const struct np_device *d) {
   add_text(b, "name", d->name);
   if (np_seal_is_reference(d->owner.ptr, d->owner.len)) add_text(b, "owner", d->owner); /* anything else may be a name */
   add_text(b, "place", d->place);
+  if (d->tags.len) {
+    add_name(b, "tags");
+    np_tags_add_json(b, d->tags);
+  }
+  if (d->own_tags.len) {
+    add_name(b, "own_tags");
+    np_tags_add_json(b, d->own_tags);
+  }
   add_text(b, "status", d->status);
   if (d->online >= 0) {
     add_name(b, "online");

@@ -28,13 +28,14 @@ int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error 
     if (lua_type(L, -2) != LUA_TSTRING) continue;
     const char *key = lua_tostring(L, -2);
     if (strcmp(key, "command") == 0 || strcmp(key, "last") == 0) continue;
-    if (strcmp(key, "changed") == 0) return np_fail(err, "changed: a tail has no history to compare with");
     lua_pushvalue(L, -2);
     lua_pushvalue(L, -2);
     lua_rawset(L, fields);
   }
   t->filter = np_filter_compile(L, fields, err);
   if (!t->filter) return -1;
+  if (np_filter_needs(t->filter) & NP_FILTER_FACTS) return np_fail(err, "place, owner, tag: a tail looks at readings alone");
+  if (np_filter_needs(t->filter)) return np_fail(err, "margin, changed, rate, first: a tail has no history to compare with");
   t->at = np_reader_last_seq(t->host->reader);
   if (t->at < 0) return np_fail(err, "the store cannot be read");
   t->state = t->wanted ? NP_TALK_SEEKING : NP_TALK_TAILING;

@@ -34,16 +34,18 @@ struct np_talk {
   struct bufferevent *bev; /* owned, with its socket */
   struct event *again;     /* owned: runs the next slice, in another turn of the loop */
   enum np_talk_state state;
-  struct np_filter *filter; /* owned; of a tail */
-  int64_t at;               /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
-  int64_t wanted;           /* SEEKING: readings still to be found */
-  int64_t count;            /* LISTING: devices sent */
-  struct np_call *call;     /* owned: what it asks for, until it is with a lane */
-  uint64_t id;              /* CALLING: by which the answer finds it */
-  bool people, forget;      /* of a request: with its headers and body; of a person: to be removed */
-  char reference[40];       /* whose details; "" counts all */
-  char instance[80];        /* whose generations: `at` and `wanted` are their numbers */
-  struct np_buf out;        /* owned: lines being built */
+  struct np_filter *filter;      /* owned; of a tail */
+  int64_t at;                    /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
+  int64_t wanted;                /* SEEKING: readings still to be found */
+  int64_t count;                 /* LISTING: devices sent */
+  struct np_call *call;          /* owned: what it asks for, until it is with a lane */
+  uint64_t id;                   /* CALLING: by which the answer finds it */
+  bool people, forget;           /* of a request: with its headers and body; of a person: to be removed */
+  char reference[40];            /* whose details; "" counts all */
+  char instance[80];             /* whose generations: `at` and `wanted` are their numbers */
+  char device[512], vendor[200]; /* of a tag */
+  struct np_writeset *set;       /* owned: of a tag, what is to be committed */
+  struct np_buf out;             /* owned: lines being built */
 };
 
 bool np_talk_full(const struct np_talk *t); /* nothing more is to be made until the client has taken some */
@@ -66,6 +68,9 @@ int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct n
 void np_talk_request(struct np_talk *t);
 int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_people(struct np_talk *t);
+/* A device's tags: shown, given and taken away. admin_tags.c */
+int np_talk_tag_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_tag(struct np_talk *t);
 /* Generations of an instance. Begin reads what is asked for, the others answer. admin_generations.c */
 int np_talk_generation_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_history(struct np_talk *t);

@@ -75,6 +75,30 @@ static void reload_summary(struct np_show *s, lua_State *L) {
 
 /* devices */
 
+/* A list of texts, joined; owned. */
+static char *list_field(lua_State *L, const char *name) {
+  struct np_buf b = {0};
+  if (lua_getfield(L, 1, name) == LUA_TTABLE)
+    for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TSTRING; i++, lua_pop(L, 1)) {
+      size_t n;
+      const char *s = lua_tolstring(L, -1, &n);
+      char *clean = np_show_clean(s, n);
+      np_buf_addf(&b, "%s%s", b.len ? ", " : "", clean);
+      free(clean);
+    }
+  lua_settop(L, 1);
+  return b.data ? b.data : np_strdup("");
+}
+
+/* What its vendor says and what operators have added. */
+static char *all_tags(lua_State *L) {
+  char *given = list_field(L, "tags"), *added = list_field(L, "own_tags");
+  struct np_buf b = {0};
+  np_buf_addf(&b, "%s%s%s", given, *given && *added ? ", " : "", added);
+  free(given), free(added);
+  return b.data;
+}
+
 static void devices_line(struct np_show *s, lua_State *L) {
   struct row *r = np_show_row(s);
   r->cells[0].text = np_show_field(L, "device");
@@ -86,6 +110,16 @@ static void devices_line(struct np_show *s, lua_State *L) {
   r->cells[3] = (struct cell){np_strdup(!known ? "" : online ? "online" : "offline"), online ? GREEN : YELLOW};
   r->cells[4].text = np_show_moment_ago(np_show_number(L, "last_seen"));
   r->cells[5].text = np_show_field(L, "name");
+  r->cells[6].text = all_tags(L);
+}
+
+static void tag_line(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *device = np_show_field(L, "device"), *vendor = np_show_field(L, "vendor");
+  char *given = list_field(L, "tags"), *added = list_field(L, "own_tags");
+  printf("%s of %s: %s%s%s%s\n", device, vendor, *added || *given ? added : "no tags", *added && *given ? "; " : "",
+         *given ? "its vendor says: " : "", given);
+  free(device), free(vendor), free(given), free(added);
 }
 
 static void devices_summary(struct np_show *s, lua_State *L) {
@@ -290,10 +324,11 @@ static void replay_summary(struct np_show *s, lua_State *L) {
 
 static const char *const history_heads[] = {"GENERATION", "AT", "STATE", "WHY"};
 static const char *const plugins_heads[] = {"INSTANCE", "PLUGIN", "KIND", "STATE", "GENERATION", "SINCE", "WAITING"};
-static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME"};
+static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME", "TAGS"};
 static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_summary, plugins_heads, 7},
                                             {"reload", reload_line, reload_summary, NULL, 2},
-                                            {"devices", devices_line, devices_summary, devices_heads, 6},
+                                            {"devices", devices_line, devices_summary, devices_heads, 7},
+                                            {"tag", tag_line, NULL, NULL, 2},
                                             {"call", call_line, call_summary, NULL, 2},
                                             {"request", request_line, NULL, NULL, 2},
                                             {"recording", np_show_recording, NULL, NULL, 2},

@@ -14,6 +14,7 @@
 #include "host/lane.h"
 #include "host/ledger.h"
 #include "host/ledger_parts.h"
+#include "host/tags.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -279,6 +280,18 @@ static void set_json(lua_State *L, const char *field, const struct np_text *t) {
   lua_setfield(L, -2, field);
 }
 
+static void set_tags(lua_State *L, struct np_text tags) {
+  struct np_text tag;
+  lua_Integer n = 0;
+  if (!tags.len) return;
+  lua_newtable(L);
+  for (size_t at = 0; np_tags_next(tags, &at, &tag);) {
+    lua_pushlstring(L, tag.ptr, tag.len);
+    lua_rawseti(L, -2, ++n);
+  }
+  lua_setfield(L, -2, "tags");
+}
+
 /* @class neap.Device: a device as it is stored.
  * @field id integer
  * @field vendor string
@@ -291,6 +304,7 @@ static void set_json(lua_State *L, const char *field, const struct np_text *t) {
  * @field name? string
  * @field owner? string
  * @field place? string
+ * @field tags? string[] its vendor's
  * @field status? "unbound"|"bound"|"warming"|"active"|"ended"
  * @field online? boolean
  * @field extra? table
@@ -309,6 +323,7 @@ static void push_device(lua_State *L, const void *row) {
   set_text(L, "place", &d->place);
   set_text(L, "status", &d->status);
   set_json(L, "extra", &d->extra);
+  set_tags(L, d->tags);
   if (d->online >= 0) {
     lua_pushboolean(L, d->online);
     lua_setfield(L, -2, "online");
@@ -365,7 +380,7 @@ static bool add_event(void *arg, const struct np_event *e) { return add_row(arg,
  * @field limit? integer 1 to 1000
  */
 /* plugin.data:devices{ device, vendor, connection, name, name_has, owner, place, model, status, except_status, after = id, limit = 100 } -> devices, by id.
- * A device has id, vendor, connection, device, first_seen, last_seen, and where they are known serial, model, name, owner, place, status, online, extra.
+ * A device has id, vendor, connection, device, first_seen, last_seen, and where they are known serial, model, name, owner, place, tags (its vendor's), status, online, extra.
  * `device`, `status` and `except_status` are a string or a list; name_has is a part of the name; the next page goes on `after` the last id; limit is 1 to 1000.
  * @param filter neap.DeviceFilter
  * @return neap.Device[]

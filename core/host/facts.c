@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "host/tags.h"
 
 #define MOST 50000 /* devices of one lane in memory; past it all are read again */
 
 struct known {
   bool there;
-  struct np_facts facts;
-  struct np_text *tags; /* in the same piece of memory, as all texts are */
+  struct np_facts facts; /* its tags and texts lie behind it, in the same piece of memory */
 };
 
 static void make_key(struct np_buf *key, struct np_text vendor, struct np_text device) {
@@ -30,12 +30,21 @@ static char *copy(char *at, struct np_text from, struct np_text *to) {
 
 static bool take_device(void *arg, const struct np_device *d) {
   struct known **out = arg;
-  size_t need = sizeof **out + d->place.len + d->owner.len + 2;
+  size_t count = np_tags_count(d->tags) + np_tags_count(d->own_tags), n = 0;
+  size_t need = sizeof **out + count * sizeof(struct np_text) + d->place.len + d->owner.len + d->tags.len + d->own_tags.len + 4;
   struct known *k = *out = np_alloc(need);
-  char *at = (char *)(k + 1);
+  struct np_text *tags = (struct np_text *)(k + 1), given, added;
+  char *at = (char *)(tags + count);
   k->there = true;
   at = copy(at, d->place, &k->facts.place);
-  copy(at, d->owner, &k->facts.owner);
+  at = copy(at, d->owner, &k->facts.owner);
+  given = added = (struct np_text){0};
+  at = copy(at, d->tags, &given);
+  copy(at, d->own_tags, &added);
+  for (size_t from = 0; np_tags_next(given, &from, &tags[n]);) n++;
+  for (size_t from = 0; np_tags_next(added, &from, &tags[n]);) n++;
+  k->facts.tags = tags;
+  k->facts.tag_count = n;
   return false;
 }
 

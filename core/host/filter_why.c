@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "host/filter_parts.h"
+#include "store/seal.h"
 
 struct telling {
   const struct np_filter *f;
@@ -61,7 +62,10 @@ static void add_patterns(struct telling *t, enum np_filter_field field) {
 
 static void why_text(struct telling *t, enum np_filter_field field, struct np_text text) {
   bool yes = np_filter_takes(t->f, field, text);
-  add_text(&t->b, text);
+  if (field == NP_F_OWNER && text.len && !np_seal_is_reference(text.ptr, text.len))
+    np_buf_adds(&t->b, "what is no reference, and so is not shown,"); /* it may be a name */
+  else
+    add_text(&t->b, text);
   np_buf_adds(&t->b, yes ? " fits " : " is not ");
   add_patterns(t, field);
   tell(t, np_filter_fields[field], yes_or_no(yes));

@@ -43,6 +43,8 @@ static uint64_t concerned(const struct np_writeset *ws, int lanes, int64_t *last
       mask |= 1ull << (np_partition(op->as.device.device.ptr, op->as.device.device.len) % lanes);
     } else if (op->kind == NP_OP_DEAD) {
       mask |= 1ull << (np_partition(op->as.dead.device.ptr, op->as.dead.device.len) % lanes);
+    } else if (op->kind == NP_OP_TAG) {
+      mask |= 1ull << (np_partition(op->as.tag.device.ptr, op->as.tag.device.len) % lanes);
     }
   }
   return mask;

@@ -128,6 +128,8 @@ static void follow_commit(struct np_lane *lane, const struct np_letter *letter) 
       else if (op->kind == NP_OP_DEAD && op->as.dead.done && op->as.dead.action == 'r' &&
                np_lane_has(lane, np_partition(op->as.dead.device.ptr, op->as.dead.device.len), lanes))
         np_courier_retry(lane->courier, op->as.dead.destination.ptr, op->as.dead.device.ptr, op->as.dead.device.len);
+      else if (op->kind == NP_OP_TAG)
+        np_facts_news(&lane->facts, op->as.tag.vendor, op->as.tag.device);
       if (op->kind == NP_OP_READING && op->as.reading.seq > newest) newest = op->as.reading.seq;
     }
     np_writeset_unref(ws);

@@ -15,6 +15,7 @@
 #include "host/host.h"
 #include "host/lane.h"
 #include "host/ledger_parts.h"
+#include "host/tags.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -249,6 +250,38 @@ static int emit(lua_State *L) {
   return 0;
 }
 
+void np_take_device(lua_State *L, int idx, struct np_writeset *ws, struct np_op *op) {
+  static const char *const states[] = {"unbound", "bound", "warming", "active", "ended", ""};
+  struct {
+    const char *name;
+    struct np_text *to;
+  } texts[] = {{"device", &op->as.device.device}, {"serial", &op->as.device.serial}, {"model", &op->as.device.model},
+               {"name", &op->as.device.name},     {"owner", &op->as.device.owner},   {"place", &op->as.device.place},
+               {"vendor", &op->as.device.vendor}};
+  enum { TEXTS = sizeof texts / sizeof *texts };
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    const char *name = field_name(L, "device");
+    size_t i = 0;
+    while (i < TEXTS && strcmp(texts[i].name, name) != 0) i++;
+    if (i < TEXTS)
+      *texts[i].to = text_field(L, ws, "device", name);
+    else if (strcmp(name, "status") == 0)
+      op->as.device.status.ptr = states[name_field(L, "device", name, states, 6)];
+    else if (strcmp(name, "online") == 0)
+      op->as.device.online = lua_toboolean(L, -1);
+    else if (strcmp(name, "at") == 0)
+      op->as.device.at = np_field_time(L, "device", name);
+    else if (strcmp(name, "extra") == 0)
+      op->as.device.extra = json_field(L, ws, "device", name);
+    else if (strcmp(name, "tags") == 0)
+      op->as.device.tags = np_tags_field(L, ws);
+    else
+      unknown_field(L, "device");
+  }
+  if (!op->as.device.device.len) luaL_error(L, "plugin:device: device is missing");
+  if (op->as.device.status.ptr) op->as.device.status.len = strlen(op->as.device.status.ptr);
+}
+
 /* @class neap.DeviceNews: what plugin:device takes.
  * @field device string
  * @field serial? string
@@ -256,50 +289,25 @@ static int emit(lua_State *L) {
  * @field name? string
  * @field owner? string a reference of plugin.people
  * @field place? string
+ * @field tags? string[] words that rules can match; {} takes all away
  * @field status? "unbound"|"bound"|"warming"|"active"|"ended"
  * @field online? boolean
  * @field at? integer ms, when it was so; now where absent
  * @field extra? table kept as JSON
  * @field vendor? string of the connection that is shown, whose device it is
  */
-/* plugin:device{ device, serial, model, name, owner, place, status, online, at = ms, extra = {}, vendor }: what is known of a device. Absent fields keep
- * what is stored, "" clears a text; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. With `vendor` it is
+/* plugin:device{ device, serial, model, name, owner, place, tags = {"icu", …}, status, online, at = ms, extra = {}, vendor }: what is known of a device. Absent
+ * fields keep what is stored, "" clears a text, {} the tags; news older than what is stored change nothing. status is unbound, bound, warming, active or ended. With `vendor` it is
  * about a device of another vendor's connection, which this one shows (see plugin.data); the device stays that connection's. It raises where there is none.
  * Where two connections of a vendor tell of one device, its details are those of the one that told last, and nobody else's.
  * @param news neap.DeviceNews
  */
 static int device(lua_State *L) {
-  static const char *const states[] = {"unbound", "bound", "warming", "active", "ended", ""};
   struct np_task *t = np_acting(L, "device", NP_IN_VENDORS, "what is known of devices comes from a vendor plugin");
   luaL_checktype(L, 1, LUA_TTABLE);
   struct np_op op = {.as.device = {.online = -1, .at = received_now(t)}};
-  struct {
-    const char *name;
-    struct np_text *to;
-  } texts[] = {{"device", &op.as.device.device}, {"serial", &op.as.device.serial}, {"model", &op.as.device.model},
-               {"name", &op.as.device.name},     {"owner", &op.as.device.owner},   {"place", &op.as.device.place},
-               {"vendor", &op.as.device.vendor}};
-  enum { TEXTS = sizeof texts / sizeof *texts };
   lua_settop(L, 1);
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    const char *name = field_name(L, "device");
-    size_t i = 0;
-    while (i < TEXTS && strcmp(texts[i].name, name) != 0) i++;
-    if (i < TEXTS)
-      *texts[i].to = text_field(L, t->ws, "device", name);
-    else if (strcmp(name, "status") == 0)
-      op.as.device.status.ptr = states[name_field(L, "device", name, states, 6)];
-    else if (strcmp(name, "online") == 0)
-      op.as.device.online = lua_toboolean(L, -1);
-    else if (strcmp(name, "at") == 0)
-      op.as.device.at = np_field_time(L, "device", name);
-    else if (strcmp(name, "extra") == 0)
-      op.as.device.extra = json_field(L, t->ws, "device", name);
-    else
-      unknown_field(L, "device");
-  }
-  if (!op.as.device.device.len) return luaL_error(L, "plugin:device: device is missing");
-  if (op.as.device.status.ptr) op.as.device.status.len = strlen(op.as.device.status.ptr);
+  np_take_device(L, 1, t->ws, &op);
   if (op.as.device.vendor.ptr) {
     struct np_text connection; /* the row's stays as it is */
     whose_shown(L, t, "device", &op.as.device.device, &op.as.device.vendor, &connection);

@@ -29,6 +29,8 @@ int np_ledger_open(lua_State *L);
 void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at);
 /* A new message's id, which is of the set. */
 struct np_text np_message_id(struct np_writeset *ws);
+/* Reads the table at idx into op->as.device, as plugin:device does; at and online keep what they are where it says nothing. Raises. */
+void np_take_device(lua_State *L, int idx, struct np_writeset *ws, struct np_op *op);
 /* Pushes a reading as plugins see it. */
 void np_push_reading(lua_State *L, const struct np_reading *r);
 

@@ -93,6 +93,8 @@ enum {
   W_OLD_GENERATIONS,
   W_IS_FAILED,
   W_REPLAYED,
+  W_TAG,
+  W_UNTAG,
   W_PRUNE_REQUESTS,
   W_PRUNE_DELIVERED,
   W_PRUNE_DROPPED,
@@ -124,7 +126,7 @@ struct np_store {
   struct np_buf key;    /* scratch */
 };
 
-enum { NP_DEVICE_FIELDS = 8 }; /* connection, serial, model, name, owner, place, status, extra */
+enum { NP_DEVICE_FIELDS = 9 }; /* connection, serial, model, name, owner, place, status, extra, tags */
 
 struct np_known_device {
   int64_t id, news, seen;         /* news: `at` of the newest; seen: ms when last heard of */
@@ -248,7 +250,7 @@ bool np_read_device(struct np_reader *r, sqlite3_stmt *row, int column, struct n
 #define NP_READING_COLUMNS "seq, series, at, received, value, unit, connection, traits, interval, serial, key, extra"
 /* A reading from a row of these columns; false where names are missing, which is damage. */
 bool np_read_reading(struct np_reader *r, sqlite3_stmt *row, struct np_reading *out);
-/* A device from a row of id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen. */
+/* A device from a row of id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen, tags, own_tags. */
 void np_read_device_row(sqlite3_stmt *row, struct np_device *out);
 void np_streams_close(struct np_reader *r);
 

@@ -111,7 +111,7 @@ static void add_columns(struct query *q) {
     add(q, "SELECT d.id, (SELECT name FROM names WHERE id = d.vendor), d.connection, d.name, d.serial, d.model, d.label, d.owner,"
            " d.place, d.status, d.extra, d.online, d.first_seen, ");
     add_last_seen(q, "", "d.seen");
-    add(q, ", 1");
+    add(q, ", d.tags, (SELECT group_concat(t.tag, char(10)) FROM device_tags t WHERE t.device = d.id), 1");
     return;
   }
   add(q, "SELECT d.id, (SELECT name FROM names WHERE id = d.vendor), CASE WHEN ");
@@ -134,7 +134,9 @@ static void add_columns(struct query *q) {
   add_last_seen(q, rows, first);
   add(q, " ELSE ");
   add_last_seen(q, "", "d.seen");
-  add(q, " END, ");
+  add(q, " END, CASE WHEN ");
+  add_ours(q);
+  add(q, " THEN d.tags END, NULL, "); /* what operators have added is not a connection's to show */
   add_ours(q);
   sqlite3_free(first);
   sqlite3_free(rows);
@@ -178,7 +180,7 @@ static int give(struct np_reader *r, sqlite3_stmt *st, np_device_fn *fn, void *a
   int rc;
   while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
     np_read_device_row(st, &d);
-    d.details = sqlite3_column_int(st, 14);
+    d.details = sqlite3_column_int(st, 16);
     if (!fn(arg, &d)) break;
   }
   return finish(r, st, rc, err);

@@ -175,8 +175,8 @@ int np_known_writer(struct np_store *s, struct np_known_device *d, int64_t conne
 static int save_device(struct np_store *s, struct np_known_device *d) {
   struct np_text f[NP_DEVICE_FIELDS];
   for (int i = 0; i < NP_DEVICE_FIELDS; i++) f[i] = (struct np_text){d->fields[i], d->lens[i]};
-  sqlite3_stmt *st = np_sql_start(&s->sql, W_SET_DEVICE, "iiiwtttttttt", d->id, d->seen, d->news, d->online, &f[0], &f[1], &f[2],
-                                  &f[3], &f[4], &f[5], &f[6], &f[7]);
+  sqlite3_stmt *st = np_sql_start(&s->sql, W_SET_DEVICE, "iiiwttttttttt", d->id, d->seen, d->news, d->online, &f[0], &f[1], &f[2],
+                                  &f[3], &f[4], &f[5], &f[6], &f[7], &f[8]);
   if (!st) return np_sql_code(&s->sql);
   if (d->news == INT64_MIN) sqlite3_bind_null(st, 3);
   if (d->online < 0) sqlite3_bind_null(st, 4);
@@ -213,8 +213,8 @@ static bool take_field(struct np_store *s, struct np_known_device *d, int i, con
 
 int np_known_news(struct np_store *s, const struct np_op *op) {
   const struct np_text *now[NP_DEVICE_FIELDS] = {
-      &op->as.device.connection, &op->as.device.serial, &op->as.device.model,  &op->as.device.name,
-      &op->as.device.owner,      &op->as.device.place,  &op->as.device.status, &op->as.device.extra,
+      &op->as.device.connection, &op->as.device.serial, &op->as.device.model, &op->as.device.name, &op->as.device.owner,
+      &op->as.device.place,      &op->as.device.status, &op->as.device.extra, &op->as.device.tags,
   };
   struct np_known_device *d;
   int64_t connection;

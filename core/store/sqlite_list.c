@@ -133,6 +133,8 @@ void np_read_device_row(sqlite3_stmt *st, struct np_device *d) {
   for (int i = 0; i < 10; i++) *texts[i] = np_sql_text(st, i + 1);
   d->online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 11);
   d->last_seen = sqlite3_column_int64(st, 13);
+  d->tags = np_sql_text(st, 14);
+  d->own_tags = np_sql_text(st, 15);
 }
 
 int np_reader_devices(struct np_reader *r, int64_t after_id, int limit, np_device_fn *fn, void *arg, struct np_error *err) {

@@ -64,8 +64,8 @@ const char *const np_read_texts[R_COUNT] = {
         "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE seq > ?1"
         " AND (?2 IS NULL OR destination = ?2) AND at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR id = ?5) ORDER BY seq LIMIT ?6",
     [R_DEVICES] =
-        "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen"
-        " FROM devices WHERE id > ? ORDER BY id LIMIT ?",
+        "SELECT id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen,"
+        " tags, own_tags FROM devices WHERE id > ? ORDER BY id LIMIT ?",
     [R_GENERATION] = "SELECT " GENERATION " FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
     [R_GENERATIONS] = "SELECT " GENERATION " FROM generations WHERE instance = ? AND id < ? ORDER BY id DESC LIMIT ?",

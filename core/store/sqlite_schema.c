@@ -122,8 +122,19 @@ static const char attempts[] =
     "CREATE TRIGGER delivered_gone AFTER DELETE ON delivered BEGIN DELETE FROM attempts WHERE message = old.seq; END;"
     "CREATE TRIGGER dropped_gone AFTER DELETE ON dropped BEGIN DELETE FROM attempts WHERE message = old.seq; END;";
 
+/* Tags of devices: what a vendor says stands in the row, a line each, and what operators have added apart from it. */
+static const char tags[] =
+    "ALTER TABLE device_rows ADD COLUMN tags TEXT;"
+    "CREATE TABLE device_tags(device INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY(device, tag)) WITHOUT ROWID;"
+    "DROP VIEW IF EXISTS devices;"
+    "CREATE VIEW devices AS SELECT d.id, v.name AS vendor, d.connection, d.name AS device, d.serial, d.model, d.label AS name,"
+    " d.owner, d.place, d.status, d.online, d.extra, d.first_seen, max(d.seen, coalesce((SELECT max((SELECT r.received"
+    " FROM reading_rows r WHERE r.series = s.id ORDER BY r.at DESC LIMIT 1)) FROM series s WHERE s.device = d.id), d.seen))"
+    " AS last_seen, d.tags, (SELECT group_concat(t.tag, char(10)) FROM device_tags t WHERE t.device = d.id) AS own_tags"
+    " FROM device_rows d JOIN names v ON v.id = d.vendor;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts};
+static const char *const migrations[] = {first_schema, queries, causes, attempts, tags};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

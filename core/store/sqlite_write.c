@@ -23,12 +23,13 @@ const char *const np_write_texts[W_COUNT] = {
         "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ?, indexed = ? WHERE one = 1",
     [W_NAME] = "SELECT id FROM names WHERE name = ?",
     [W_ADD_NAME] = "INSERT INTO names(name) VALUES(?)",
-    [W_DEVICE] = "SELECT id, seen, news, online, connection, serial, model, label, owner, place, status, extra FROM device_rows"
-                 " WHERE name = ? AND vendor = ?",
+    [W_DEVICE] =
+        "SELECT id, seen, news, online, connection, serial, model, label, owner, place, status, extra, tags FROM device_rows"
+        " WHERE name = ? AND vendor = ?",
     [W_ADD_DEVICE] = "INSERT INTO device_rows(name, vendor, first_seen, seen, connection) VALUES(?, ?, ?, ?, ?)",
     [W_SET_DEVICE] =
         "UPDATE device_rows SET seen = ?2, news = ?3, online = ?4, connection = ?5, serial = ?6, model = ?7, label = ?8,"
-        " owner = ?9, place = ?10, status = ?11, extra = ?12 WHERE id = ?1",
+        " owner = ?9, place = ?10, status = ?11, extra = ?12, tags = ?13 WHERE id = ?1",
     [W_WRITER] = "INSERT INTO device_writers VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
     [W_SERIES] = "SELECT id FROM series WHERE device = ? AND metric = ?",
     [W_LAST_SERIAL] = "SELECT serial, at FROM reading_rows INDEXED BY reading_time WHERE series = ? AND serial IS NOT NULL"
@@ -82,6 +83,10 @@ const char *const np_write_texts[W_COUNT] = {
                           " WHERE instance = ?1 AND verdict = ?2 ORDER BY id DESC LIMIT 1 OFFSET 100)",
     [W_IS_FAILED] = "SELECT id FROM inbox WHERE id = ? AND outcome = 'failed'",
     [W_REPLAYED] = "UPDATE inbox SET generation = ?2, status = ?3, outcome = ?4, error = ?5 WHERE id = ?1",
+    [W_TAG] = "INSERT INTO device_tags SELECT d.id, ?3 FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
+              " (SELECT id FROM names WHERE name = ?1) ON CONFLICT DO NOTHING",
+    [W_UNTAG] = "DELETE FROM device_tags WHERE device = (SELECT d.id FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
+                " (SELECT id FROM names WHERE name = ?1)) AND tag = ?3",
     /* Ids rise with time, so the oldest rows are the first ones. */
     [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
     [W_PRUNE_DELIVERED] =
@@ -327,6 +332,8 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
     ws->request_id = op->as.replayed.id;
     return np_sql_run(q, W_REPLAYED, "iwwtt", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
                       &op->as.replayed.outcome, &op->as.replayed.error);
+  case NP_OP_TAG:
+    return np_sql_run(q, op->as.tag.on ? W_TAG : W_UNTAG, "ttt", &op->as.tag.vendor, &op->as.tag.device, &op->as.tag.tag);
   }
   return SQLITE_ERROR;
 }

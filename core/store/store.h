@@ -183,6 +183,7 @@ int np_reader_dead(struct np_reader *r, const struct np_dead_filter *f, int limi
 struct np_device {
   int64_t id;
   struct np_text vendor, connection, device, serial, model, name, owner, place, status, extra;
+  struct np_text tags, own_tags; /* sorted, a line each: its vendor's, and those that operators have added */
   int online;
   bool details;                  /* false: they are another connection's, outside of the query's scope, and so left out */
   int64_t first_seen, last_seen; /* ms: received of its first and newest reading or news */

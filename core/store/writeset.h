@@ -89,6 +89,7 @@ enum np_op_kind {
   NP_OP_CURSOR,
   NP_OP_GENERATION,
   NP_OP_REPLAYED,
+  NP_OP_TAG,
 };
 
 struct np_op {
@@ -106,8 +107,9 @@ struct np_op {
     struct np_reading reading; /* NP_OP_READING; belongs to the REQUEST before it in the set, if there is one */
     struct {                   /* NP_OP_DEVICE: what is known of a device; absent fields keep what is stored */
       struct np_text vendor, connection, device, serial, model, name, owner, place, status, extra;
-      int online; /* 0, 1, or -1 where absent */
-      int64_t at; /* when this was so; older news than what is stored changes nothing */
+      struct np_text tags; /* sorted, a line each; "" is none */
+      int online;          /* 0, 1, or -1 where absent */
+      int64_t at;          /* when this was so; older news than what is stored changes nothing */
     } device;
     struct {                                                      /* NP_OP_EVENT: identity is (device, type, at, key) */
       struct np_text vendor, connection, device, type, key, data; /* data is JSON */
@@ -173,6 +175,10 @@ struct np_op {
       int generation, status;
       struct np_text outcome, error;
     } replayed;
+    struct { /* NP_OP_TAG: an operator gives a device a tag, or takes it away; nothing where there is no such device */
+      struct np_text vendor, device, tag;
+      bool on;
+    } tag;
   } as;
 };
 

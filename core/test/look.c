@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "host/ledger.h"
+#include "host/tags.h"
 #include "lib/json.h"
 #include "test/spec_parts.h"
 
@@ -132,6 +133,16 @@ static bool add_device(void *arg, const struct np_device *d) {
   set_text(L, "place", &d->place);
   set_text(L, "status", &d->status);
   set_json(L, "extra", &d->extra);
+  if (d->tags.len) {
+    struct np_text tag;
+    lua_Integer n = 0;
+    lua_newtable(L);
+    for (size_t at = 0; np_tags_next(d->tags, &at, &tag);) {
+      lua_pushlstring(L, tag.ptr, tag.len);
+      lua_rawseti(L, -2, ++n);
+    }
+    lua_setfield(L, -2, "tags");
+  }
   if (d->online >= 0) {
     lua_pushboolean(L, d->online);
     lua_setfield(L, -2, "online");

@@ -168,6 +168,21 @@ function plugin:message(data)
   return call(core.message, self.name, tostring(data.device or ""), json.encode(data))
 end
 
+-- p:device{ device, place, owner, tags, name, … }: what is known of a device changes, as if a vendor had called plugin:device. `vendor` and
+-- `connection` are as for p:reading.
+function plugin:device(fields)
+  if type(fields) ~= "table" then error("p:device: expected a table, got a " .. type(fields), 2) end
+  return call(function()
+    local copy = {}
+    for k, v in pairs(fields) do copy[k] = v end
+    if copy.at ~= nil then copy.at = moment(copy.at) end
+    local vendor, connection = copy.vendor, copy.connection
+    copy.vendor, copy.connection = nil, nil
+    local own = self.kind == "vendor"
+    return core.device(copy, vendor or (own and self.plugin or "test"), connection or (own and self.name or "test"))
+  end)
+end
+
 local function unchunk(body)
   local parts, at = {}, 1
   while true do

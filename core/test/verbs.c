@@ -213,6 +213,24 @@ static int message(lua_State *L) {
   return 1;
 }
 
+/* core.device(fields, vendor, connection) */
+static int device(lua_State *L) {
+  struct np_world *w = np_spec_world(L);
+  size_t vendor_len, connection_len;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  const char *vendor = luaL_checklstring(L, 2, &vendor_len), *connection = luaL_checklstring(L, 3, &connection_len);
+  struct np_writeset *ws = new_set(L);
+  struct np_op news = {.as.device = {.online = -1, .at = np_now_ms()}};
+  np_take_device(L, 1, ws, &news);
+  news.as.device.vendor = np_writeset_text(ws, vendor, vendor_len);
+  news.as.device.connection = np_writeset_text(ws, connection, connection_len);
+  np_writeset_add(ws, NP_OP_DEVICE)->as.device = news.as.device;
+  feed(L, w, ws, "device");
+  np_world_settle(w);
+  check_trouble(L, w);
+  return 0;
+}
+
 /* core.request(instance, bytes) -> the answer's bytes */
 static int request(lua_State *L) {
   struct np_world *w = np_spec_world(L);
@@ -376,8 +394,9 @@ void np_spec_script(void *arg, const struct np_fetch_request *request, struct np
 }
 
 void np_spec_verbs(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"now", now},   {"at", at},           {"advance", advance},
-                                   {"seed", seed},       {"zone", zone}, {"reading", reading}, {"request", request},
-                                   {"message", message}, {"call", call}, {"job", job},         {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"now", now},       {"at", at},           {"advance", advance},
+                                   {"seed", seed},       {"zone", zone},     {"reading", reading}, {"request", request},
+                                   {"message", message}, {"device", device}, {"call", call},       {"job", job},
+                                   {NULL, NULL}};
   luaL_setfuncs(L, verbs, 0);
 }

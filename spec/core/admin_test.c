@@ -210,7 +210,7 @@ static void check_misbehaving(void) {
       {"{\"command\":\"tail\",\"metrik\":\"x\"}\n", "did you mean \\\"metric\\\"?"},
       {"{\"command\":\"tail\",\"last\":-1}\n", "{\"error\":\"last: expected a whole number from 0 to 100000\"}"},
       {"{\"command\":\"tail\",\"last\":1.5}\n", "{\"error\":\"last: expected"},
-      {"{\"command\":\"tail\",\"changed\":true}\n", "{\"error\":\"changed: a tail has no history"},
+      {"{\"command\":\"tail\",\"changed\":true}\n", "{\"error\":\"margin, changed, rate, first: a tail has no history"},
       {"{\"command\":\"tail\",\"below\":\"x\"}\n", "{\"error\":\""},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_answer(cases[i].line, cases[i].want);

@@ -150,6 +150,27 @@ describe("filters", function()
     ]])
   end)
 
+  it("knows a device's place, owner and tags", function()
+    world([[
+      plugin:on({ place = "icu-*" }, send "place")
+      plugin:on({ owner = { "p_1", "p_2" }, metric = "glucose" }, send "owner")
+      plugin:on({ tag = "vip", below = 3.9, margin = 0.3 }, send "tag")
+    ]], [[
+      give(3)
+      assert.equal("", sent())
+      p:device { device = "d", place = "icu-4", owner = "p_2", tags = { "night", "vip" } }
+      p:device { device = "d", vendor = "another", place = "hall" }
+      values { 3.1, 3.2 }
+      assert.equal("place 3.1, owner 3.1, tag 3.1, place 3.2, owner 3.2", sent())
+      p:device { device = "d", place = "", tags = {} }
+      give(4.2)                                          -- not of the filter's devices: it changes nothing
+      p:device { device = "d", tags = { "vip" } }
+      values { 3.3, 4.3, 3.4 }
+      assert.equal("owner 4.2, owner 3.3, owner 4.3, owner 3.4, tag 3.4", sent())
+      assert.same({ "vip" }, t.devices()[1].tags)
+    ]])
+  end)
+
   it("keeps two handlers of the same filter apart", function()
     world([[
       for _, name in ipairs { "a", "b" } do plugin:on({ metric = "glucose", below = 3.9, margin = 0.3 }, send(name)) end

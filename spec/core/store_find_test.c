@@ -383,7 +383,9 @@ static void from_an_older_schema(void) {
   CHECK(before > 0 && n > 10);
   CHECK(ask("DROP TABLE device_writers") == 0 && ask("DROP INDEX device_owner") == 0 && ask("DROP INDEX event_series") == 0 &&
         ask("DROP INDEX event_connection") == 0 && ask("DROP INDEX inbox_failed") == 0 &&
-        ask("ALTER TABLE generations DROP COLUMN cause") == 0 && ask("PRAGMA user_version = 1") == 0);
+        ask("ALTER TABLE generations DROP COLUMN cause") == 0 && ask("DROP VIEW devices") == 0 &&
+        ask("ALTER TABLE device_rows DROP COLUMN tags") == 0 && ask("DROP TABLE device_tags") == 0 &&
+        ask("PRAGMA user_version = 1") == 0);
   struct np_error err;
   CHECK(!np_reader_open(test_path, &err) && strstr(err.text, "old schema"), "%s", err.text);
   np_store_close(open_store());
