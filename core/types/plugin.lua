@@ -35,8 +35,9 @@ local data = {}
 
 ---plugin.data:devices{ device, vendor, connection, name, name_has, owner, place, model, status, except_status, after =
 ---id, limit = 100 } -> devices, by id. A device has id, vendor, connection, device, first_seen, last_seen, and where
----they are known serial, model, name, owner, place, status, online, extra. `device`, `status` and `except_status` are a
----string or a list; name_has is a part of the name; the next page goes on `after` the last id; limit is 1 to 1000.
+---they are known serial, model, name, owner, place, tags (its vendor's), status, online, extra. `device`, `status` and
+---`except_status` are a string or a list; name_has is a part of the name; the next page goes on `after` the last id;
+---limit is 1 to 1000.
 ---@param filter neap.DeviceFilter
 ---@return neap.Device[]
 function data:devices(filter) end
@@ -237,11 +238,11 @@ function plugin:deliver(delivery) end
 ---@param reading neap.Emitted
 function plugin:emit(reading) end
 
----What is known of a device. Absent fields keep what is stored, "" clears a text; news older than what is stored change
----nothing. status is unbound, bound, warming, active or ended. With `vendor` it is about a device of another vendor's
----connection, which this one shows (see plugin.data); the device stays that connection's. It raises where there is none.
----Where two connections of a vendor tell of one device, its details are those of the one that told last, and nobody
----else's.
+---What is known of a device. Absent fields keep what is stored, "" clears a text, {} the tags; news older than what is
+---stored change nothing. status is unbound, bound, warming, active or ended. With `vendor` it is about a device of
+---another vendor's connection, which this one shows (see plugin.data); the device stays that connection's. It raises
+---where there is none. Where two connections of a vendor tell of one device, its details are those of the one that told
+---last, and nobody else's.
 ---@param news neap.DeviceNews
 function plugin:device(news) end
 

@@ -77,6 +77,7 @@
 ---@field name? string
 ---@field owner? string a reference of plugin.people
 ---@field place? string
+---@field tags? string[] words that rules can match; {} takes all away
 ---@field status? "unbound"|"bound"|"warming"|"active"|"ended"
 ---@field online? boolean
 ---@field at? integer ms, when it was so; now where absent
@@ -130,6 +131,7 @@
 ---@field name? string
 ---@field owner? string
 ---@field place? string
+---@field tags? string[] its vendor's
 ---@field status? "unbound"|"bound"|"warming"|"active"|"ended"
 ---@field online? boolean
 ---@field extra? table

@@ -126,6 +126,11 @@ function p:reading(reading) end
 ---@return string id
 function p:message(data) end
 
+---What is known of a device changes, as if a vendor had called plugin:device. `vendor` and `connection` are as for
+---p:reading.
+---@param fields neap.DeviceNews
+function p:device(fields) end
+
 ---p:request(method, target [, body [, headers]]) -> status, body, headers: over the wire, through routes, auth, schemas
 ---and commit, as a client's. A table as body is sent as JSON; the answer's is decoded where it is JSON. Where the
 ---handler waits for time, the clock moves. A streamed answer that was cut has `false` as a fourth value.
