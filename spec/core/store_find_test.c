@@ -381,11 +381,27 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 static void from_an_older_schema(void) {
   int64_t before = ask(writers), n = ask("SELECT count(*) FROM device_writers");
   CHECK(before > 0 && n > 10);
-  CHECK(ask("DROP TABLE device_writers") == 0 && ask("DROP INDEX device_owner") == 0 && ask("DROP INDEX event_series") == 0 &&
-        ask("DROP INDEX event_connection") == 0 && ask("DROP INDEX inbox_failed") == 0 &&
-        ask("ALTER TABLE generations DROP COLUMN cause") == 0 && ask("DROP VIEW devices") == 0 &&
-        ask("ALTER TABLE device_rows DROP COLUMN tags") == 0 && ask("DROP TABLE device_tags") == 0 &&
-        ask("PRAGMA user_version = 1") == 0);
+  static const char *const back[] = {"DROP TABLE device_writers",
+                                     "DROP INDEX device_owner",
+                                     "DROP INDEX event_series",
+                                     "DROP INDEX event_connection",
+                                     "DROP INDEX inbox_failed",
+                                     "ALTER TABLE generations DROP COLUMN cause",
+                                     "DROP TRIGGER delivered_gone",
+                                     "DROP TRIGGER dropped_gone",
+                                     "DROP TABLE attempts",
+                                     "DROP TABLE dropped",
+                                     "DROP INDEX outbox_expires",
+                                     "DROP INDEX delivered_id",
+                                     "DROP INDEX dead_id",
+                                     "ALTER TABLE outbox DROP COLUMN since",
+                                     "ALTER TABLE outbox DROP COLUMN expires",
+                                     "ALTER TABLE dead DROP COLUMN reason",
+                                     "DROP VIEW devices",
+                                     "ALTER TABLE device_rows DROP COLUMN tags",
+                                     "DROP TABLE device_tags",
+                                     "PRAGMA user_version = 1"};
+  for (size_t i = 0; i < sizeof back / sizeof *back; i++) CHECK(ask(back[i]) == 0, "%s", back[i]);
   struct np_error err;
   CHECK(!np_reader_open(test_path, &err) && strstr(err.text, "old schema"), "%s", err.text);
   np_store_close(open_store());
