@@ -68,7 +68,8 @@ function t.replay(name)
       table.insert(answers[what], r.answer)
     end
   end
-  table.sort(order, function(a, b) return #a:gsub("[^*]", "") > #b:gsub("[^*]", "") end) -- what is exact comes last, and counts first
+  local function stars(what) return select(2, what:gsub("%*", "")) end
+  table.sort(order, function(a, b) return stars(a) > stars(b) end) -- what is exact comes last, and counts first
   for _, what in ipairs(order) do
     local n = 0
     t.http(what, function()

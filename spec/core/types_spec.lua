@@ -2,6 +2,7 @@
 package.path = "./spec/tools/?.lua;" .. package.path
 local bed = require "bed"
 local luacats = require "luacats"
+local luafields = require "luafields"
 local luatypes = require "luatypes"
 
 local names = { "plugin", "shapes", "crypto", "http", "json", "log", "time", "webhooks", "test" }
@@ -191,5 +192,48 @@ describe("the types", function()
       for name, field in pairs(types.classes[class]) do assert.truthy(has[name] or field.optional, class .. "." .. name .. " is not there") end
     end
     assert.equal(7, seen, out)
+  end)
+
+  it("have all that the plugins that come with neap use, and those that neap new writes", function()
+    local paths = bed.run { "find", "plugins", "core/new", "-name", "*.lua", "-not", "-path", "plugins/lib/*" }
+    local n = 0
+    for path in paths:gmatch "%S+" do
+      assert.same({}, luafields(types, bed.read(path)), path)
+      n = n + 1
+    end
+    assert.is_true(n > 20)
+  end)
+
+  it("find a name that is wrong", function()
+    local sound = [[
+      local plugin = ...
+      local http, json, time = require "neap.http", require "neap.json", require "neap.time"
+      local config = plugin:config { url = { "string", default = "x", about = "y" } }
+      local account = plugin:account { "main", refresh = function(key, old) return old and { access = old.access .. key } end }
+      plugin:serve { "POST /x", body = { a = { "array", items = { "object", fields = { b = { "string" } } } } },
+        handler = function(req)
+          for _, r in ipairs(plugin.data:readings { device = req.params.id }) do plugin:emit { device = r.device, metric = "m", value = r.value } end
+          local token = assert(account:token())
+          local res = assert(http.get { url = config.url, bearer = token.access })
+          plugin.store:put("k", { json.null, res.json, time.parse(res.body) })
+          return 200, { req.headers["x-y"] }
+        end }
+      plugin:refuse(function(problem) return problem.status, { problem.message } end)
+      plugin:on({ metric = "m", below = 3 }, function(reading) plugin:send("x", { at = reading.at }) end)
+      plugin:deliver { handler = function(messages, to) return http.post { url = to.url, json = messages[1].data } end }
+    ]]
+    assert.same({}, luafields(types, sound))
+    for right, wrong in pairs {
+      ["plugin:config"] = "plugin:confg", ["default ="] = "defaults =", ["refresh ="] = "refreshed =", ["body = { a"] = "bodies = { a",
+      ["fields = { b"] = "field = { b", ["req.params"] = "req.parms", ["plugin.data:readings"] = "plugin.data:reading", ["{ device = req"] = "{ dev = req",
+      ["r.value"] = "r.val", ['metric = "m", value'] = 'metrik = "m", value', ["account:token"] = "account:tokens", ["http.get"] = "http.got", ["bearer"] = "berer",
+      ["plugin.store:put"] = "plugin.storage:put", ["json.null"] = "json.nul", ["res.json"] = "res.jsn", ["time.parse"] = "time.pars", ["res.body"] = "res.bdy",
+      ["req.headers"] = "req.header", ["problem.status"] = "problem.state", ["below = 3"] = "beneath = 3", ["reading.at"] = "reading.att",
+      ["messages[1].data"] = "messages[1].dat", ["plugin:send"] = "plugin:sends",
+    } do
+      local from, to = sound:find(right, 1, true)
+      local found = luafields(types, sound:sub(1, from - 1) .. wrong .. sound:sub(to + 1))
+      assert.truthy(#found > 0, wrong .. " is not found")
+    end
   end)
 end)
