@@ -1,4 +1,5 @@
--- A request as neap test plays it (core/test/recording.lua), without what is secret. Compiled into the program.
+-- A request as neap test plays it (core/test/recording.lua), without what is secret. Compiled into the program, for neap request;
+-- and a library of examples/recorder.
 
 -- Does the name of a header, a field or a parameter say that its value is a secret?
 local parts = { "auth", "cookie", "key", "pass", "pwd", "secret", "sign", "token", "credential", "session" }
@@ -71,16 +72,33 @@ local function needs_base64(text)
   return ("\n" .. text):find "\n[<>]+ " or text:find "\n$" or text:find "[^%C\n\t]"
 end
 
-return function(r)
-  local path, query = r.target:match "^([^?]*)%??(.*)$"
-  local out = { (">>> %s %s%s%s\n"):format(r.method, path, query ~= "" and "?" or "", mask_pairs(query)) }
-  for name, value in (r.headers or ""):gmatch "([^:\n]+): *([^\n]*)" do
-    if name:lower() ~= "body-is" then out[#out + 1] = ("%s: %s\n"):format(name:lower(), is_secret(name) and "***" or value) end
+local function add_headers(out, headers) -- lines, or a table
+  local names = {}
+  if type(headers) == "string" then
+    for name, value in headers:gmatch "([^:\n]+): *([^\n]*)" do names[#names + 1] = { name:lower(), value } end
+  else
+    for name, value in pairs(headers or {}) do names[#names + 1] = { name:lower(), value } end
+    table.sort(names, function(a, b) return a[1] < b[1] end)
   end
-  local body, encoded = r.body and mask_body(r.body), r.body_base64
+  for _, h in ipairs(names) do
+    if h[1] ~= "body-is" then out[#out + 1] = ("%s: %s\n"):format(h[1], is_secret(h[1]) and "***" or h[2]) end
+  end
+end
+
+local function add_part(out, part)
+  add_headers(out, part.headers)
+  local body, encoded = part.body and mask_body(part.body), part.body_base64
   if body and needs_base64(body) then encoded = base64(body) end
   if encoded then out[#out + 1] = "body-is: base64\n" end
   if encoded or body and body ~= "" then out[#out + 1] = ("\n%s\n"):format(encoded or body) end
+end
+
+-- A request as neap keeps it: method, target (a path, or a URL), headers, body or body_base64, status. answer: headers and body.
+return function(r)
+  local path, query = r.target:match "^([^?]*)%??(.*)$"
+  local out = { (">>> %s %s%s%s\n"):format(r.method, path, query ~= "" and "?" or "", mask_pairs(query)) }
+  add_part(out, r)
   out[#out + 1] = ("<<< %d\n"):format(r.status)
+  if r.answer then add_part(out, r.answer) end
   return table.concat(out)
 end

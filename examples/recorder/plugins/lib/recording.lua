@@ -1,0 +1,1 @@
+../../../../core/host/recording.lua
