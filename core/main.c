@@ -126,6 +126,7 @@ static int act(const struct np_line *l) {
   case HISTORY:
   case DIFF:
   case ROLLBACK:
+  case RELEASE:
   case APPROVE: return np_ask_generations(l);
   case REPLAY: return np_ask_replay(l);
   case NEW: return np_new(l);

@@ -27,7 +27,7 @@ function probe.host(entries, options)
   options = options or {}
   options.plugins = options.plugins or {}
   options.plugins["vendors/probe.lua"] = probe.source
-  options.config = ("lanes = 1, connections = { %s }, %s"):format(entries or '{ "probe" }', options.config or "")
+  options.config = ("lanes = 1, quarantine = false, connections = { %s }, %s"):format(entries or '{ "probe" }', options.config or "")
   return bed.host(options)
 end
 

@@ -122,13 +122,16 @@ static bool is_generation(const char *word) { return word[strspn(word, "01234567
 
 int np_ask_generations(const struct np_line *l) {
   bool messages = l->values[MESSAGES];
-  size_t most = l->command == HISTORY || l->command == APPROVE ? 1 : l->command == DIFF && !messages ? 3 : 2;
+  size_t most = l->command == HISTORY || l->command == APPROVE || l->command == RELEASE ? 1
+                : l->command == DIFF && !messages                                       ? 3
+                                                                                        : 2;
   if (!l->word_count) return np_line_wrong(l, "of which plugin?");
   if (l->command == DIFF && !messages && l->word_count < 2) return np_line_wrong(l, "which generation?");
   if (l->word_count > most) return np_line_wrong(l, "too many arguments");
   for (size_t i = 1; i < l->word_count; i++)
     if (!is_generation(l->words[i])) return np_line_wrong(l, "a generation is a number");
-  static const char *const names[] = {[HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback", [APPROVE] = "approve"};
+  static const char *const names[] = {
+      [HISTORY] = "history", [DIFF] = "sources", [ROLLBACK] = "rollback", [APPROVE] = "approve", [RELEASE] = "release"};
   const char *command = messages ? "messages" : names[l->command];
   struct np_buf request = {0};
   np_buf_addf(&request, "{\"command\":\"%s\",\"instance\":", command);

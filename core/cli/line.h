@@ -24,6 +24,7 @@ enum command {
   DIFF,
   ROLLBACK,
   APPROVE,
+  RELEASE,
   REPLAY,
   NEW,
   TYPES,
@@ -33,7 +34,7 @@ enum command {
 };
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
-#define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE))
+#define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
 #define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG)) /* take words, and the CONFIG as an option */
 #define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 

@@ -120,6 +120,11 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "PLUGIN\n"
          "--messages shows which. The generation before goes on until then. To do without it, save the file as it was.",
          "neap approve low-glucose"},
+    [RELEASE] =
+        {"release", "PLUGIN", "ends a plugin's quarantine",
+         "A plugin that goes past its limits again and again is quarantined: its work is held, and it is tried again after a "
+         "while. This does\nso now. Requests that came meanwhile are run again by neap replay --failed.",
+         "neap release low-glucose"},
     [REPLAY] = {"replay", "CONNECTION", "runs a connection's failed requests again",
                 "Those that its plugin had failed on, which were kept, oldest first, by the generation in force, with the time at "
                 "which they came as\n"

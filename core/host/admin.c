@@ -193,6 +193,7 @@ static const struct {
                 {"rollback", np_talk_generation_begin, np_talk_rollback},
                 {"approve", np_talk_generation_begin, np_talk_approve},
                 {"messages", np_talk_generation_begin, np_talk_messages},
+                {"release", np_talk_generation_begin, np_talk_release},
                 {"replay", np_talk_replay_begin, np_talk_call},
                 {"tail", np_tail_begin, NULL}};
 #define COMMANDS (sizeof commands / sizeof *commands)

@@ -71,7 +71,7 @@ static void add_stages(struct np_talk *t, int number) {
 static bool add_generation(void *arg, const struct np_generation *g) {
   struct np_talk *t = arg;
   const char *file;
-  bool now = g->number && g->number == t->wanted; /* the newest row of it */
+  bool now = g->number && g->number == t->wanted && strcmp(g->verdict.ptr, "good") == 0; /* the newest row of it */
   if (now) t->wanted = 0;
   np_line_begin(&t->out);
   if (g->number) np_line_int(&t->out, "generation", g->number);
@@ -211,4 +211,12 @@ void np_talk_messages(struct np_talk *t) {
     np_fail(&err, "%s: no messages of generation %lld were compared, or they are no longer kept: neap history %s", t->instance,
             (long long)number, t->instance);
   np_talk_fail(t, err.text);
+}
+
+void np_talk_release(struct np_talk *t) {
+  struct np_error err;
+  char cause[100];
+  cause_of(t, "neap release", cause, sizeof cause);
+  int number = np_deploy_release(t->host->deploy, t->instance, cause, &err);
+  tell_number(t, number, &err);
 }

@@ -78,5 +78,6 @@ void np_talk_sources(struct np_talk *t);
 void np_talk_rollback(struct np_talk *t);
 void np_talk_approve(struct np_talk *t);
 void np_talk_messages(struct np_talk *t);
+void np_talk_release(struct np_talk *t);
 
 #endif

@@ -323,6 +323,10 @@ static struct np_instance *find_instance(struct np_lane *lane, struct np_call *c
     refuse(call, "\"held\"", "%s is not in force: %s", call->connection, slot->why_not ? slot->why_not : "its file is broken");
   } else if (in->code->kind != NP_VENDOR) {
     refuse(call, "\"unknown\"", "%s is a %s: commands are a connection's", call->connection, np_kind_names[in->code->kind]);
+  } else if ((call->name || call->replay) && np_quarantine_holds(in)) {
+    char *why = np_quarantine_text(in->code);
+    refuse(call, "\"quarantined\"", "%s is %s: neap release %s", call->connection, why, call->connection);
+    free(why);
   } else {
     return in;
   }

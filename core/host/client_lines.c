@@ -19,7 +19,7 @@ static struct cell state_cell(lua_State *L) {
 }
 
 static void set_note(struct row *r, lua_State *L) {
-  static const char *const words[] = {"error", "waiting", "denied"};
+  static const char *const words[] = {"error", "quarantine", "waiting", "denied"};
   for (size_t i = 0; i < 3; i++) {
     r->note = np_show_field(L, words[i]);
     if (*r->note) return;
@@ -308,6 +308,14 @@ static void approve_summary(struct np_show *s, lua_State *L) {
   free(instance);
 }
 
+static void release_summary(struct np_show *s, lua_State *L) {
+  (void)s;
+  char *instance = np_show_field(L, "instance");
+  printf("%s: generation %lld is released from its quarantine; what was held is run\n", instance,
+         (long long)np_show_number(L, "generation"));
+  free(instance);
+}
+
 static void replay_line(struct np_show *s, lua_State *L) {
   (void)s;
   char *outcome = np_show_field(L, "outcome"), *why = np_show_field(L, "why");
@@ -337,6 +345,7 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"rollback", NULL, rollback_summary, NULL, 2},
                                             {"approve", NULL, approve_summary, NULL, 2},
                                             {"messages", np_show_change, np_show_changes, np_show_change_heads, 5},
+                                            {"release", NULL, release_summary, NULL, 2},
                                             {"people", people_line, people_summary, NULL, 2},
                                             {"tail", tail_line, NULL, NULL, 6}};
 

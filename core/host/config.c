@@ -195,11 +195,27 @@ static void read_timeouts(struct np_config *c, const struct np_table *top) {
     if (np_table_duration(&t, known[i], 1, &ms)) *fields[i] = (double)ms / 1000;
 }
 
+/* quarantine = { after = 5, within = "1m", hold = "1m", hold_most = "30m" }, or false. */
+static void read_quarantine(struct np_config *c, const struct np_table *top) {
+  static const char *const known[] = {"after", "within", "hold", "hold_most"};
+  struct np_table t;
+  lua_getfield(top->L, top->at, "quarantine");
+  bool none = lua_isboolean(top->L, -1) && !lua_toboolean(top->L, -1);
+  lua_pop(top->L, 1);
+  if (none) c->quarantine_after = 0;
+  if (none || !np_table_table(top, "quarantine", &t)) return;
+  np_table_known(&t, known, 4);
+  np_table_integer(&t, "after", 1, NP_QUARANTINE_AFTER_MOST, &c->quarantine_after);
+  np_table_duration(&t, "within", 1, &c->quarantine_within);
+  np_table_duration(&t, "hold", 1, &c->quarantine_hold);
+  np_table_duration(&t, "hold_most", 1, &c->quarantine_most);
+}
+
 static void take_all(lua_State *L, void *arg) {
-  static const char *const known[] = {"listen", "store",        "plugins",  "lanes",    "tls",      "trust",
-                                      "drain",  "probation",    "deploy",   "settle",   "unlisted", "key",
-                                      "keep",   "queue",        "body_max", "timeouts", "limits",   "connections",
-                                      "rules",  "destinations", "policy",   "check"};
+  static const char *const known[] = {"listen",      "store",     "plugins",      "lanes",    "tls",      "trust",
+                                      "drain",       "probation", "deploy",       "settle",   "unlisted", "key",
+                                      "keep",        "queue",     "body_max",     "timeouts", "limits",   "quarantine",
+                                      "connections", "rules",     "destinations", "policy",   "check"};
   struct load *l = arg;
   struct np_config *c = l->c;
   struct np_table top = {.L = L, .at = 1};
@@ -230,6 +246,7 @@ static void take_all(lua_State *L, void *arg) {
   read_timeouts(c, &top);
   np_config_limits(&top, &c->limits);
   np_config_read_check(&top, true, &c->check);
+  read_quarantine(c, &top);
   np_config_entries(c, &top, l->source.shown, &l->scratch);
 }
 
@@ -244,6 +261,9 @@ static void set_defaults(struct np_config *c, const struct source *s) {
   *c = (struct np_config){
       .lanes = cores(), .drain = 10, .probation = 5 * 60 * 1000, .settle = 30, .queue = 4096, .body_max = (size_t)4 << 20};
   c->check = (struct np_check){.shadow = 1000, .time = 10000};
+  c->quarantine_after = 5;
+  c->quarantine_within = c->quarantine_hold = 60000;
+  c->quarantine_most = 30 * 60000;
   c->keep_requests = c->keep_delivered = INT64_C(7) * 86400 * 1000;
   c->path = s->path ? np_strdup(s->path) : NULL;
   c->listen = np_strdup("127.0.0.1:8080");

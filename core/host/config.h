@@ -38,8 +38,10 @@ struct np_config {
   char *key_file; /* owned, absolute: what is kept encrypted is sealed with this key; the store's path and ".key" by default */
   char *ca_file;  /* owned; more trusted certificates for outgoing calls; NULL */
   int lanes;
-  int64_t probation; /* ms that a new generation is watched for, to be taken back if it fails; 0: not; default 5 minutes */
-  double drain;      /* seconds that SIGTERM waits for work under way; default 10 */
+  int64_t probation;        /* ms that a new generation is watched for, to be taken back if it fails; 0: not; default 5 minutes */
+  double drain;             /* seconds that SIGTERM waits for work under way; default 10 */
+  int64_t quarantine_after; /* calls that went past a limit; 0: there is no quarantine; default 5 */
+  int64_t quarantine_within, quarantine_hold, quarantine_most;    /* ms; default 1, 1 and 30 minutes */
   int64_t keep_requests, keep_delivered;                          /* ms; default 7 days each */
   size_t queue;                                                   /* the keeper's bound; default 4096 */
   size_t body_max;                                                /* default 4 MiB */

@@ -71,11 +71,11 @@ static void line_key(struct np_buf *key, const char *destination, const char *de
   np_buf_add(key, device, device_len);
 }
 
-/* NULL where what is in force under that name is no destination: its messages are held. */
+/* NULL where what is in force under that name is no destination, or is in quarantine: its messages are held. */
 static struct np_instance *in_force(struct np_courier *c, const struct np_destination *to) {
   const struct np_slot *slot = c->lane->epoch ? np_epoch_slot(c->lane->epoch, to->name) : NULL;
   struct np_instance *in = np_lane_instance(c->lane, slot);
-  return in && in->code->deliver ? in : NULL;
+  return in && in->code->deliver && !np_quarantine_holds(in) ? in : NULL;
 }
 
 /* Whether another is in force than when it was last looked. */
@@ -211,7 +211,7 @@ static void start_ready(struct np_courier *c, struct np_destination *to) {
   unsigned recoveries = np_outlet_recoveries(to->outlet);
   if (recoveries != to->recoveries) hurry(c, to);
   to->recoveries = recoveries;
-  for (int n = 0; in && to->first; n++) {
+  for (int n = 0; in && to->first && !np_quarantine_holds(in); n++) {
     if (n == STARTS_MOST) {
       np_courier_again(c);
       return;

@@ -14,6 +14,7 @@
 struct np_code *np_declare_new(const struct np_order *order) {
   struct np_code *c = np_alloc(sizeof *c);
   c->refs = 1;
+  np_quarantine_init(&c->quarantine);
   c->instance = np_strdup(order->instance);
   c->plugin = np_strdup(order->plugin);
   c->file = np_strdup(order->source.path);
@@ -73,6 +74,7 @@ void np_code_unref(struct np_code *c) {
   free(c->library_hashes);
   free_strings(c->keys, c->key_count);
   free_strings(c->sees, c->see_count);
+  np_quarantine_destroy(&c->quarantine);
   free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);
   free(c);
 }

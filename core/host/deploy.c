@@ -105,6 +105,7 @@ static void read_config(struct np_deploy *d) {
   if (d->newest) warn_of_restart(d->newest, c);
   np_config_free(d->newest);
   d->config = d->newest = c;
+  np_deploy_quarantine_rules(d);
   if (d->watch) np_watch_quiet(d->watch, (int)c->settle);
 }
 
@@ -191,6 +192,7 @@ struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
   d->plugins = host->config->plugins;
   if (host->config->path) d->newest = np_config_load(host->config->path, NULL, err); /* to compare with later */
   d->lanes = host->config->lanes;
+  np_deploy_quarantine_rules(d);
   d->again = event_new(host->base, -1, 0, on_again, d);
   if (np_deploy_read(d, err) < 0) {
     np_deploy_free(d);
@@ -239,6 +241,8 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
             : u->unconfigured ? "unconfigured"
                               : "held";
   if (!u->code) return s;
+  int quarantine = atomic_load(&u->code->quarantine.state);
+  if (quarantine != NP_FREE) s.state = quarantine == NP_QUARANTINE ? "quarantined" : "on trial";
   s.code = u->code;
   s.generation = u->code->number;
   s.hash = u->code->hash;

@@ -14,13 +14,14 @@ struct np_status {
   const char *
       state; /* "in force", "last good" (the file is broken, an older generation serves), "rolled back" (an older one serves, for somebody went back to it), "held" (configured, nothing to serve it),
                               "unconfigured" (it needs a setting) */
+  /* or "quarantined", or "on trial" after that, see quarantine.h */
   const char *error;          /* why the file's present text is not in force, with file and line; NULL where it is */
   int64_t since;              /* ms: when the generation in force was switched to */
   const char *hash;           /* of its sources; NULL where nothing is in force */
   size_t memory;              /* bytes on all lanes, about */
   size_t memory_most;         /* of the lane that uses most */
   int64_t memory_max;         /* the limit on each lane */
-  const struct np_code *code; /* in force; NULL where nothing is */
+  struct np_code *code;       /* in force; NULL where nothing is */
   const struct np_gate *gate; /* what its newest text has passed; NULL where it has not come to the gate */
 };
 
@@ -35,6 +36,8 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err); /* from now on c
 /* Goes back to a good generation, 0 being the newest good one before what is in force, and stays there until the file's text changes. The number
  * that is in force now, or -1 and err: then nothing has changed. */
 int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, const char *cause, struct np_error *err);
+/* Ends its quarantine. Its generation, or -1 and err. */
+int np_deploy_release(struct np_deploy *d, const char *instance, const char *cause, struct np_error *err);
 /* Looks at everything now. */
 struct np_deploy_change np_deploy_reload(struct np_deploy *d);
 /* Why neap.lua as it stands is not in force; NULL where it is. Borrowed until the next deploy. */

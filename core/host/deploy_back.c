@@ -184,8 +184,11 @@ static void on_probation(evutil_socket_t fd, short what, void *arg) {
   char failed[40];
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
-    if (!u->before || !u->code) continue;
-    bool worse = is_worse(u, failed);
+    if (!u->code) continue;
+    bool held = np_unit_look_quarantine(d, u);
+    if (!u->before) continue;
+    bool worse = held || is_worse(u, failed);
+    if (held) snprintf(failed, sizeof failed, "it went past its limits again and again");
     if (worse && np_deploy_all_adopted(d)) {
       take_back(d, u, failed);
       return; /* the list of units may be another now */

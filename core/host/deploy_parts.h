@@ -97,6 +97,9 @@ void np_unit_record_pin(struct np_unit *u, struct np_writeset *ws);
 /* True where it is pinned: what is pinned is in force, or built, or has failed. */
 bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change);
 void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before); /* it is in force now */
+/* True where it is to be taken back for its quarantine; else the quarantine is written down, and broken off when its time has come. */
+bool np_unit_look_quarantine(struct np_deploy *d, struct np_unit *u);
+void np_deploy_quarantine_rules(struct np_deploy *d); /* those of neap.lua are in force */
 void np_deploy_watch_failures(struct np_deploy *d);
 
 int np_deploy_read(struct np_deploy *d, struct np_error *err); /* all files as they are now */

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "host/config.h"
 #include "host/lane.h"
+#include "host/quarantine.h"
 #include "store/keeper.h"
 #include "store/seal.h"
 
@@ -32,7 +33,8 @@ struct np_host {
   struct np_seal *seal;     /* owned: of the store; any thread */
   struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
-  _Atomic uint64_t epoch;    /* number in force: each lane adopts its staged epoch once this reaches its number */
+  _Atomic uint64_t epoch; /* number in force: each lane adopts its staged epoch once this reaches its number */
+  struct np_quarantine_rules quarantine;
   struct np_broker *broker;  /* owned; the lanes share it */
   struct np_deploy *deploy;  /* owned */
   struct np_admin *admin;    /* owned */

@@ -230,7 +230,7 @@ static void run(struct job *job) {
   struct np_lane *lane = job->jobs->lane;
   const struct np_slot *slot = np_epoch_slot(lane->epoch, job->instance);
   struct np_instance *in = np_lane_instance(lane, slot);
-  if (!in) { /* the next epoch has it */
+  if (!in || np_quarantine_holds(in)) { /* the next epoch has it; or it is adopted again when that is over */
     job->running = false;
     return;
   }

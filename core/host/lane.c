@@ -176,6 +176,8 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
       np_calls_take(lane->calls, letter->call);
     else if (letter->kind == NP_LETTER_BROKER)
       np_broker_run(lane);
+    else if (letter->kind == NP_LETTER_QUARANTINE)
+      np_quarantine_taken_up(lane);
     else if (letter->kind == NP_LETTER_DRAIN)
       drain(lane);
     else if (letter->kind == NP_LETTER_STOP)

@@ -86,7 +86,15 @@ struct np_lane {
 };
 
 /* Messages to a lane. */
-enum np_letter_kind { NP_LETTER_COMMIT, NP_LETTER_EPOCH, NP_LETTER_CALL, NP_LETTER_BROKER, NP_LETTER_DRAIN, NP_LETTER_STOP };
+enum np_letter_kind {
+  NP_LETTER_COMMIT,
+  NP_LETTER_EPOCH,
+  NP_LETTER_CALL,
+  NP_LETTER_BROKER,
+  NP_LETTER_QUARANTINE,
+  NP_LETTER_DRAIN,
+  NP_LETTER_STOP
+};
 struct np_letter {
   struct np_node node;
   enum np_letter_kind kind;

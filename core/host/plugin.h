@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "host/filter.h"
 #include "host/limits.h"
+#include "host/quarantine.h"
 #include "host/schema.h"
 #include "host/terms.h"
 #include "lib/env.h"
@@ -118,6 +119,7 @@ struct np_code {
   bool people; /* the configuration lets it read people's details */
   struct np_limits limits;
   struct np_uses uses;
+  struct np_quarantine quarantine;
   struct np_route *routes;
   size_t route_count;
   struct np_on *ons;
@@ -160,21 +162,23 @@ struct np_lane;
 
 /* One lua_State of a generation. Built on the main thread, then owned by its lane. */
 struct np_instance {
-  struct np_env env;       /* first: np_env() finds it */
-  struct np_code *code;    /* a reference */
-  lua_State *L;            /* owned */
-  struct np_lane *lane;    /* borrowed; NULL until it is adopted */
-  _Atomic size_t memory;   /* bytes in use; written by its thread, read by anyone */
-  size_t memory_max;       /* allocation fails past it */
-  struct np_task *running; /* the call that runs now, NULL between calls */
-  int handlers;            /* ref: the table of handlers */
-  int settings;            /* ref: the checked settings (a destination's options) */
-  uint64_t calls;          /* begun so far */
-  int live;                /* calls begun and not ended, and requests whose body is still coming */
-  int64_t held_seen;       /* of a rule: the newest held entry that its lane's router has found for it */
-  bool held_more;          /* and there are more after it */
-  bool fresh;              /* adopted by the epoch that is being adopted now */
-  bool retired;            /* no longer in force: closed when live is 0 */
+  struct np_env env;        /* first: np_env() finds it */
+  struct np_code *code;     /* a reference */
+  lua_State *L;             /* owned */
+  struct np_lane *lane;     /* borrowed; NULL until it is adopted */
+  _Atomic size_t memory;    /* bytes in use; written by its thread, read by anyone */
+  size_t memory_max;        /* allocation fails past it */
+  struct np_task *running;  /* the call that runs now, NULL between calls */
+  int handlers;             /* ref: the table of handlers */
+  int settings;             /* ref: the checked settings (a destination's options) */
+  uint64_t calls;           /* begun so far */
+  int live;                 /* calls begun and not ended, and requests whose body is still coming */
+  int64_t held_seen;        /* of a rule: the newest held entry that its lane's router has found for it */
+  bool held_more;           /* and there are more after it */
+  bool held_for_quarantine; /* of them, only those that its quarantine held are looked for */
+  int64_t taken_up;         /* the end of its quarantine that its lane has last taken up: see quarantine.h */
+  bool fresh;               /* adopted by the epoch that is being adopted now */
+  bool retired;             /* no longer in force: closed when live is 0 */
   struct np_instance *next_retired;
   lua_State *idle[8]; /* coroutines that can be used again, each with its ref */
   int idle_refs[8];

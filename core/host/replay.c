@@ -134,14 +134,16 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
   struct run *r = arg;
   struct np_lane *lane = r->all->lane;
   np_lane_sync(lane);
-  int64_t id = lane->draining ? 0 : np_reader_failed(lane->reader, r->call->connection, r->after);
+  const struct np_instance *in = np_lane_instance(lane, np_epoch_slot(lane->epoch, r->call->connection));
+  bool held = in && np_quarantine_holds(in); /* one of the requests may be why */
+  int64_t id = lane->draining ? 0 : held ? -1 : np_reader_failed(lane->reader, r->call->connection, r->after);
   if (id <= 0) {
     struct np_call *call = r->call;
     if (id == 0) {
       finish(r);
       return;
     }
-    np_call_refuse(call, "the store cannot be read");
+    np_call_refuse(call, held ? "it has been quarantined; the rest stays as it is" : "the store cannot be read");
     free_run(r);
     np_call_answer(call);
     return;

@@ -60,8 +60,9 @@ static bool run_rule(struct np_router *r, const struct np_slot *slot, struct np_
   run->overlay = &r->overlay;
   bool ok = np_rule_run(run);
   if (!ok) {
-    np_router_log_held(slot->code, run->reading, "a rule failed; the reading is held for it", run->error);
-    np_router_hold(run->ws, slot->instance, run->reading, "", np_buf_text(&run->verdicts), run->error, slot->code->number);
+    int failed = run->kept_back ? 0 : slot->code->number;
+    if (failed) np_router_log_held(slot->code, run->reading, "a rule failed; the reading is held for it", run->error);
+    np_router_hold(run->ws, slot->instance, run->reading, "", np_buf_text(&run->verdicts), run->error, failed);
     free(run->error);
   }
   np_buf_free(&run->verdicts);
@@ -166,7 +167,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
     np_router_timers_note(r, p->ws);
     settle(p);
-    if (p->made_in != r->lane->epoch->number) np_router_held_late(r, p->ws);
+    if (p->made_in != r->lane->epoch->number || p->made_after != r->taken_up) np_router_held_late(r, p->ws);
   } else {
     put_back(p);
     p->done = p->committed;
@@ -208,6 +209,7 @@ void np_router_commit(struct np_part *p, struct np_writeset *ws, bool cursor_alo
   }
   add_cursor(p, ws);
   p->made_in = r->lane->epoch->number;
+  p->made_after = r->taken_up;
   p->busy = true;
   p->ws = ws;
   p->waiter.answered = answered;
@@ -359,6 +361,16 @@ void np_router_run(struct np_router *r) {
     break;
   }
   if (r->lazy_since && np_now_ms() - r->lazy_since >= LAZY_MS) flush_cursors(r);
+}
+
+void np_router_take_up(struct np_router *r, struct np_instance *in) {
+  r->taken_up++;
+  in->held_seen = 0;
+  in->held_for_quarantine = true;
+  np_router_held_forget(r, in->code->instance);
+  np_router_held_find(r, in);
+  np_router_timers_at(r, np_now_ms());
+  event_active(r->lane->tick, EV_TIMEOUT, 0);
 }
 
 void np_router_rescan(struct np_router *r) {

@@ -11,7 +11,8 @@ void np_router_seen(struct np_router *r, int64_t seq); /* every reading up to se
 void np_router_run(struct np_router *r);               /* after a batch of readings was given */
 void np_router_rescan(struct np_router *r);            /* a notice was lost, or the host has just started */
 void np_router_adopt(struct np_router *r);             /* runs held entries of rules whose instance is new */
-void np_router_drain(struct np_router *r);             /* starts nothing more, commits cursors */
+void np_router_take_up(struct np_router *r, struct np_instance *in); /* its quarantine is over: runs what was held for it */
+void np_router_drain(struct np_router *r);                           /* starts nothing more, commits cursors */
 bool np_router_idle(const struct np_router *r);
 void np_router_free(struct np_router *r);
 

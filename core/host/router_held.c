@@ -39,6 +39,14 @@ void np_router_held_again(struct np_part *p) {
   p->held = h;
 }
 
+/* The rule was run on it, and failed. */
+static bool fails_itself(const struct np_writeset *ws) {
+  const struct np_op *last = NULL;
+  for (const struct np_op *op = ws->first; op; op = op->next)
+    if (op->kind == NP_OP_HOLD) last = op;
+  return last && last->as.hold.generation;
+}
+
 void np_router_held_run(struct np_part *p) {
   struct np_router *r = p->router;
   struct np_held_item *h = p->held;
@@ -46,6 +54,10 @@ void np_router_held_run(struct np_part *p) {
   if (!p->held) p->held_last = &p->held;
   const struct np_slot *slot = np_epoch_slot(r->lane->epoch, h->instance);
   if (!slot || !slot->code || slot->kind != NP_RULE) {
+    np_router_held_free(h);
+    return;
+  }
+  if (np_quarantine_holds(np_lane_instance(r->lane, slot))) { /* it is found again when that is over */
     np_router_held_free(h);
     return;
   }
@@ -63,7 +75,10 @@ void np_router_held_run(struct np_part *p) {
   } else {
     struct np_writeset_mark mark = np_writeset_mark(ws);
     ok = np_router_rule(r, slot, &h->reading, h->key, ws);
-    if (!ok) np_writeset_undo(ws, mark);
+    if (!ok && !h->generation && fails_itself(ws))
+      ok = true; /* it was held for others' failures, from now on for its own */
+    else if (!ok)
+      np_writeset_undo(ws, mark);
   }
   if (!ok) { /* the entry stays as it is */
     np_overlay_free(&r->overlay);
@@ -87,6 +102,7 @@ static struct np_held_item *new_held(const struct np_held *h) {
   item->name = np_strdup(h->name.ptr ? h->name.ptr : "");
   item->key = np_strdup(h->key.ptr ? h->key.ptr : "");
   item->is_timer = h->reading == 0;
+  item->generation = h->generation;
   item->ws = np_writeset_new();
   return item;
 }
@@ -114,16 +130,18 @@ struct held_list {
   struct np_held_item *first, **last;
   int64_t newest;
   int n;
+  bool for_quarantine;
 };
 
 static bool list_held(void *arg, const struct np_held *h) {
   struct held_list *list = arg;
+  list->newest = h->id;
+  list->n++;
+  if (list->for_quarantine && h->generation) return true; /* it has had its turn */
   struct np_held_item *item = new_held(h);
   item->reading.seq = h->reading;
   *list->last = item;
   list->last = &item->next;
-  list->newest = h->id;
-  list->n++;
   return true;
 }
 
@@ -137,7 +155,8 @@ static void queue_one(struct np_router *r, struct np_held_item *item) {
   struct np_held h = {.id = item->id,
                       .reading = item->reading.seq,
                       .instance = {item->instance, strlen(item->instance)},
-                      .key = {item->key, strlen(item->key)}};
+                      .key = {item->key, strlen(item->key)},
+                      .generation = item->generation};
   struct look look = {.r = r, .held = &h};
   if (np_reader_reading(r->lane->reader, h.reading, take_held_reading, &look, &err) < 0)
     np_log(NP_ERROR, "cannot read a held reading", "error", err.text, NULL);
@@ -147,7 +166,7 @@ static void queue_one(struct np_router *r, struct np_held_item *item) {
 /* Those of a rule that it has not found before, oldest first; not all at once where there are many. */
 void np_router_held_find(struct np_router *r, struct np_instance *in) {
   struct np_error err;
-  struct held_list list = {.newest = in->held_seen};
+  struct held_list list = {.newest = in->held_seen, .for_quarantine = in->held_for_quarantine};
   list.last = &list.first;
   if (np_reader_held(r->lane->reader, in->code->instance, in->held_seen, HELD_PAGE, list_held, &list, &err) < 0)
     np_log(NP_ERROR, "cannot read held entries", "error", err.text, NULL);
@@ -194,7 +213,7 @@ void np_router_held_more(struct np_router *r) {
   r->held_more = false;
   for (size_t i = 0; i < e->slot_count; i++) {
     struct np_instance *in = np_lane_instance(r->lane, &e->slots[i]);
-    if (e->slots[i].kind == NP_RULE && in && in->held_more) np_router_held_find(r, in);
+    if (e->slots[i].kind == NP_RULE && in && in->held_more && !np_quarantine_holds(in)) np_router_held_find(r, in);
   }
   event_active(r->lane->tick, EV_TIMEOUT, 0);
 }

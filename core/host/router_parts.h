@@ -27,6 +27,7 @@ struct np_held_item { /* a held entry that is to be run again */
   struct np_writeset *ws;      /* owns the reading's strings */
   struct np_reading reading;
   bool is_timer;
+  int generation; /* that failed on it; 0: it was only kept from it */
 };
 
 struct np_part {
@@ -44,6 +45,7 @@ struct np_part {
   int64_t wait_for;       /* a timer is due, and is run once readings up to this seq have been; 0: none */
   struct np_writeset *ws; /* under way */
   uint64_t made_in;       /* the epoch it was made in */
+  int64_t made_after;     /* router->taken_up then */
   bool busy;
   struct event *again; /* after the store could not */
 };
@@ -59,6 +61,7 @@ struct np_router {
   struct np_alarm timers;    /* rings when the next armed timer is due */
   int64_t timers_at;         /* ms, INT64_MAX where nothing is armed */
   struct np_overlay overlay; /* of the batch that is being built */
+  int64_t taken_up;          /* how often what was held for a quarantine was looked for */
   int turn;                  /* the partition that comes first */
   uint64_t *bits;            /* owned: of the rules that a reading may fire */
   uint32_t *ons;             /* owned: those of one rule */

@@ -13,7 +13,8 @@
 
 static const struct np_timer_decl *find_timer(const struct np_router *r, const struct np_timer *t, const struct np_slot **slot) {
   *slot = np_epoch_slot(r->lane->epoch, t->instance.ptr);
-  return *slot && (*slot)->code ? np_rule_timer((*slot)->code, t->name.ptr) : NULL;
+  struct np_instance *in = np_lane_instance(r->lane, *slot);
+  return in && !np_quarantine_holds(in) ? np_rule_timer((*slot)->code, t->name.ptr) : NULL;
 }
 
 void np_router_timer_run(struct np_part *p) {

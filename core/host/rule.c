@@ -66,6 +66,10 @@ bool np_rule_run(struct np_rule_run *run) {
     np_overlay_rebuild(run->overlay, run->ws);
     np_buf_clear(&run->verdicts);
     run->error = np_strdup(err.text);
+  } else if (fired.len && np_quarantine_holds(run->in)) {
+    run->kept_back = true;
+    run->error = np_quarantine_text(run->in->code);
+    ok = false;
   } else if (fired.len) {
     ok = run_handlers(run, &fired);
   }

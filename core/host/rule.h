@@ -32,6 +32,7 @@ struct np_rule_run {
   const char *judged;
   struct np_buf verdicts; /* owned by the caller, filled: the same, to be held where it fails */
   char *error;            /* the caller's, where it fails */
+  bool kept_back;         /* it has not failed: its plugin is in quarantine, and no handler was run */
 };
 /* All that the handlers did is added to run->ws, or nothing, where one of them failed: false, and run->error. What filters remember from now on is added
  * in either case, unless the reading cannot even be matched. */

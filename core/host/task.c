@@ -270,6 +270,7 @@ static void end(struct np_task *t) {
   char *error = t->error, *over = t->over;
   atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
   if (t->mode != NP_REFUSING && t->mode != NP_STREAMING) np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
+  np_quarantine_note(t);
   t->ended(t); /* may free t */
   np_mask_people(NULL);
   np_lane_unpin(lane, in);

@@ -24,6 +24,7 @@ struct np_task {
   int64_t received;                 /* ms: of what it emits; 0 is the present */
   const struct np_reading *reading; /* RULING: the one it is about */
   const char *where;                /* borrowed: a route's pattern, a job's name, for the log; may be NULL */
+  bool again;                       /* an operator has it run again: that it goes past a limit is no reason for a quarantine */
   int handler;                      /* index among the instance's handlers; 0: `push` pushes the function too */
   /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
    * the stack are results already, do not call (their number is in task->nargs). */

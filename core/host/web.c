@@ -289,7 +289,7 @@ static void refuse(struct web *w, int status, const char *kind, const char *wher
 static void word_refusal(struct web *w) {
   int status = w->refusal.status;
   drop_answer(w);
-  if (!w->in->code->refuse) {
+  if (!w->in->code->refuse || (np_quarantine_holds(w->in) && w->in->code->quarantine.mute)) {
     np_answer_problem(&w->answer, &w->refusal);
     if (status == 503) np_answer_header(&w->answer, "Retry-After", "5");
     if (w->ws)
@@ -435,6 +435,7 @@ static void start_handler(struct web *w) {
                              .now = w->replay ? w->req->received : 0,
                              .received = w->req->received,
                              .where = w->route->pattern,
+                             .again = w->replay != NULL,
                              .push = push_request,
                              .take = take_answer,
                              .ended = after_handler,
@@ -463,6 +464,14 @@ void np_web_replay_stop(struct np_replay *r) {
   r->web = NULL;
 }
 
+/* Its plugin is not called: the request is kept as failed. */
+static void keep_from(struct web *w) {
+  w->outcome = "failed";
+  w->error = np_quarantine_text(w->in->code);
+  begin_set(w);
+  refuse(w, 503, "quarantined", "host", "the plugin is in quarantine: what came is kept, if it was to be, and can be run again");
+}
+
 static void on_request(void *arg, struct np_request *req) {
   struct np_lane *lane = arg;
   struct web *w = req->user;
@@ -473,7 +482,7 @@ static void on_request(void *arg, struct np_request *req) {
   }
   w->bytes = req->body_len;
   lane->request_bytes += w->bytes;
-  start_handler(w);
+  (np_quarantine_holds(w->in) ? keep_from : start_handler)(w);
 }
 
 static void on_refused(void *arg, struct np_request *req, int status, const char *why) {

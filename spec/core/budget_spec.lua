@@ -103,7 +103,7 @@ describe("budgets", function()
   local limits = [[limits = { memory = "32MiB", instructions = 2000000, running = "20s" }]]
   setup(function()
     host = bed.host {
-      config = ([[lanes = 1,
+      config = ([[lanes = 1, quarantine = false,
         connections = { { "wrong", %s }, { "hoard", %s }, { "clumsy", %s }, { "stream", %s }, { "odd", %s }, { "good" } },
         rules = { { "wrongrule", %s }, { "counter" }, { "hoardrule", %s } }]]):format(limits, limits, limits, limits, limits, limits, limits),
       plugins = {
