@@ -69,8 +69,10 @@ static void reload_line(struct np_show *s, lua_State *L) {
 
 static void reload_summary(struct np_show *s, lua_State *L) {
   (void)s;
-  printf("%lld loaded, %lld kept, %lld failed, %lld removed\n", (long long)np_show_number(L, "loaded"),
+  printf("%lld loaded, %lld kept, %lld failed, %lld removed", (long long)np_show_number(L, "loaded"),
          (long long)np_show_number(L, "kept"), (long long)np_show_number(L, "failed"), (long long)np_show_number(L, "removed"));
+  if (np_show_number(L, "waiting") > 0) printf(", %lld at the gate", (long long)np_show_number(L, "waiting"));
+  putchar('\n');
 }
 
 /* devices */
@@ -282,15 +284,40 @@ static void tail_line(struct np_show *s, lua_State *L) {
   r->cells[5].text = np_show_field(L, "connection");
 }
 
+/* What its shadow run found, where its messages changed; NULL. Borrowed from the object. */
+static const char *changed_messages(lua_State *L) {
+  const char *said = NULL;
+  lua_getfield(L, 1, "stages");
+  for (lua_Integer i = 1; !said && lua_istable(L, 2) && lua_rawgeti(L, 2, i) == LUA_TTABLE; i++) {
+    bool differs = lua_getfield(L, 3, "verdict") == LUA_TSTRING && strcmp(lua_tostring(L, 4), "differs") == 0;
+    if (differs && lua_getfield(L, 3, "said") == LUA_TSTRING) said = lua_tostring(L, 5);
+    lua_settop(L, 2);
+  }
+  lua_settop(L, 1);
+  return said;
+}
+
 static void history_line(struct np_show *s, lua_State *L) {
   struct row *r = np_show_row(s);
   char *state = np_show_field(L, "state"), *verdict = np_show_field(L, "verdict"), *cause = np_show_field(L, "cause"),
        *reason = np_show_field(L, "reason");
+  const char *messages = changed_messages(L);
+  bool bad = strcmp(verdict, "bad") == 0, waited = strcmp(verdict, "waiting") == 0;
+  struct np_buf why = {0};
+  np_buf_adds(&why, *cause ? cause : bad ? reason : waited ? "its messages would be others" : "");
+  if (messages) np_buf_addf(&why, "%s%s", why.len ? ": " : "", messages);
   r->cells[0].text = np_show_field(L, "generation");
   r->cells[1] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
-  bool bad = strcmp(verdict, "bad") == 0;
-  r->cells[2] = (struct cell){np_strdup(*state ? state : bad ? "not let in" : ""), *state ? GREEN : bad ? RED : PLAIN};
-  r->cells[3].text = *cause ? np_strdup(cause) : np_strdup(bad ? reason : "");
+  r->cells[2] = (struct cell){np_strdup(*state   ? state
+                                        : bad    ? "not let in"
+                                        : waited ? "waited"
+                                                 : ""),
+                              *state && !waited ? GREEN
+                              : bad             ? RED
+                              : waited          ? YELLOW
+                                                : PLAIN};
+  r->cells[3].text = np_show_clean(np_buf_text(&why), why.len);
+  np_buf_free(&why);
   free(state), free(verdict), free(cause), free(reason);
 }
 

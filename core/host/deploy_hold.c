@@ -33,7 +33,7 @@ static const char *trouble(const struct np_deploy *d) {
   for (size_t i = 0; i < d->unit_count; i++) {
     const struct np_unit *u = d->units[i];
     bool failed = !u->built.code || u->last_good;
-    if (np_gate_holds(u)) return np_gate_says(u->gate);
+    if (np_gate_holds(u)) return np_gate_holds(u);
     if (u->error && failed && !u->held && !u->unconfigured && (u->wanted || u->configured || u->code)) return u->error;
   }
   return NULL;
@@ -81,7 +81,7 @@ static bool hold_with(struct np_deploy *d, struct np_unit *u, struct np_unit *co
     const struct np_file *f = np_sources_find(&d->sources, true, code->libraries[i]);
     const struct np_unit *by = f ? stuck[f - d->sources.files] : NULL;
     if (!by || by == u) continue;
-    const char *why = by->held ? by->held : by->error ? by->error : np_gate_holds(by) ? np_gate_says(by->gate) : "it waits";
+    const char *why = by->held ? by->held : by->error ? by->error : np_gate_holds(by) ? np_gate_holds(by) : "it waits";
     hold(d, u,
          np_unit_text("held back, so that all that require %s have the same text of it: %s requires it too and cannot take it: %s",
                       f->source.path, by->instance, why),

@@ -11,7 +11,10 @@
 #include "host/gate_parts.h"
 
 static struct np_gate *gate_of(struct np_unit *u) {
-  if (!u->gate) u->gate = np_alloc(sizeof *u->gate);
+  if (!u->gate) {
+    u->gate = np_alloc(sizeof *u->gate);
+    u->gate->instance = u->instance;
+  }
   return u->gate;
 }
 
@@ -28,6 +31,8 @@ void np_gate_say_is(struct np_gate *g, const char *format, ...) {
   va_end(args);
   free(g->says);
   g->says = text;
+  free(g->why);
+  g->why = text ? np_unit_text("%s: %s", g->instance, text) : NULL;
 }
 
 /* It begins with another text. */
@@ -225,8 +230,8 @@ bool np_gate_again(const struct np_deploy *d, const struct np_unit *u, const str
   return (u->gate->state == NP_GATE_REFUSED || u->gate->state == NP_GATE_RUNNING) && spec_has_changed(d, u, want);
 }
 
-bool np_gate_holds(const struct np_unit *u) {
-  return u->gate && (u->gate->state == NP_GATE_RUNNING || u->gate->state == NP_GATE_WAITING);
+const char *np_gate_holds(const struct np_unit *u) {
+  return u->gate && (u->gate->state == NP_GATE_RUNNING || u->gate->state == NP_GATE_WAITING) ? u->gate->why : NULL;
 }
 
 int np_gate_number(const struct np_gate *g) { return g ? g->number : 0; }
@@ -245,6 +250,7 @@ int np_deploy_approve(struct np_deploy *d, const char *instance, const char *cau
   np_deploy_reload(d);
   u = np_unit_find(d, instance);
   if (u && u->code && u->code->number == number) return number;
+  if (u && u->held) return np_fail(err, "%s: generation %d is approved, and still %s", instance, number, u->held);
   if (u) {
     u->gate->approved = false;
     np_unit_set(&u->cause, NULL);

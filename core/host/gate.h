@@ -38,8 +38,9 @@ void np_gate_forget(struct np_unit *u);                             /* its text 
 void np_gate_fall_back(struct np_deploy *d, struct np_unit *u);     /* at a start: what was in force, with its settings */
 void np_gate_record(struct np_unit *u, struct np_writeset *ws);     /* what is to be in force */
 void np_gate_pinned(struct np_unit *u, const struct np_want *want); /* an operator has gone back: its text does not count */
-/* Whether its newest text is not in force for the gate alone: it runs, or waits to be approved. */
-bool np_gate_holds(const struct np_unit *u);
+/* Why its newest text is not in force, where it is for the gate alone: "low-glucose: waiting for approval: 3 new"; NULL. Borrowed until the gate
+ * changes. */
+const char *np_gate_holds(const struct np_unit *u);
 void np_gate_free(struct np_gate *g);
 void np_gates_free(struct np_gates *g); /* ends what runs */
 

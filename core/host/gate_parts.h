@@ -23,13 +23,14 @@ struct np_gate {
   uint64_t turn; /* of its newest job; 0: none is wanted or under way */
   bool begun;    /* it is under way */
   bool approved;
-  char *print;         /* owned: fingerprint of what it is about */
-  char *spec_text;     /* owned: hash of the spec that was run, or is to be; NULL where it has none */
-  char *says;          /* owned: for people */
-  int number;          /* its generation */
-  char *hash;          /* owned: of its sources */
-  char *settings;      /* owned: of what is built, with sorted keys; NULL: not known */
-  struct np_code *old; /* a reference: what it is compared with; NULL: what is in force when its job begins */
+  char *print;          /* owned: fingerprint of what it is about */
+  char *spec_text;      /* owned: hash of the spec that was run, or is to be; NULL where it has none */
+  const char *instance; /* borrowed: the unit's */
+  char *says, *why;     /* owned: for people; why begins with the instance */
+  int number;           /* its generation */
+  char *hash;           /* owned: of its sources */
+  char *settings;       /* owned: of what is built, with sorted keys; NULL: not known */
+  struct np_code *old;  /* a reference: what it is compared with; NULL: what is in force when its job begins */
 };
 
 void np_gate_set(struct np_gate *g, enum np_gate_stage stage, enum np_verdict verdict, const char *said);

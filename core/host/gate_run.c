@@ -380,7 +380,7 @@ static void on_done(evutil_socket_t fd, short what, void *arg) {
     struct np_unit *u = np_unit_find(d, job->instance);
     if (u && u->gate && u->gate->turn == job->turn) { /* else it has changed meanwhile */
       conclude(d, u, job);
-      all->look |= u->gate->state == NP_GATE_LET || u->gate->state == NP_GATE_REFUSED;
+      all->look |= u->gate->state != NP_GATE_OPEN; /* what waits may hold back a set */
     }
     all->under_way = NULL;
     np_gate_job_free(job);

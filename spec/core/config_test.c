@@ -184,6 +184,28 @@ static void check_no_file(void) {
   CHECK(chdir(cwd) == 0);
 }
 
+/* What has to be passed: an entry's own over that for all. */
+static void check_gate(void) {
+  struct np_error err = {{0}};
+  struct np_config *c = load_text("return { policy = 'hold', check = { spec = true, time = '3s' },\n"
+                                  "  rules = { { 'a' }, { 'b', policy = 'inform', check = { shadow = 5 } } },\n"
+                                  "  connections = { { 'v', policy = 'theirs', check = { spec = false } } } }",
+                                  &err);
+  CHECK(c, "%s", err.text);
+  struct np_check a = np_config_check(c, "a"), b = np_config_check(c, "b"), v = np_config_check(c, "v"),
+                  other = np_config_check(c, "other");
+  CHECK(a.hold && a.spec && a.shadow == 1000 && a.time == 3000);
+  CHECK(!b.hold && b.spec && b.shadow == 5 && b.time == 3000);
+  CHECK(!v.spec && v.time == 3000 && other.hold && other.spec);
+  CHECK(strstr(c->entries[0].settings, "\"policy\":\"theirs\"") && !strstr(c->entries[0].settings, "check"));
+  CHECK(!strstr(c->entries[2].settings, "policy") && !strstr(c->entries[2].settings, "check"));
+  np_config_free(c);
+  c = load_text("return {}", &err);
+  a = np_config_check(c, "a");
+  CHECK(!a.hold && !a.spec && a.shadow == 1000 && a.time == 10000);
+  np_config_free(c);
+}
+
 static void check_errors(void) {
   static const struct {
     const char *text, *want; /* after the path */
@@ -221,6 +243,12 @@ static void check_errors(void) {
       {"return { lanes = 65 }", ": lanes: expected a whole number from 1 to 64, got 65"},
       {"return { lanes = 1.5 }", ": lanes: expected a whole number from 1 to 64, got 1.5"},
       {"return { lanes = '2' }", ": lanes: expected a whole number from 1 to 64, got \"2\""},
+      {"return { policy = 'maybe' }", ": policy: expected \"inform\" or \"hold\", got \"maybe\""},
+      {"return { policy = 'hold', check = { shadow = 0 } }", ": policy: \"hold\" needs a shadow run"},
+      {"return { policy = 'hold', rules = { { 'x', check = { shadow = 0 } } } }", ": rules[1].policy: \"hold\" needs a shadow run"},
+      {"return { check = { specs = true } }", ": check.specs: unknown, did you mean \"spec\"?"},
+      {"return { rules = { { 'x', check = { shadow = -1 } } } }", ": rules[1].check.shadow: expected a whole number from 0"},
+      {"return { check = { time = 0 } }", ": check.time: expected a duration that is longer, got 0"},
       {"return { queue = 0 }", ": queue: expected a whole number"},
       {"return { drain = 'soon' }", ": drain: expected a duration such as \"10s\", got \"soon\""},
       {"return { drain = -1 }", ": drain: expected a duration such as \"10s\", got -1"},
@@ -425,6 +453,7 @@ int main(void) {
   check_flags();
   check_links();
   check_no_file();
+  check_gate();
   check_errors();
   check_long_path();
   check_secrets();

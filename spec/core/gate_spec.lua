@@ -91,6 +91,9 @@ describe("the gate", function()
       assert.matches("^neap approve by ", history[1].cause)
       assert.same({ 2, "waiting", "1 new, 1 different, over the last 5 readings" }, { history[2].generation, history[2].verdict, history[2].reason })
       assert.equal("differs", stages(history[2]).shadow.verdict)
+      local lines = neap "history"
+      assert.matches("2 +%S+ +in force +neap approve by %S+: 1 new, 1 different, over the last 5 readings", lines)
+      assert.matches("2 +%S+ +waited +its messages would be others: 1 new, 1 different", lines)
       assert.equal("nothing waits to be approved", (neap "approve"):match "nothing waits to be approved")
       assert.equal(0, (select(2, neap "rollback")))
       push(6.25, 0.5)
@@ -160,6 +163,35 @@ describe("the gate", function()
       configure(7)
       bed.wait("nothing to wait", function() return not say().waiting end)
       assert.equal(3, say().generation)
+    end)
+
+    it("puts in force what waits where the policy holds no more", function()
+      push(1, 6)
+      desk:wait(1)
+      save(rule(7))
+      waits(2)
+      assert.matches("1 at the gate", (bed.run { bed.neap, "reload", "--store", host.store }), 1, true)
+      bed.replace(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub('"hold"', '"inform"')))
+      local p = generation(2)
+      assert.is_nil(p.waiting)
+      push(6.5)
+      assert.equal(6.5, desk:wait(2)[2].json.value)
+    end)
+
+    it("goes back over what waits, which then waits no more", function()
+      push(1)
+      desk:wait(1)
+      save(rule(5) .. "\n-- a remark")
+      generation(2)
+      save(rule(7) .. "\n-- another")
+      push(6)
+      bed.wait("something to wait, or to be in force", function() return say().generation == 3 or say().waiting end)
+      save(rule(0.5))
+      bed.wait("it to wait", function() return (say().waiting or ""):find("gone", 1, true) end)
+      assert.equal(0, (select(2, neap "rollback")))
+      assert.is_nil(say().waiting)
+      assert.equal("rolled back", say().state)
+      assert.matches("nothing waits", (neap "approve"), 1, true)
     end)
 
     it("keeps what would fail where the one before did not", function()
@@ -246,6 +278,34 @@ end)]]):format(value) end
       desk:wait(1)
       assert.equal(1, say().generation)
     end)
+  end)
+end)
+
+-- A set is one decision.
+describe("the gate of an atomic set", function()
+  local host
+  teardown(function() host:stop() end)
+
+  it("holds all that changed together, and lets all of it in with the approval", function()
+    local function vendor(value) return ('local plugin = ...\nplugin:serve { "GET /say", handler = function() return 200, { value = %d } end }'):format(value) end
+    local desk = bed.receiver()
+    host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["vendors/answer.lua"] = vendor(1), ["rules/say.lua"] = rule(5),
+      ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua") },
+      config = ([[lanes = 2, deploy = "atomic", rules = { { "say", to = "desk", policy = "hold" } }, destinations = { desk = { "webhook", url = %q } }]]):format(desk.url) }
+    local function answer() return (select(2, host:json("GET", "/say"))).value end
+    assert.equal(204, (host:request("POST", "/level", { device = "d", value = 6 })))
+    bed.write(host.plugins .. "/.hold", "")
+    bed.replace(host.plugins .. "/vendors/answer.lua", vendor(2))
+    bed.replace(host.plugins .. "/rules/say.lua", rule(7))
+    os.remove(host.plugins .. "/.hold")
+    bed.wait("the rule to wait", function() return (host:plugin "say".waiting or ""):find("waiting for approval: 1 new", 1, true) end)
+    bed.wait("the other to be held back", function() return (host:plugin "answer".error or ""):find("waiting for approval: 1 new", 1, true) end)
+    assert.same({ 1, 1, 1 }, { answer(), host:plugin "say".generation, host:plugin "answer".generation })
+    local out, code = bed.run { bed.neap, "approve", "say", "--store", host.store }
+    assert.equal(0, code, out)
+    assert.same({ 2, 2, 2 }, { answer(), host:plugin "say".generation, host:plugin "answer".generation })
+    assert.is_nil(host:plugin "answer".error)
+    desk:close()
   end)
 end)
 
