@@ -29,7 +29,8 @@ function Walk:field(kind, name)
   if kind:find "^module " then
     local inner = kind .. "." .. name
     if self.types.functions[inner:match "^module (.*)$"] then return inner end
-    return ({ ["module json"] = { null = "" } })[kind] and name == "null" and "" or nil
+    local values = self.types.values[kind:match "^module (.*)$"]
+    return values and values[name] and "" or nil
   end
   if not class then return "" end
   local f = class[name] or class["[string]"]

@@ -8,7 +8,7 @@ local builtin = {}
 for name in ("any nil boolean string number integer table function true false userdata thread unknown"):gmatch "%S+" do builtin[name] = true end
 
 function luatypes.new()
-  return setmetatable({ classes = {}, functions = {}, named = {}, wrong = {} }, luatypes)
+  return setmetatable({ classes = {}, functions = {}, values = {}, named = {}, wrong = {} }, luatypes)
 end
 
 local function tag_of(self, tag, text, place)
@@ -48,6 +48,11 @@ function luatypes:read(path)
       tag_of(self, "return", text, place)
     elseif tag and tag ~= "meta" then
       self.wrong[#self.wrong + 1] = place .. ": " .. line
+    end
+    local known, value = line:match "^(%l+)%.([%w_]+) = nil$"
+    if known then
+      self.values[known] = self.values[known] or {}
+      self.values[known][value] = true
     end
     local owner, name, args = line:match "^function ([%w_.]-)[.:]?([%w_]+)%(([^)]*)%) end$"
     if name then

@@ -35,7 +35,8 @@ static const struct kind {
   const char *line; /* of neap.lua */
 } kinds[] = {
     {"vendor", "vendors", TEXT(vendor), TEXT(vendor_spec), "connections = { { \"NAME\", secret = env \"NAME_SECRET\" } }"},
-    {"rule", "rules", TEXT(rule), TEXT(rule_spec), "rules = { { \"NAME\", to = \"a destination's name\" } }"},
+    {"rule", "rules", TEXT(rule), TEXT(rule_spec),
+     "rules = { { \"NAME\", to = \"desk\" } }, where desk is one of its destinations"},
     {"destination", "destinations", TEXT(destination), TEXT(destination_spec),
      "destinations = { { \"NAME\", url = \"https://where.messages/are/posted\" } }"},
 };

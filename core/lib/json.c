@@ -323,6 +323,7 @@ static int json_raw(lua_State *L) {
   return 1;
 }
 
+/* @value json.null userdata JSON's null, which is true in Lua's eyes */
 int luaopen_neap_json(lua_State *L) {
   static const luaL_Reg functions[] = {{"decode", json_decode},
                                        {"encode", json_encode},

@@ -8,6 +8,10 @@
 ---before.
 local json = {}
 
+---JSON's null, which is true in Lua's eyes
+---@type userdata
+json.null = nil
+
 ---Reads a JSON text. Integers of 64 bits stay integers (larger ones become floats), a number with a point or an exponent
 ---is a float, null is json.null, arrays are marked. Where a name occurs twice the last one counts.
 ---@param text string

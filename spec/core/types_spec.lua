@@ -75,6 +75,12 @@ describe("the types", function()
         local out = { plugin = names(plugin) }
         for _, part in ipairs { "store", "data", "people" } do out["plugin." .. part] = names(plugin[part]) end
         for _, m in ipairs { "crypto", "http", "json", "log", "time", "webhooks" } do out[m] = names(require("neap." .. m)) end
+        out.values = json.array {}
+        for _, m in ipairs { "crypto", "http", "json", "log", "time", "webhooks" } do
+          for k, v in pairs(require("neap." .. m)) do
+            if type(v) ~= "function" and type(v) ~= "table" then table.insert(out.values, m .. "." .. k) end
+          end
+        end
         for _, part in ipairs { "rsa", "jwt" } do out["crypto." .. part] = names(require "neap.crypto"[part]) end
         return out
       end }
@@ -96,6 +102,12 @@ describe("the types", function()
     ]])
     local out = bed.run({ bed.neap, "test" }, { cwd = folder })
     local real = require "neap.json".decode(out:match "<<(.*)>>")
+    local values = {}
+    for owner, list in pairs(types.values) do
+      for name in pairs(list) do values[#values + 1] = owner .. "." .. name end
+    end
+    assert.same(real.values, values)
+    real.values = nil
     for owner, list in pairs(real) do assert.same(list, keys_of(types.functions[owner] or {}), owner) end
     for owner in pairs(types.functions) do
       assert.truthy(real[owner] or owner == "_G" or owner == "account" or owner == "budget", owner .. " is not real")

@@ -1,7 +1,7 @@
 -- What plugins can call, taken from the comments in the source: docs/reference.md and core/types/ are made of it.
 --
 -- A comment that begins with a call, such as `plugin.store:get(key)`, or that stands above a module's function, tells of that
--- function; one that begins with `@class` tells of a table. Its sentences come first, then `@param name type text`,
+-- function; one that begins with `@class` tells of a table, one with `@value` of what else a module has. Its sentences come first, then `@param name type text`,
 -- `@return type text` (or `@return type name, type name`) and `@field name type text`; types are LuaCATS'. What may be left out
 -- has a `?` after its name. A text with "or nil, why" says that a reason and a code come back then.
 local luacats = require "luacats"
@@ -117,12 +117,19 @@ local function class(text)
   return { class = name, about = about:gsub("^%l", string.upper), fields = tags }
 end
 
--- Both kinds of things that the comments of a C file tell of.
+local function value(text)
+  local name, rest = text:match "^@value ([%w_.]+) (.*)$"
+  if not name then return end
+  local kind, about = luacats.type(rest)
+  return { value = name, head = name, type = kind, about = about:gsub("^%l", string.upper), tags = {} }
+end
+
+-- All kinds of things that the comments of a C file tell of.
 local function of_c(path, owners, list)
   for comment in read(path):gmatch "/%*.-%*/" do
     local text = clean(comment)
-    local found = class(text) or called(text)
-    if found and (found.class or owners[found.owner]) then list[#list + 1] = found end
+    local found = class(text) or value(text) or called(text)
+    if found and (found.class or found.value or owners[found.owner]) then list[#list + 1] = found end
   end
 end
 
@@ -177,7 +184,7 @@ local function of_module(path, owner, list)
   for name, fn in text:gmatch '{"([%w_]+)", ([%w_]+)}' do
     local position = not name:match "^__" and text:find("static int " .. fn .. "%(lua_State %*L%) {")
     local about = position and comment_above(text, position)
-    if about and not about:find "^@class" and not called(about) then
+    if about and not about:find "^@[cv]%l+ " and not called(about) then
       list[#list + 1] = entry(owner, ".", name, "()", about, owner .. "." .. name)
     end
   end

@@ -84,6 +84,10 @@ end
 local function put_module(list, module)
   local known = {}
   for _, e in ipairs(list) do
+    if e.value then
+      put_text(e.about)
+      put("---@type %s\n%s = nil\n", e.type, e.value)
+    end
     if e.owner and e.owner:match "^%w+" == module then
       if e.owner ~= module and not known[e.owner] then
         known[e.owner] = true
