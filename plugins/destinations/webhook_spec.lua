@@ -37,6 +37,29 @@ describe("webhook", function()
     assert.equal("delivered", state())
   end)
 
+  it("is told all that waited, each device's in order, soon after it was down for an hour", function()
+    begin()
+    t.fail(URL, "connect", 1000000)
+    for n = 1, 5 do
+      for d = 1, 40 do rule:reading { device = "d-" .. d, metric = "temp", value = n, at = t.now() + n } end
+      t.advance "12m"
+    end
+    local down = #t.asked(URL)
+    assert.is_true(down < 500, down .. " attempts for 200 messages within an hour") -- it was probed, not hammered
+    for _, m in ipairs(t.sent "desk") do assert.equal("waiting", m.state) end
+    local last, arrived = {}, 0
+    t.fail(URL, "connect", 0)
+    t.http(URL, function(req)
+      local r = req.json.reading
+      assert.equal((last[r.device] or 0) + 1, r.value)
+      last[r.device], arrived = r.value, arrived + 1
+      return 204
+    end)
+    t.advance "61s" -- the longest time between two probes
+    assert.equal(200, arrived)
+    for _, m in ipairs(t.sent "desk") do assert.equal("delivered", m.state) end
+  end)
+
   it("tries again after what passes: 500, no answer, a cut connection", function()
     begin()
     t.http(URL, 204)
