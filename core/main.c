@@ -129,6 +129,7 @@ static int act(const struct np_line *l) {
   case RELEASE:
   case APPROVE: return np_ask_generations(l);
   case REPLAY: return np_ask_replay(l);
+  case DEAD: return np_ask_dead(l);
   case NEW: return np_new(l);
   case TYPES: return types(l);
   case TAG: return np_ask_tag(l);

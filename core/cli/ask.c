@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/duration.h"
 #include "host/client.h"
 #include "host/client_call.h"
 #include "host/config.h"
@@ -140,6 +141,39 @@ int np_ask_generations(const struct np_line *l) {
     np_buf_addf(&request, ",\"%c\":%ld", i == 1 ? 'a' : 'b', strtol(l->words[i], NULL, 10));
   np_buf_addc(&request, '}');
   return ask(l, l->values[CONFIG], command, &request);
+}
+
+static int add_age(const struct np_line *l, enum option o, struct np_buf *request) {
+  int64_t ms;
+  if (!l->values[o]) return 0;
+  if (np_duration_parse(l->values[o], strlen(l->values[o]), &ms) < 0)
+    return np_line_bad_value(l, o, "an age such as \"7d\" or \"1h\"");
+  np_buf_addf(request, ",\"%s\":%lld", np_cli_options[o].name + 2, (long long)ms);
+  return 0;
+}
+
+int np_ask_dead(const struct np_line *l) {
+  static const char *const actions[] = {"list", "show", "retry", "drop"};
+  const char *action = l->word_count ? l->words[0] : "list", *id = l->word_count > 1 ? l->words[1] : NULL;
+  size_t i = 0;
+  while (i < 4 && strcmp(actions[i], action) != 0) i++;
+  if (i == 4) return np_line_wrong(l, "expected list, show, retry or drop");
+  if (l->word_count > 2) return np_line_wrong(l, "too many arguments");
+  bool show = i == 1, any = id || l->values[DESTINATION] || l->values[OLDER] || l->values[NEWER];
+  if (show && !id) return np_line_wrong(l, "which message?");
+  if (i > 1 && !any && !l->values[ALL]) return np_line_wrong(l, "which ones? Name an ID, --destination, --older, --newer or --all");
+  struct np_buf request = {0};
+  np_buf_addf(&request, "{\"command\":\"dead\",\"action\":\"%s\"", action);
+  if (id) np_buf_adds(&request, ",\"id\":"), np_buf_add_json(&request, id, strlen(id));
+  const char *destination = l->values[DESTINATION];
+  if (destination) np_buf_adds(&request, ",\"destination\":"), np_buf_add_json(&request, destination, strlen(destination));
+  if (l->values[ALL]) np_buf_adds(&request, ",\"all\":true");
+  if (add_age(l, OLDER, &request) < 0 || add_age(l, NEWER, &request) < 0) {
+    np_buf_free(&request);
+    return 2;
+  }
+  np_buf_addc(&request, '}');
+  return ask(l, l->values[CONFIG], show ? "letter" : "dead", &request);
 }
 
 int np_ask_replay(const struct np_line *l) {

@@ -14,6 +14,8 @@ enum command {
   RELOAD,
   DEVICES,
   TAG,
+  DESTINATIONS,
+  DEAD,
   TAIL,
   CALL,
   KEYS,
@@ -35,8 +37,8 @@ enum command {
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
-#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG)) /* take words, and the CONFIG as an option */
-#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
+#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD)) /* take words, and the CONFIG as an option */
+#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(DESTINATIONS) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
 
 enum option {
   LISTEN,
@@ -64,6 +66,10 @@ enum option {
   TIMEOUT,
   AGAINST,
   MESSAGES,
+  DESTINATION,
+  OLDER,
+  NEWER,
+  ALL,
   OPTIONS
 };
 

@@ -31,6 +31,10 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
     [AGAINST] = {"--against", "STORE", "a host's store: what would each rule send otherwise than now?", BIT(CHECK)},
     [MESSAGES] = {"--messages", NULL, "what a rule sends otherwise, in place of its text", BIT(DIFF)},
+    [DESTINATION] = {"--destination", "NAME", "only what was for this destination", BIT(DEAD)},
+    [OLDER] = {"--older", "AGE", "only what has been dead for longer, such as 7d", BIT(DEAD)},
+    [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
+    [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD)},
 };
 
 const struct np_cli_command np_cli_commands[COMMANDS] = {
@@ -71,6 +75,21 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "vendor's\nplugin gives are the plugin's to take away. Either all changes are made, on disk before this ends, or none. "
          "The exit code is 1\nwhere none could be made.",
          "neap tag GA-0017 +icu -hall"},
+    [DESTINATIONS] =
+        {"destinations", "[CONFIG]", "shows how deliveries of a running host go",
+         "What waits for each destination and since when, what is dead, and its circuit: closed is well; one that keeps "
+         "failing is open, and only\nprobed until a delivery arrives.",
+         "neap destinations examples/ward"},
+    [DEAD] = {"dead", "list|show|retry|drop [ID]", "shows dead letters, tries them again, or drops them",
+              "Messages that a destination refused, that were tried for as long as may be, or that have expired. show ID gives any "
+              "message, each attempt\n"
+              "at it, and its body without what the destination's terms redact. retry puts it back under its id, before what still "
+              "waits "
+              "of its device; what\n"
+              "has arrived meanwhile arrived before it. Its age counts anew, and what made it expire no longer\n"
+              "does. drop moves it to the table dropped, "
+              "with who did it.",
+              "neap dead retry --destination desk --newer 1h"},
     [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
               "neap tail --metric glucose --below 3.9 --last 10"},
     [CALL] = {"call", "CONNECTION [COMMAND [name=value ...]]", "has a connection of a running host carry out a command",

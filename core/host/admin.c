@@ -54,6 +54,7 @@ static void talk_free(struct np_talk *t) {
   if (t->set) np_writeset_unref(t->set);
   np_buf_free(&t->out);
   np_call_free(t->call);
+  np_talk_dead_free(t);
   free(t);
 }
 
@@ -163,11 +164,14 @@ static void list_devices(struct np_talk *t) {
   }
 }
 
-static void devices(struct np_talk *t) {
+void np_talk_list(struct np_talk *t, void (*slice)(struct np_talk *t)) {
   t->state = NP_TALK_LISTING;
+  t->slice = slice;
   bufferevent_set_timeouts(t->bev, NULL, &patience);
-  list_devices(t);
+  slice(t);
 }
+
+static void devices(struct np_talk *t) { np_talk_list(t, list_devices); }
 
 static void stop(struct np_talk *t) {
   np_buf_adds(&t->out, "{\"summary\":{\"stopping\":true}}\n");
@@ -195,6 +199,8 @@ static const struct {
                 {"messages", np_talk_generation_begin, np_talk_messages},
                 {"release", np_talk_generation_begin, np_talk_release},
                 {"replay", np_talk_replay_begin, np_talk_call},
+                {"dead", np_talk_dead_begin, np_talk_dead},
+                {"destinations", NULL, np_talk_destinations},
                 {"tail", np_tail_begin, NULL}};
 #define COMMANDS (sizeof commands / sizeof *commands)
 
@@ -297,7 +303,7 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   struct np_talk *t = arg;
   if (t->state == NP_TALK_LISTING)
-    list_devices(t);
+    t->slice(t);
   else if (t->state == NP_TALK_SEEKING || t->state == NP_TALK_TAILING)
     np_tail_slice(t);
 }

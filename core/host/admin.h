@@ -20,6 +20,11 @@
  *                          then {"summary":{requests}}
  *   {"command":"people", "reference":…, "forget":true}  {reference, person:{connection, key, since, changed, details}}, which is logged; with forget
  *                          it is removed instead; then {"summary":{people}} or {forgotten}. Without a reference how many people are kept.
+ *   {"command":"dead", "action":"list"|"show"|"retry"|"drop", "id":…, "destination":…, "older":ms, "newer":ms, "all":true}
+ *                          list: an object for each dead letter, then {"summary":{dead}}. show: any message by its id, with its body as the terms of its
+ *                          destination let it be seen, then an object for each attempt. retry and drop: {"summary":{retried}} or {dropped}, which is logged
+ *   {"command":"destinations"}  an object for each: instance, plugin, state, circuit, failures, failing_since, next_probe, paused_until, flying, pending,
+ *                          oldest, dead, last_arrival, batch, concurrency, error
  *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
  * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
 #ifndef NP_HOST_ADMIN_H

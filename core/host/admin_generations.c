@@ -154,7 +154,7 @@ void np_talk_sources(struct np_talk *t) {
 
 /* rollback */
 
-static void cause_of(const struct np_talk *t, const char *command, char *text, size_t size) {
+void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size) {
   struct ucred who;
   socklen_t n = sizeof who;
   struct passwd user, *found = NULL;
@@ -181,7 +181,7 @@ static void tell_number(struct np_talk *t, int number, const struct np_error *er
 void np_talk_rollback(struct np_talk *t) {
   struct np_error err;
   char cause[100];
-  cause_of(t, "neap rollback", cause, sizeof cause);
+  np_talk_cause(t, "neap rollback", cause, sizeof cause);
   int number = t->at > INT32_MAX ? np_fail(&err, "there is no such generation")
                                  : np_deploy_rollback(t->host->deploy, t->instance, (int)t->at, cause, &err);
   tell_number(t, number, &err);
@@ -190,7 +190,7 @@ void np_talk_rollback(struct np_talk *t) {
 void np_talk_approve(struct np_talk *t) {
   struct np_error err;
   char cause[100];
-  cause_of(t, "neap approve", cause, sizeof cause);
+  np_talk_cause(t, "neap approve", cause, sizeof cause);
   tell_number(t, np_deploy_approve(t->host->deploy, t->instance, cause, &err), &err);
 }
 
@@ -216,7 +216,7 @@ void np_talk_messages(struct np_talk *t) {
 void np_talk_release(struct np_talk *t) {
   struct np_error err;
   char cause[100];
-  cause_of(t, "neap release", cause, sizeof cause);
+  np_talk_cause(t, "neap release", cause, sizeof cause);
   int number = np_deploy_release(t->host->deploy, t->instance, cause, &err);
   tell_number(t, number, &err);
 }

@@ -8,9 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/redact.h"
 #include "host/account.h"
 #include "host/budget.h"
+#include "host/outlet.h"
 #include "host/tags.h"
 #include "store/seal.h"
 
@@ -135,6 +138,50 @@ void np_line_device(struct np_buf *b, const struct np_device *d) {
   np_line_end(b);
 }
 
+void np_line_body(struct np_buf *b, struct np_host *host, const char *destination, struct np_text body) {
+  const struct np_deploy *d = host->deploy;
+  struct np_buf shown = {0};
+  for (size_t i = 0; i < np_deploy_count(d) && !shown.len; i++) {
+    struct np_status s = np_deploy_status(d, i);
+    if (strcmp(s.instance, destination) == 0 && s.code)
+      np_redact(&shown, body.ptr ? body.ptr : "", body.len, (const char *const *)s.code->terms.redact, s.code->terms.redact_count,
+                NULL, NULL);
+  }
+  np_line_text(b, "body", shown.len ? shown.data : "***");
+  np_buf_free(&shown);
+}
+
+void np_line_attempt(struct np_buf *b, const struct np_attempt *a) {
+  np_line_int(b, "attempt", a->n);
+  np_line_int(b, "at", a->at);
+  np_line_int(b, "took", a->took);
+  np_line_int(b, "generation", a->generation);
+  if (a->status) np_line_int(b, "status", a->status);
+  np_line_int(b, "batch", a->batch);
+  np_line_text(b, "outcome", a->outcome.ptr);
+  np_line_text(b, "error", a->error.ptr);
+  np_line_text(b, "answer", a->answer.ptr);
+}
+
+void np_line_outlet(struct np_buf *b, struct np_host *host, const char *destination) {
+  struct np_outlet_view v = np_outlet_look(host->broker, destination);
+  np_line_text(b, "circuit", np_circuit_names[v.circuit]);
+  if (v.failures) np_line_int(b, "failures", v.failures);
+  if (v.since) np_line_int(b, "failing_since", v.since);
+  if (v.next_probe) np_line_int(b, "next_probe", v.next_probe);
+  if (v.paused) np_line_int(b, "paused_until", v.paused);
+  if (v.circuit == NP_CIRCUIT_CLOSED && !v.paused) return;
+  char text[120];
+  double seconds = (double)((v.paused ? v.paused : v.next_probe) - np_now_ms()) / 1000;
+  if (v.circuit == NP_CIRCUIT_HALF_OPEN)
+    snprintf(text, sizeof text, "it is being probed after %d failures", v.failures);
+  else if (v.paused)
+    snprintf(text, sizeof text, "it asked for a pause of another %.0f s", seconds > 0 ? seconds : 0);
+  else
+    snprintf(text, sizeof text, "it is probed in %.0f s, after %d failures", seconds > 0 ? seconds : 0, v.failures);
+  np_line_text(b, "probed", text);
+}
+
 /* "waiting" is for people; "gate" has the generation and what it passed. */
 void np_line_gate(struct np_buf *b, const struct np_gate *g) {
   if (!g) return;
@@ -162,6 +209,7 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
   if (s->kind != NP_RULE && (s->kind == NP_DESTINATION || (s->code && s->code->deliver) || !s->generation)) {
     np_line_int(b, "pending", np_reader_outbox_count(reader, s->instance, 'p'));
     np_line_int(b, "dead", np_reader_outbox_count(reader, s->instance, 'x'));
+    np_line_outlet(b, host, s->instance);
   }
   np_line_text(b, "error", s->error);
   if (s->code) np_quarantine_describe(s->code, b);

@@ -20,6 +20,11 @@ void np_line_device(struct np_buf *b, const struct np_device *d);
 void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host);
 void np_line_gate(struct np_buf *b, const struct np_gate *g); /* nothing where it is NULL */
 void np_line_summary(struct np_buf *b, struct np_host *host);
+/* A message's body, without what its destination's terms redact: nothing of it where the destination is not in force. */
+void np_line_body(struct np_buf *b, struct np_host *host, const char *destination, struct np_text body);
+void np_line_attempt(struct np_buf *b, const struct np_attempt *a);
+/* How a destination's circuit stands: circuit, and failures, failing_since, next_probe, paused_until where there are any; probed is for people. */
+void np_line_outlet(struct np_buf *b, struct np_host *host, const char *destination);
 void np_line_change(struct np_buf *b, struct np_deploy_change change);
 
 #endif

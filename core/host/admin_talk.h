@@ -34,18 +34,20 @@ struct np_talk {
   struct bufferevent *bev; /* owned, with its socket */
   struct event *again;     /* owned: runs the next slice, in another turn of the loop */
   enum np_talk_state state;
-  struct np_filter *filter;      /* owned; of a tail */
-  int64_t at;                    /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
-  int64_t wanted;                /* SEEKING: readings still to be found */
-  int64_t count;                 /* LISTING: devices sent */
-  struct np_call *call;          /* owned: what it asks for, until it is with a lane */
-  uint64_t id;                   /* CALLING: by which the answer finds it */
-  bool people, forget;           /* of a request: with its headers and body; of a person: to be removed */
-  char reference[40];            /* whose details; "" counts all */
-  char instance[80];             /* whose generations: `at` and `wanted` are their numbers */
-  char device[512], vendor[200]; /* of a tag */
-  struct np_writeset *set;       /* owned: of a tag, what is to be committed */
-  struct np_buf out;             /* owned: lines being built */
+  struct np_filter *filter;  /* owned; of a tail */
+  int64_t at;                /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
+  int64_t wanted;            /* SEEKING: readings still to be found */
+  int64_t count;             /* LISTING: devices sent */
+  struct np_talk_dead *dead; /* owned; of dead letters: which ones */
+  void (*slice)(struct np_talk *t); /* LISTING: the next page */
+  struct np_call *call;             /* owned: what it asks for, until it is with a lane */
+  uint64_t id;                      /* CALLING: by which the answer finds it */
+  bool people, forget;              /* of a request: with its headers and body; of a person: to be removed */
+  char reference[40];               /* whose details; "" counts all */
+  char instance[80];                /* whose generations: `at` and `wanted` are their numbers */
+  char device[512], vendor[200];    /* of a tag */
+  struct np_writeset *set;          /* owned: of a tag, what is to be committed */
+  struct np_buf out;                /* owned: lines being built */
 };
 
 bool np_talk_full(const struct np_talk *t); /* nothing more is to be made until the client has taken some */
@@ -79,5 +81,15 @@ void np_talk_rollback(struct np_talk *t);
 void np_talk_approve(struct np_talk *t);
 void np_talk_messages(struct np_talk *t);
 void np_talk_release(struct np_talk *t);
+
+/* Goes on with a list, a page a time, the first one now. */
+void np_talk_list(struct np_talk *t, void (*slice)(struct np_talk *t));
+/* "neap rollback by anna": who asks. admin_generations.c */
+void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size);
+/* Dead letters and destinations. admin_dead.c */
+int np_talk_dead_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_dead(struct np_talk *t);
+void np_talk_dead_free(struct np_talk *t);
+void np_talk_destinations(struct np_talk *t);
 
 #endif

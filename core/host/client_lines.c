@@ -19,8 +19,8 @@ static struct cell state_cell(lua_State *L) {
 }
 
 static void set_note(struct row *r, lua_State *L) {
-  static const char *const words[] = {"error", "quarantine", "waiting", "denied"};
-  for (size_t i = 0; i < 3; i++) {
+  static const char *const words[] = {"error", "quarantine", "waiting", "denied", "probed"};
+  for (size_t i = 0; i < 5; i++) {
     r->note = np_show_field(L, words[i]);
     if (*r->note) return;
     free(r->note);
@@ -364,6 +364,9 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"reload", reload_line, reload_summary, NULL, 2},
                                             {"devices", devices_line, devices_summary, devices_heads, 7},
                                             {"tag", tag_line, NULL, NULL, 2},
+                                            {"dead", np_show_dead, np_show_dead_summary, np_show_dead_heads, 6},
+                                            {"letter", np_show_dead, NULL, NULL, 2},
+                                            {"destinations", np_show_destination, NULL, np_show_destination_heads, 8},
                                             {"call", call_line, call_summary, NULL, 2},
                                             {"request", request_line, NULL, NULL, 2},
                                             {"recording", np_show_recording, NULL, NULL, 2},

@@ -55,6 +55,12 @@ char *np_show_moment(lua_Integer ms);
 char *np_show_moment_ago(lua_Integer ms);
 lua_Integer np_show_number(lua_State *L, const char *name); /* 0 where it has none */
 
+/* Dead letters, or a message with its attempts; destinations. client_dead.c */
+void np_show_dead(struct np_show *s, lua_State *L);
+void np_show_dead_summary(struct np_show *s, lua_State *L);
+void np_show_destination(struct np_show *s, lua_State *L);
+extern const char *const np_show_dead_heads[], *const np_show_destination_heads[];
+
 /* A message that a change of a rule changes, and all of them. client_gate.c */
 void np_show_change(struct np_show *s, lua_State *L);
 void np_show_changes(struct np_show *s, lua_State *L);

@@ -135,6 +135,14 @@ void np_show_flush(struct np_show *s) {
   s->count = 0;
 }
 
+/* Whether an object with an error is about something that has it; else it is the host's own. */
+static bool is_about(lua_State *L) {
+  static const char *const names[] = {"instance", "id", "attempt"};
+  for (size_t i = 0; i < 3; i++)
+    if (lua_getfield(L, 1, names[i]) != LUA_TNIL) return true;
+  return false;
+}
+
 static int show(lua_State *L) { /* the show; the line */
   struct np_show *s = lua_touserdata(L, 1);
   struct np_error err;
@@ -144,9 +152,8 @@ static int show(lua_State *L) { /* the show; the line */
   lua_replace(L, 1);
   lua_settop(L, 1);
   luaL_checktype(L, 1, LUA_TTABLE);
-  if (lua_getfield(L, 1, "error") == LUA_TSTRING && lua_getfield(L, 1, "instance") == LUA_TNIL &&
-      lua_getfield(L, 1, "id") == LUA_TNIL) { /* neither a plugin's error nor a request's: the host's own */
-    lua_pop(L, 2);
+  if (lua_getfield(L, 1, "error") == LUA_TSTRING && !is_about(L)) {
+    lua_settop(L, 2);
     return lua_error(L);
   }
   lua_settop(L, 1);

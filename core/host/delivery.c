@@ -154,7 +154,7 @@ static int64_t next_try(struct np_delivery *d, size_t i, int64_t now) {
 static char state_of(struct np_delivery *d, size_t i, int64_t now) {
   const struct np_message *m = &d->messages[i];
   const struct np_terms *terms = &d->in->code->terms;
-  enum np_verdict verdict = result_of(d, i)->verdict;
+  enum np_delivery_verdict verdict = result_of(d, i)->verdict;
   if (verdict == NP_DELIVERY_DONE) return 'd';
   if (d->split) return 'r';
   return verdict == NP_DELIVERY_REFUSED || now - m->since >= terms->retry_for || np_terms_expiry(terms, m) <= now ? 'x' : 'r';

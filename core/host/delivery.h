@@ -9,7 +9,7 @@
 #include "host/ledger.h"
 #include "host/task.h"
 
-enum np_verdict {
+enum np_delivery_verdict {
   NP_DELIVERY_AGAIN, /* no answer, or one that says to try again */
   NP_DELIVERY_DONE,
   NP_DELIVERY_REFUSED, /* for good: to try again would not help */
@@ -22,7 +22,7 @@ enum np_delivery_end {
 };
 
 struct np_result { /* what the handler says of a message, or of all */
-  enum np_verdict verdict;
+  enum np_delivery_verdict verdict;
   int status;          /* of the last HTTP answer; 0 for none */
   int64_t retry_after; /* ms; 0 where the destination did not say */
   char why[500];       /* where not done; in the protected call, so without malloc */
@@ -45,7 +45,7 @@ struct np_delivery {
   /* What came of it: from `handled` on. */
   char *states;            /* in arena: of each message, as NP_OP_SENT has them */
   int64_t *dues;           /* in arena: ms, of those that are tried again; the same for all of one device */
-  enum np_verdict verdict; /* AGAIN where none of them went any further */
+  enum np_delivery_verdict verdict; /* AGAIN where none of them went any further */
   int64_t retry_after;     /* ms: the longest that the destination asked for */
   const char *error;       /* borrowed: of the first that was not delivered; NULL */
 

@@ -112,7 +112,7 @@ static int64_t retry_after(const char *text) {
   return ms > RETRY_AFTER_MOST ? RETRY_AFTER_MOST : (int64_t)ms;
 }
 
-static enum np_verdict judge(int status) {
+static enum np_delivery_verdict judge(int status) {
   if (status >= 200 && status < 300) return NP_DELIVERY_DONE;
   if (status == 408 || status == 425 || status == 429 || status < 300 || status >= 500) return NP_DELIVERY_AGAIN;
   return NP_DELIVERY_REFUSED;
