@@ -165,7 +165,7 @@ static void read_tls(const struct load *l, const struct np_table *top) {
 }
 
 /* For ever is spelt out: a 0 could as well be meant as "not at all". */
-static void read_keep_time(const struct np_table *t, const char *key, int64_t *ms) {
+static void read_age(const struct np_table *t, const char *key, int64_t *ms) {
   lua_getfield(t->L, t->at, key);
   bool forever = lua_type(t->L, -1) == LUA_TSTRING && strcmp(lua_tostring(t->L, -1), "forever") == 0;
   lua_pop(t->L, 1);
@@ -176,12 +176,25 @@ static void read_keep_time(const struct np_table *t, const char *key, int64_t *m
 }
 
 static void read_keep(struct np_config *c, const struct np_table *top) {
-  static const char *const known[] = {"requests", "delivered"};
-  struct np_table t;
+  static const char *const kinds[NP_KEPT_KINDS] = {"requests", "failed", "readings", "events", "delivered"};
+  static const char *const bounds[] = {"age", "size"};
+  struct np_table t, kind;
   if (!np_table_table(top, "keep", &t)) return;
-  np_table_known(&t, known, 2);
-  read_keep_time(&t, "requests", &c->keep_requests);
-  read_keep_time(&t, "delivered", &c->keep_delivered);
+  np_table_known(&t, kinds, NP_KEPT_KINDS);
+  for (int i = 0; i < NP_KEPT_KINDS; i++) {
+    lua_getfield(t.L, t.at, kinds[i]);
+    bool table = lua_istable(t.L, -1);
+    lua_pop(t.L, 1);
+    if (!table) {
+      read_age(&t, kinds[i], &c->keep[i].age);
+      continue;
+    }
+    size_t size = 0;
+    np_table_table(&t, kinds[i], &kind);
+    np_table_known(&kind, bounds, i == NP_KEPT_FAILED ? 1 : 2); /* these count as requests */
+    read_age(&kind, "age", &c->keep[i].age);
+    if (np_table_bytes(&kind, "size", 1, (size_t)1 << 50, &size)) c->keep[i].size = (int64_t)size;
+  }
 }
 
 static void read_timeouts(struct np_config *c, const struct np_table *top) {
@@ -264,7 +277,8 @@ static void set_defaults(struct np_config *c, const struct source *s) {
   c->quarantine_after = 5;
   c->quarantine_within = c->quarantine_hold = 60000;
   c->quarantine_most = 30 * 60000;
-  c->keep_requests = c->keep_delivered = INT64_C(7) * 86400 * 1000;
+  c->keep[NP_KEPT_REQUESTS].age = c->keep[NP_KEPT_DELIVERED].age = INT64_C(7) * 86400 * 1000;
+  c->keep[NP_KEPT_FAILED].age = INT64_C(90) * 86400 * 1000;
   c->path = s->path ? np_strdup(s->path) : NULL;
   c->listen = np_strdup("127.0.0.1:8080");
   c->store = absolute(s->folder, "neap.db");

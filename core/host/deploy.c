@@ -86,6 +86,8 @@ static void warn_of_restart(const struct np_config *was, const struct np_config 
       np_log(NP_WARN, "this setting takes effect at the next start", "setting", fixed[i].name, NULL);
   if (np_unit_same(was->store, now->store) && !np_unit_same(was->key_file, now->key_file))
     np_log(NP_WARN, "this setting takes effect at the next start", "setting", "key", NULL);
+  if (memcmp(was->keep, now->keep, sizeof was->keep) != 0)
+    np_log(NP_WARN, "this setting takes effect at the next start", "setting", "keep", NULL);
   if (was->lanes != now->lanes) np_log(NP_WARN, "this setting takes effect at the next start", "setting", "lanes", NULL);
 }
 

@@ -221,7 +221,7 @@ static void keep(struct np_deploy *d, struct np_unit *u, const struct np_gate_jo
   np_buf_addc(&stages, '}');
   put(ws, u, "", &stages, STAGES_KEPT_MS);
   np_buf_free(&stages);
-  if (job->compared) put_messages(ws, u, &job->report, d->config->keep_delivered);
+  if (job->compared) put_messages(ws, u, &job->report, d->config->keep[NP_KEPT_DELIVERED].age);
   bool known = u->gate->number <= u->last_number; /* it waited before the start */
   if (u->gate->state == NP_GATE_WAITING && !known && job->bundle) put_generation(ws, u, job);
   if (np_keeper_apply(d->host->keeper, ws, &err) != NP_COMMITTED)

@@ -172,11 +172,8 @@ static int open_store(struct np_host *host, struct np_error *err) {
     np_store_close(store);
     return -1;
   }
-  struct np_keeper_options options = {.bound = c->queue,
-                                      .keep_requests = c->keep_requests,
-                                      .keep_delivered = c->keep_delivered,
-                                      .committed = committed,
-                                      .arg = host};
+  struct np_keeper_options options = {.bound = c->queue, .committed = committed, .arg = host};
+  memcpy(options.keep, c->keep, sizeof options.keep);
   host->keeper = np_keeper_start(store, &options, err);
   if (!host->keeper) {
     np_store_close(store);

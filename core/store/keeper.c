@@ -55,10 +55,14 @@ static void commit(struct np_keeper *k, size_t n) {
 
 static void prune(struct np_keeper *k) {
   struct np_error err;
-  int64_t now = np_now_ms(), requests = k->options.keep_requests, delivered = k->options.keep_delivered;
-  int gone = np_store_prune(k->store, requests ? now - requests : INT64_MIN, delivered ? now - delivered : INT64_MIN,
-                            now - EXPIRED_MS, &err);
+  int64_t now = np_now_ms();
+  int failed, gone = np_store_prune(k->store, k->options.keep, now, now - EXPIRED_MS, &failed, &err);
   if (gone < 0) note(k, &err);
+  if (gone > 0 && failed) {
+    char count[16];
+    snprintf(count, sizeof count, "%d", failed);
+    np_log(NP_WARN, "failed requests that nobody has replayed are past what is kept, and were removed", "count", count, NULL);
+  }
   k->prune_at = np_mono_us() + (gone >= PRUNE_STEP ? PRUNE_MORE_US : PRUNE_US);
 }
 

@@ -12,10 +12,9 @@
 struct np_keeper;
 
 struct np_keeper_options {
-  size_t bound;           /* write sets that may wait, of at most 256 MiB together; 0 is 4096 */
-  size_t batch;           /* at most so many in one transaction; 0 is 1024 */
-  int64_t keep_requests;  /* ms that inbox rows are kept; 0 is for ever */
-  int64_t keep_delivered; /* ms that delivered messages are kept; 0 is for ever */
+  size_t bound; /* write sets that may wait, of at most 256 MiB together; 0 is 4096 */
+  size_t batch; /* at most so many in one transaction; 0 is 1024 */
+  struct np_keep keep[NP_KEPT_KINDS];
   /* Told, on the keeper's thread, of the sets of one commit that were NP_COMMITTED, in order, before they are answered: whoever
    * follows commits takes its own references and returns soon. */
   void (*committed)(void *arg, struct np_writeset *const *sets, size_t n);

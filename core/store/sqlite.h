@@ -95,10 +95,23 @@ enum {
   W_REPLAYED,
   W_TAG,
   W_UNTAG,
-  W_PRUNE_REQUESTS,
-  W_PRUNE_DELIVERED,
   W_PRUNE_DROPPED,
   W_PRUNE_KEYS,
+  W_OLD_REQUESTS,
+  W_OLD_READINGS,
+  W_OLD_EVENTS,
+  W_OLD_MESSAGES,
+  W_DROP_REQUEST,
+  W_DROP_READING,
+  W_DROP_EVENT,
+  W_DROP_MESSAGE,
+  W_DROP_KEY,
+  W_REMOVED,
+  W_SET_REMOVED,
+  W_NEWEST,
+  W_NEWEST_SERIAL,
+  W_SERIES_DEVICE,
+  W_HELD_READING,
   W_COUNT,
 };
 extern const char *const np_write_texts[W_COUNT];
@@ -106,7 +119,17 @@ extern const char *const np_write_texts[W_COUNT];
 /* The last numbers given out; none is ever given twice. Kept in the file with each commit. */
 struct np_counters {
   int64_t reading, request, message, held, version;
-  int64_t indexed; /* readings up to this one have their keys in reading_keys */
+  int64_t indexed;              /* readings up to this one have their keys in reading_keys */
+  int64_t bytes[NP_KEPT_KINDS]; /* of what is kept of each; of failed requests none, for they count as requests */
+};
+
+/* What a row counts for: its texts, and this for the rest. Writing and removing it count the same. */
+enum { NP_REQUEST_BYTES = 150, NP_READING_BYTES = 60, NP_EVENT_BYTES = 80, NP_MESSAGE_BYTES = 150 };
+
+struct np_sweep { /* a walk over a table from its oldest row on */
+  int64_t after;  /* rows up to this one have been looked at */
+  bool stayed;    /* some that were passed over have to stay */
+  int64_t rest;   /* us on the monotonic clock: it begins again then */
 };
 
 struct np_store {
@@ -124,6 +147,8 @@ struct np_store {
   struct np_map recent; /* series (8 bytes) key -> itself: keys of the readings after count.indexed */
   bool recent_known;    /* recent is all of them */
   struct np_buf key;    /* scratch */
+  struct np_sweep sweeps[NP_KEPT_KINDS];
+  uint64_t removals; /* steps that have removed readings, from 1 */
 };
 
 enum { NP_DEVICE_FIELDS = 9 }; /* connection, serial, model, name, owner, place, status, extra, tags */
@@ -143,6 +168,8 @@ struct np_known_series {
   int64_t id;
   struct np_known_device *device; /* borrowed from devices */
   bool counted;                   /* serial and at are known */
+  int64_t removed;                /* newest `at` that was removed; INT64_MIN where none was */
+  uint64_t removals;              /* what the store's were when `removed` was read */
   int64_t serial;                 /* of the newest reading by `at` that has one; INT64_MIN where none has */
   int64_t at;
 };
@@ -161,7 +188,11 @@ int np_known_save(struct np_store *s);  /* writes what is dirty. In a transactio
 /* Whether a series has a reading of that key; if not, it counts as having one from now on. */
 int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, bool *fresh);
 int np_keys_index(struct np_store *s); /* now and then, in a transaction before its commit */
+int np_keys_drop(struct np_store *s, int64_t series, const struct np_text *key); /* its reading is removed */
 void np_keys_forget(struct np_store *s);
+
+/* A small step of removing what is past its bounds; in a transaction. Adds to *gone and *failed. */
+int np_prune_step(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int *gone, int *failed);
 
 /* Checks a set against the state: a sentence in `bad` where it cannot be stored, *conflict where what it saw has changed. */
 int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad);

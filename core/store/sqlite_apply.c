@@ -13,8 +13,16 @@ static int load_counters(struct np_store *s) {
   sqlite3_stmt *st = np_sql_start(&s->sql, W_COUNTERS, "");
   if (!st) return np_sql_code(&s->sql);
   if (sqlite3_step(st) == SQLITE_ROW)
-    s->count = (struct np_counters){sqlite3_column_int64(st, 0), sqlite3_column_int64(st, 1), sqlite3_column_int64(st, 2),
-                                    sqlite3_column_int64(st, 3), sqlite3_column_int64(st, 4), sqlite3_column_int64(st, 5)};
+    s->count = (struct np_counters){sqlite3_column_int64(st, 0),
+                                    sqlite3_column_int64(st, 1),
+                                    sqlite3_column_int64(st, 2),
+                                    sqlite3_column_int64(st, 3),
+                                    sqlite3_column_int64(st, 4),
+                                    sqlite3_column_int64(st, 5),
+                                    {[NP_KEPT_REQUESTS] = sqlite3_column_int64(st, 6),
+                                     [NP_KEPT_READINGS] = sqlite3_column_int64(st, 7),
+                                     [NP_KEPT_EVENTS] = sqlite3_column_int64(st, 8),
+                                     [NP_KEPT_DELIVERED] = sqlite3_column_int64(st, 9)}};
   return sqlite3_reset(st);
 }
 
@@ -40,7 +48,9 @@ static int commit(struct np_store *s) {
   int rc = np_keys_index(s);
   if (rc != SQLITE_OK) return rc;
   if (memcmp(c, &s->saved, sizeof *c) != 0) {
-    rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiiii", c->reading, c->request, c->message, c->held, c->version, c->indexed);
+    const int64_t *bytes = c->bytes;
+    rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiiiiiiii", c->reading, c->request, c->message, c->held, c->version, c->indexed,
+                    bytes[NP_KEPT_REQUESTS], bytes[NP_KEPT_READINGS], bytes[NP_KEPT_EVENTS], bytes[NP_KEPT_DELIVERED]);
     if (rc != SQLITE_OK) return rc;
   }
   return np_sql_run(&s->sql, W_COMMIT, "");
@@ -119,16 +129,16 @@ int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, stru
   return np_fail(err, "%s", why.text);
 }
 
-int np_store_prune(struct np_store *s, int64_t requests, int64_t delivered, int64_t now, struct np_error *err) {
-  static const int steps[] = {W_PRUNE_REQUESTS, W_PRUNE_DELIVERED, W_PRUNE_DROPPED, W_PRUNE_KEYS};
-  const int64_t before[] = {requests, delivered, delivered, now};
+int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
+                   struct np_error *err) {
   int gone = 0, rc = begin(s);
-  for (int i = 0; i < 4 && rc == SQLITE_OK; i++) {
-    rc = np_sql_run(&s->sql, steps[i], "i", before[i]);
-    gone += sqlite3_changes(s->sql.db);
-  }
+  *failed = 0;
+  if (rc == SQLITE_OK) rc = np_prune_step(s, keep, now, &gone, failed);
+  if (rc == SQLITE_OK) rc = np_sql_run(&s->sql, W_PRUNE_KEYS, "i", expired);
+  if (rc == SQLITE_OK) gone += sqlite3_changes(s->sql.db);
   if (rc == SQLITE_OK) rc = commit(s);
   if (rc == SQLITE_OK) return gone;
   roll_back(s, rc, err);
+  memset(s->sweeps, 0, sizeof s->sweeps);
   return -1;
 }

@@ -52,6 +52,14 @@ int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, 
   return SQLITE_OK;
 }
 
+int np_keys_drop(struct np_store *s, int64_t series, const struct np_text *key) {
+  int rc = s->recent_known ? SQLITE_OK : load(s);
+  if (rc != SQLITE_OK) return rc;
+  make_key(s, series, key);
+  np_map_remove(&s->recent, s->key.data, s->key.len);
+  return np_sql_run(&s->sql, W_DROP_KEY, "it", series, key);
+}
+
 static int64_t series_of(const struct np_map_entry *e) {
   int64_t series;
   memcpy(&series, e->key, sizeof series);

@@ -27,10 +27,14 @@ int np_outbox_sent(struct np_store *s, const struct np_op *op) {
   int attempts = op->as.sent.attempts, status = op->as.sent.status, rc = write_attempt(q, seq, &op->as.sent.attempt);
   if (rc != SQLITE_OK) return rc;
   if (op->as.sent.state == 'r') return np_sql_run(q, W_AGAIN, "iwwit", seq, attempts, status, op->as.sent.due, &op->as.sent.error);
-  if (op->as.sent.state == 'd')
-    rc = np_sql_run(q, W_DELIVERED, "iwwi", seq, attempts, status, at);
-  else
+  if (op->as.sent.state == 'd') {
+    int64_t bytes = 0;
+    rc = np_sql_one(q, W_DELIVERED, &bytes, "iwwi", seq, attempts, status, at);
+    if (rc == SQLITE_ROW) s->count.bytes[NP_KEPT_DELIVERED] += bytes + NP_MESSAGE_BYTES;
+    if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = SQLITE_OK;
+  } else {
     rc = np_sql_run(q, W_DIED, "iwwitt", seq, attempts, status, at, &op->as.sent.error, &op->as.sent.reason);
+  }
   return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
 }
 

@@ -133,8 +133,27 @@ static const char tags[] =
     " AS last_seen, d.tags, (SELECT group_concat(t.tag, char(10)) FROM device_tags t WHERE t.device = d.id) AS own_tags"
     " FROM device_rows d JOIN names v ON v.id = d.vendor;";
 
+/* How much is kept of each kind, in the bytes that np_store_prune counts; what has been removed. */
+static const char retention[] =
+    "ALTER TABLE counters ADD COLUMN request_bytes INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE counters ADD COLUMN reading_bytes INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE counters ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE counters ADD COLUMN delivered_bytes INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE counters SET"
+    " request_bytes = (SELECT ifnull(sum(length(CAST(target AS BLOB)) + ifnull(length(CAST(headers AS BLOB)), 0)"
+    " + ifnull(length(CAST(body AS BLOB)), 0) + 150), 0) FROM inbox),"
+    " reading_bytes = (SELECT ifnull(sum(CASE WHEN typeof(value) IN ('text', 'blob') THEN length(CAST(value AS BLOB)) ELSE 0 END"
+    " + ifnull(length(CAST(key AS BLOB)), 0) + ifnull(length(CAST(extra AS BLOB)), 0) + 60), 0) FROM reading_rows),"
+    " event_bytes = (SELECT ifnull(sum(length(CAST(key AS BLOB)) + ifnull(length(CAST(data AS BLOB)), 0) + 80), 0) FROM "
+    "event_rows),"
+    " delivered_bytes = (SELECT ifnull(sum(length(CAST(body AS BLOB)) + 150), 0) FROM delivered);"
+    "ALTER TABLE series ADD COLUMN removed INTEGER;"
+    "CREATE INDEX held_reading ON held(reading);"
+    "DROP INDEX delivered_at;"
+    "CREATE INDEX delivered_to ON delivered(destination);";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts, tags};
+static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */
@@ -227,7 +246,8 @@ static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages) {
 static int empty(struct np_sql *q, struct np_error *err) {
   static const char list[] = "SELECT 'DELETE FROM ' || name || ';' FROM sqlite_schema WHERE type = 'table' AND name != 'counters'";
   static const char counters[] =
-      "UPDATE counters SET reading = 0, request = 0, message = 0, held = 0, version = 0, indexed = 0; COMMIT";
+      "UPDATE counters SET reading = 0, request = 0, message = 0, held = 0, version = 0, indexed = 0, request_bytes = 0,"
+      " reading_bytes = 0, event_bytes = 0, delivered_bytes = 0; COMMIT";
   struct np_buf all = {0};
   sqlite3_stmt *st = NULL;
   int rc = sqlite3_prepare_v2(q->db, list, -1, &st, NULL);
@@ -243,6 +263,7 @@ static int empty(struct np_sql *q, struct np_error *err) {
 struct np_store *np_store_open(const char *path, struct np_error *err) {
   struct np_store *s = np_alloc(sizeof *s);
   s->data_version = -1;
+  s->removals = 1;
   bool file = !np_sql_in_memory(path);
   s->lock = file ? lock(path, err) : -1;
   if (file && (s->lock < 0 || create(path, err) < 0)) goto fail;

@@ -18,9 +18,9 @@ const char *const np_write_texts[W_COUNT] = {
                    " max(request, coalesce((SELECT max(id) FROM inbox), 0)),"
                    " max(message, coalesce((SELECT max(seq) FROM outbox), 0)),"
                    " max(held, coalesce((SELECT max(id) FROM held), 0)), version,"
-                   " indexed FROM counters",
-    [W_SAVE_COUNTERS] =
-        "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ?, indexed = ? WHERE one = 1",
+                   " indexed, request_bytes, reading_bytes, event_bytes, delivered_bytes FROM counters",
+    [W_SAVE_COUNTERS] = "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ?, indexed = ?,"
+                        " request_bytes = ?, reading_bytes = ?, event_bytes = ?, delivered_bytes = ? WHERE one = 1",
     [W_NAME] = "SELECT id FROM names WHERE name = ?",
     [W_ADD_NAME] = "INSERT INTO names(name) VALUES(?)",
     [W_DEVICE] =
@@ -56,7 +56,8 @@ const char *const np_write_texts[W_COUNT] = {
     [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
     [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_DELIVERED] =
-        "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1",
+        "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1"
+        " RETURNING length(CAST(body AS BLOB))",
     [W_DIED] = "INSERT INTO dead(" MESSAGE ", attempts, status, at, error, reason) SELECT " MESSAGE
                ", ?2, CASE WHEN ?5 IS NULL THEN status ELSE ?3 END, ?4, coalesce(?5, error), ?6 FROM outbox WHERE seq = ?1",
     [W_AGAIN] = "UPDATE outbox SET attempts = ?2, status = ?3, due = ?4, error = ?5 WHERE seq = ?1",
@@ -87,16 +88,31 @@ const char *const np_write_texts[W_COUNT] = {
               " (SELECT id FROM names WHERE name = ?1) ON CONFLICT DO NOTHING",
     [W_UNTAG] = "DELETE FROM device_tags WHERE device = (SELECT d.id FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
                 " (SELECT id FROM names WHERE name = ?1)) AND tag = ?3",
-    /* Ids rise with time, so the oldest rows are the first ones. */
-    [W_PRUNE_REQUESTS] = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT 500) AND received < ?",
-    [W_PRUNE_DELIVERED] =
-        "WITH RECURSIVE d(name) AS (SELECT min(destination) FROM delivered UNION ALL"
-        " SELECT (SELECT min(destination) FROM delivered WHERE destination > d.name) FROM d WHERE d.name IS NOT NULL)"
-        " DELETE FROM delivered WHERE seq IN (SELECT m.seq FROM d CROSS JOIN delivered m ON m.destination = d.name AND m.at < ? "
-        "LIMIT 500)",
     [W_PRUNE_DROPPED] = "DELETE FROM dropped WHERE seq IN (SELECT seq FROM dropped WHERE dropped < ? LIMIT 500)",
     [W_PRUNE_KEYS] =
         "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
+    /* Numbers rise with time, so the oldest rows are the first ones. Each: number, when, bytes, what else it takes to decide. */
+    [W_OLD_REQUESTS] = "SELECT id, received, length(CAST(target AS BLOB)) + ifnull(length(CAST(headers AS BLOB)), 0)"
+                       " + ifnull(length(CAST(body AS BLOB)), 0), outcome = 'failed' FROM inbox WHERE id > ? ORDER BY id LIMIT 500",
+    [W_OLD_READINGS] =
+        "SELECT seq, received, CASE WHEN typeof(value) IN ('text', 'blob') THEN length(CAST(value AS BLOB)) ELSE 0 END"
+        " + ifnull(length(CAST(key AS BLOB)), 0) + ifnull(length(CAST(extra AS BLOB)), 0), series, at, key, serial IS NOT NULL"
+        " FROM reading_rows WHERE seq > ? ORDER BY seq LIMIT 500",
+    [W_OLD_EVENTS] = "SELECT id, received, length(CAST(key AS BLOB)) + ifnull(length(CAST(data AS BLOB)), 0) FROM event_rows"
+                     " WHERE id > ? ORDER BY id LIMIT 500",
+    [W_OLD_MESSAGES] = "SELECT seq, at, length(CAST(body AS BLOB)), created FROM delivered WHERE seq > ? ORDER BY seq LIMIT 500",
+    [W_DROP_REQUEST] = "DELETE FROM inbox WHERE id = ?",
+    [W_DROP_READING] = "DELETE FROM reading_rows WHERE seq = ?",
+    [W_DROP_EVENT] = "DELETE FROM event_rows WHERE id = ?",
+    [W_DROP_MESSAGE] = "DELETE FROM delivered WHERE seq = ?",
+    [W_DROP_KEY] = "DELETE FROM reading_keys WHERE series = ? AND key = ?",
+    [W_REMOVED] = "SELECT removed FROM series WHERE id = ? AND removed IS NOT NULL",
+    [W_SET_REMOVED] = "UPDATE series SET removed = ?2 WHERE id = ?1 AND (removed IS NULL OR removed < ?2)",
+    [W_NEWEST] = "SELECT seq FROM reading_rows INDEXED BY reading_time WHERE series = ? ORDER BY at DESC, seq DESC LIMIT 1",
+    [W_NEWEST_SERIAL] = "SELECT seq FROM reading_rows INDEXED BY reading_time WHERE series = ? AND serial IS NOT NULL"
+                        " ORDER BY at DESC LIMIT 1",
+    [W_SERIES_DEVICE] = "SELECT d.name FROM series s JOIN device_rows d ON d.id = s.device WHERE s.id = ?",
+    [W_HELD_READING] = "SELECT 1 FROM held WHERE reading = ?",
 };
 
 /* Names are compared, joined and shown: what cannot be any is told before something is written. */
@@ -190,10 +206,20 @@ int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *confl
 
 static int write_request(struct np_store *s, struct np_writeset *ws, const struct np_op *op) {
   ws->request_id = ++s->count.request;
+  s->count.bytes[NP_KEPT_REQUESTS] +=
+      (int64_t)(op->as.request.target.len + op->as.request.headers.len + op->as.request.body.len) + NP_REQUEST_BYTES;
   return np_sql_run(&s->sql, W_REQUEST, "iitwttbbtwtt", ws->request_id, op->as.request.received, &op->as.request.instance,
                     op->as.request.generation, &op->as.request.method, &op->as.request.target, &op->as.request.headers,
                     &op->as.request.body, &op->as.request.remote, op->as.request.status, &op->as.request.outcome,
                     &op->as.request.error);
+}
+
+static int add_event(struct np_store *s, int64_t device, int64_t type, int64_t at, const struct np_text *key, int64_t received,
+                     int64_t connection, const struct np_text *data) {
+  int rc = np_sql_run(&s->sql, W_EVENT, "iiikiib", device, type, at, key, received, connection, data);
+  if (rc == SQLITE_OK && sqlite3_changes(s->sql.db))
+    s->count.bytes[NP_KEPT_EVENTS] += (int64_t)(key->len + data->len) + NP_EVENT_BYTES;
+  return rc;
 }
 
 /* Serial numbers count up by one from 1: what they pass over is a gap, an event of the device. Looked at in the order of `at`: what
@@ -229,7 +255,32 @@ static int write_gap(struct np_store *s, struct np_known_series *k, const struct
   int rc = np_known_name(s, &gap, &type);
   if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
   if (rc != SQLITE_OK) return rc;
-  return np_sql_run(&s->sql, W_EVENT, "iiikiib", k->device->id, type, r->at, &key_text, r->received, connection, &data_text);
+  return add_event(s, k->device->id, type, r->at, &key_text, r->received, connection, &data_text);
+}
+
+static int find_removed(struct np_store *s, struct np_known_series *k) {
+  if (k->removals == s->removals) return SQLITE_OK;
+  k->removed = INT64_MIN;
+  int rc = np_sql_one(&s->sql, W_REMOVED, &k->removed, "i", k->id);
+  k->removals = s->removals;
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* It may have been there, and be gone for its age. */
+static int write_too_old(struct np_store *s, struct np_known_series *k, const struct np_reading *r) {
+  static const struct np_text too_old = {"too_old", 7};
+  struct np_text key = {r->metric.ptr, r->metric.len < 100 ? r->metric.len : 100};
+  struct np_buf data = {0};
+  int64_t connection, type;
+  np_buf_adds(&data, "{\"metric\":");
+  np_buf_add_json(&data, key.ptr, key.len);
+  np_buf_addc(&data, '}');
+  struct np_text text = {data.data, data.len};
+  int rc = np_known_name(s, &too_old, &type);
+  if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
+  if (rc == SQLITE_OK) rc = add_event(s, k->device->id, type, k->removed, &key, r->received, connection, &text);
+  np_buf_free(&data);
+  return rc;
 }
 
 /* An empty key identifies nothing, so it counts as absent: otherwise all of a device's readings but one would be lost. */
@@ -264,6 +315,11 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
   int rc = np_known_series(s, r, &series);
   if (rc == SQLITE_OK) rc = is_fresh(s, r, series->id, &fresh);
   if (rc != SQLITE_OK || !fresh) return rc;
+  if ((rc = find_removed(s, series)) != SQLITE_OK) return rc;
+  if (r->at <= series->removed) {
+    if (r->key.len) rc = np_keys_drop(s, series->id, &r->key); /* it was noted just now */
+    return rc == SQLITE_OK ? write_too_old(s, series, r) : rc;
+  }
   bool counts = r->serial != INT64_MIN;
   if (counts && !series->counted) rc = count_serial(s, series);
   if (rc == SQLITE_OK) rc = insert_reading(s, ws, r, series);
@@ -271,6 +327,8 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
   r->seq = ++s->count.reading;
   r->partition = np_partition(r->device.ptr, r->device.len);
   ws->fresh++;
+  s->count.bytes[NP_KEPT_READINGS] +=
+      (int64_t)((r->value.type == NP_STRING ? r->value.s.len : 0) + r->key.len + r->extra.len) + NP_READING_BYTES;
   if (r->received > series->device->seen) {
     series->device->seen = r->received;
     series->device->dirty = true;
@@ -285,8 +343,7 @@ static int write_event(struct np_store *s, const struct np_op *op) {
   if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.type, &type);
   if (rc == SQLITE_OK) rc = np_known_name(s, &op->as.event.connection, &connection);
   if (rc != SQLITE_OK) return rc;
-  rc = np_sql_run(&s->sql, W_EVENT, "iiikiib", device->id, type, op->as.event.at, &op->as.event.key, op->as.event.received,
-                  connection, &op->as.event.data);
+  rc = add_event(s, device->id, type, op->as.event.at, &op->as.event.key, op->as.event.received, connection, &op->as.event.data);
   if (rc != SQLITE_OK || !sqlite3_changes(s->sql.db)) return rc;
   return np_known_writer(s, device, connection, op->as.event.received);
 }

@@ -34,9 +34,28 @@ void np_store_close(struct np_store *s);
  * every set's outcome is NP_FAILED, except that after an error that is not about space or the disk each set is tried alone. */
 int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, struct np_error *err);
 
-/* Removes, in a small step, inbox rows received before `requests` and delivered messages and expired keys before `now` (all ms).
- * Returns how many rows went; 0 when there is nothing more to do; -1 and err. */
-int np_store_prune(struct np_store *s, int64_t requests, int64_t delivered, int64_t now, struct np_error *err);
+/* How long each kind of thing is kept, and how much of it. What is needed goes later than that: a reading that rules have not dealt with, or
+ * that a held entry names, and the newest of each series, by which gaps and changes are told. */
+enum np_kept {
+  NP_KEPT_REQUESTS,  /* by when they were received; the size is of all, failed ones too */
+  NP_KEPT_FAILED,    /* requests that failed and have not been replayed: their age */
+  NP_KEPT_READINGS,  /* by when they were received */
+  NP_KEPT_EVENTS,    /* the same */
+  NP_KEPT_DELIVERED, /* messages, by when they were delivered */
+  NP_KEPT_KINDS
+};
+struct np_keep { /* 0: no bound */
+  int64_t age;   /* ms */
+  int64_t size;  /* bytes of content, without what the file needs around it; the oldest go first */
+};
+
+/* Removes, in a small step, what is past its bounds at `now` (ms), and keys that have expired before `expired`. Returns how many rows went; 0
+ * when there is nothing more to do for a while; -1 and err. *failed: how many failed requests were among them.
+ *
+ * A reading that comes when newer ones of its series have been removed cannot be told from one of those: it is not taken, as a duplicate is not,
+ * and the device has an event "too_old" at the newest `at` that was removed, {"metric"}. */
+int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
+                   struct np_error *err);
 
 struct np_reader *np_reader_open(const char *path, struct np_error *err);
 void np_reader_close(struct np_reader *r);

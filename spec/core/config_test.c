@@ -42,7 +42,8 @@ static void check_whole(void) {
       "return {\n"
       "  listen = '0.0.0.0:9000', store = 'data/n.db', plugins = '../p/./x', lanes = 2,\n"
       "  tls = { certificate = 'cert.pem', key = 'key.pem' }, trust = 'ca.pem',\n"
-      "  drain = '1m30s', probation = '0s', unlisted = false, keep = { requests = '1d', delivered = 'forever' }, queue = 10, "
+      "  drain = '1m30s', probation = '0s', unlisted = false, keep = { requests = '1d', delivered = 'forever', readings = { age = "
+      "'2d', size = '1KiB' } }, queue = 10, "
       "body_max = '2MiB',\n"
       "  timeouts = { head = '1s', body = 2, write = 0.5, idle = '4s' }, limits = { emits = 700 },\n"
       "  connections = { { 'sinocare', name = 'ward-3', mount = '/b', unit = 'mmol/L', list = { 1, 2.5, { z = true, a = 'x' } } "
@@ -64,7 +65,8 @@ static void check_whole(void) {
   CHECK(strcmp(c->certificate, in_folder("cert.pem")) == 0 && strcmp(c->key, in_folder("key.pem")) == 0);
   CHECK(strcmp(c->ca_file, in_folder("ca.pem")) == 0);
   CHECK(c->lanes == 2 && c->drain == 90 && c->probation == 0 && c->only_listed && c->queue == 10 && c->body_max == 2u << 20);
-  CHECK(c->keep_requests == 86400000 && c->keep_delivered == 0);
+  CHECK(c->keep[NP_KEPT_REQUESTS].age == 86400000 && c->keep[NP_KEPT_DELIVERED].age == 0);
+  CHECK(c->keep[NP_KEPT_READINGS].age == 172800000 && c->keep[NP_KEPT_READINGS].size == 1024);
   CHECK(c->head_timeout == 1 && c->body_timeout == 2 && c->write_timeout == 0.5 && c->idle_timeout == 4);
   CHECK(c->entry_count == 6, "%zu", c->entry_count);
   if (c->entry_count != 6) return;
@@ -123,7 +125,9 @@ static void check_defaults(void) {
   CHECK(c->plugins[0] == '/' && strncmp(c->plugins, folder, strlen(folder)) != 0, "%s", c->plugins);
   CHECK(c->lanes >= 1 && c->lanes <= 64 && c->drain == 10 && c->probation == 300000 && !c->only_listed && c->queue == 4096 &&
         c->body_max == 4u << 20);
-  CHECK(c->keep_requests == INT64_C(604800000) && c->keep_delivered == INT64_C(604800000));
+  CHECK(c->keep[NP_KEPT_REQUESTS].age == INT64_C(604800000) && c->keep[NP_KEPT_DELIVERED].age == INT64_C(604800000));
+  CHECK(c->keep[NP_KEPT_FAILED].age == INT64_C(7776000000) && c->keep[NP_KEPT_READINGS].age == 0 &&
+        c->keep[NP_KEPT_EVENTS].age == 0);
   CHECK(!c->certificate && !c->key && !c->ca_file && c->entry_count == 0 && c->head_timeout == 0);
   np_config_free(c);
 
@@ -260,8 +264,12 @@ static void check_errors(void) {
       {"return { timeouts = { idel = 1 } }", ": timeouts.idel: unknown, did you mean \"idle\"?"},
       {"return { timeouts = 5 }", ": timeouts: expected a table, got 5"},
       {"return { keep = { requests = 0 } }", ": keep.requests: expected a duration that is longer, got 0"},
+      {"return { keep = { readings = { age = '1d', sise = '1GiB' } } }", ": keep.readings.sise: unknown, did you mean \"size\"?"},
+      {"return { keep = { readings = { size = 0 } } }", ": keep.readings.size: expected a size from 1 to"},
+      {"return { keep = { failed = { size = '1GiB' } } }", ": keep.failed.size: unknown; there are: age"},
       {"return { keep = { delivered = 'always' } }", ": keep.delivered: expected a duration"},
-      {"return { keep = { messages = '1d' } }", ": keep.messages: unknown; there are: requests, delivered"},
+      {"return { keep = { messages = '1d' } }",
+       ": keep.messages: unknown; there are: requests, failed, readings, events, delivered"},
       {"return { body_max = '4MB' }", ": body_max: expected a size such as \"4MiB\", got \"4MB\""},
       {"return { body_max = 0 }", ": body_max: expected a size from 1 to 1073741824 bytes, got 0"},
       {"return { body_max = -5 }", ": body_max: expected a size such as \"4MiB\", got -5"},

@@ -223,7 +223,7 @@ static void stopping(void) {
 
 static void prunes(void) {
   struct np_error err = {""};
-  struct np_keeper_options options = {.keep_requests = 1000};
+  struct np_keeper_options options = {.keep = {[NP_KEPT_REQUESTS] = {.age = 1000}}};
   struct np_keeper *k = np_keeper_start(open_store(), &options, &err);
   struct np_writeset *ws = np_writeset_new();
   for (int i = 0; i < 3; i++) {

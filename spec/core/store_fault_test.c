@@ -50,34 +50,6 @@ static void forgets_what_was_undone(struct np_store *s) {
   CHECK(ask("SELECT count(*) FROM readings WHERE device = 'another' AND metric = 'level'") == 1);
 }
 
-static void prunes(struct np_store *s, struct np_reader *r) {
-  for (int i = 0; i < 3; i++) {
-    struct np_writeset *ws = np_writeset_new();
-    for (int j = 0; j < 500; j++) {
-      struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
-      op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
-      op->as.request.received = 5000 + i;
-    }
-    CHECK(apply(s, ws) == NP_COMMITTED);
-  }
-  CHECK(np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 0);
-  CHECK(put(s, "gone", "x", NOW - 5, -1) == NP_COMMITTED && np_store_prune(s, INT64_MIN, INT64_MIN, NOW - 1, NULL) == 1);
-  CHECK(version_of(r, "gone", NULL, NOW - 10) == 0);
-  int64_t all = ask("SELECT count(*) FROM inbox"), gone = 0;
-  for (int n; (n = np_store_prune(s, 5002, INT64_MIN, 0, NULL)) > 0; gone += n) CHECK(n <= 500);
-  CHECK(gone == all - 500 && ask("SELECT count(*) FROM inbox") == 500 && ask("SELECT min(received) FROM inbox") == 5002);
-  int64_t newest = ask("SELECT max(id) FROM inbox");
-  while (np_store_prune(s, INT64_MAX, INT64_MIN, 0, NULL) > 0) {}
-  struct np_writeset *ws = np_writeset_new();
-  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
-  op->as.request.instance = op->as.request.method = op->as.request.target = op->as.request.outcome = text(ws, "-");
-  CHECK(apply(s, ws) == NP_COMMITTED && ask("SELECT max(id) FROM inbox") == newest + 1, "a number is not given twice");
-  for (int i = 0; i < 4; i++) sent(s, send_to(s, i % 2 ? "desk" : "ward", "d"), 'd');
-  int64_t delivered = ask("SELECT count(*) FROM delivered");
-  CHECK(delivered == 4 && np_store_prune(s, INT64_MIN, 1000, 0, NULL) == 0 &&
-        np_store_prune(s, INT64_MIN, 1001, 0, NULL) == delivered);
-}
-
 static size_t store_many(struct np_store *s, int from, int to) {
   struct np_writeset *ws = np_writeset_new();
   for (int i = from; i < to; i++) {
@@ -260,7 +232,6 @@ int main(void) {
   store_reading(s, "g1", 100, "k1");
   all_or_nothing(s, r);
   forgets_what_was_undone(s);
-  prunes(s, r);
   another_writes(s);
   np_reader_close(r);
   np_store_close(s);

@@ -377,35 +377,49 @@ static void of_devices(void) {
 
 static const char *writers = "SELECT sum(device * 1000 + connection) FROM device_writers";
 
-/* A store of the schema before: what its rows tell of writers is found when it is opened. */
+/* What later schemas have added, backwards. */
+static const char *const undo[] = {
+    "DROP INDEX delivered_to",
+    "CREATE INDEX delivered_at ON delivered(destination, at)",
+    "DROP INDEX held_reading",
+    "ALTER TABLE series DROP COLUMN removed",
+    "ALTER TABLE counters DROP COLUMN request_bytes",
+    "ALTER TABLE counters DROP COLUMN reading_bytes",
+    "ALTER TABLE counters DROP COLUMN event_bytes",
+    "ALTER TABLE counters DROP COLUMN delivered_bytes",
+    "DROP VIEW devices",
+    "ALTER TABLE device_rows DROP COLUMN tags",
+    "DROP TABLE device_tags",
+    "DROP TRIGGER delivered_gone",
+    "DROP TRIGGER dropped_gone",
+    "DROP TABLE attempts",
+    "DROP TABLE dropped",
+    "DROP INDEX delivered_id",
+    "DROP INDEX dead_id",
+    "ALTER TABLE dead DROP COLUMN reason",
+    "DROP INDEX outbox_expires",
+    "ALTER TABLE outbox DROP COLUMN expires",
+    "ALTER TABLE outbox DROP COLUMN since",
+    "DROP INDEX inbox_failed",
+    "ALTER TABLE generations DROP COLUMN cause",
+    "DROP INDEX event_connection",
+    "DROP INDEX event_series",
+    "DROP INDEX device_owner",
+    "DROP TABLE device_writers",
+    "PRAGMA user_version = 1",
+};
+
+/* A store of the first schema: what its rows tell of writers is found when it is opened. */
 static void from_an_older_schema(void) {
   int64_t before = ask(writers), n = ask("SELECT count(*) FROM device_writers");
-  CHECK(before > 0 && n > 10);
-  static const char *const back[] = {"DROP TABLE device_writers",
-                                     "DROP INDEX device_owner",
-                                     "DROP INDEX event_series",
-                                     "DROP INDEX event_connection",
-                                     "DROP INDEX inbox_failed",
-                                     "ALTER TABLE generations DROP COLUMN cause",
-                                     "DROP TRIGGER delivered_gone",
-                                     "DROP TRIGGER dropped_gone",
-                                     "DROP TABLE attempts",
-                                     "DROP TABLE dropped",
-                                     "DROP INDEX outbox_expires",
-                                     "DROP INDEX delivered_id",
-                                     "DROP INDEX dead_id",
-                                     "ALTER TABLE outbox DROP COLUMN since",
-                                     "ALTER TABLE outbox DROP COLUMN expires",
-                                     "ALTER TABLE dead DROP COLUMN reason",
-                                     "DROP VIEW devices",
-                                     "ALTER TABLE device_rows DROP COLUMN tags",
-                                     "DROP TABLE device_tags",
-                                     "PRAGMA user_version = 1"};
-  for (size_t i = 0; i < sizeof back / sizeof *back; i++) CHECK(ask(back[i]) == 0, "%s", back[i]);
+  int64_t bytes = ask("SELECT reading_bytes FROM counters"), of_events = ask("SELECT event_bytes FROM counters");
+  CHECK(before > 0 && n > 10 && bytes > 1000 && of_events > 1000);
+  for (size_t i = 0; i < sizeof undo / sizeof *undo; i++) CHECK(ask(undo[i]) == 0, "%s", undo[i]);
   struct np_error err;
   CHECK(!np_reader_open(test_path, &err) && strstr(err.text, "old schema"), "%s", err.text);
   np_store_close(open_store());
   CHECK(ask(writers) == before && ask("SELECT count(*) FROM device_writers") == n);
+  CHECK(ask("SELECT reading_bytes FROM counters") == bytes && ask("SELECT event_bytes FROM counters") == of_events);
   struct np_reader *r = open_reader();
   against_a_model(r);
   np_reader_close(r);

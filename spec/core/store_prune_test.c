@@ -1,0 +1,170 @@
+/* What goes when it is past its bounds, and what has to stay. Times are ms; a reading is received 7 ms after its `at`. */
+#include "store/sqlite.h"
+#include "store_sets.h"
+
+static int prune(struct np_store *s, enum np_kept kind, struct np_keep bound, int64_t now, int *failed) {
+  struct np_keep keep[NP_KEPT_KINDS] = {0};
+  struct np_error err = {""};
+  int unused, n, gone = 0;
+  keep[kind] = bound;
+  memset(s->sweeps, 0, sizeof s->sweeps); /* as if a while had passed */
+  while ((n = np_store_prune(s, keep, now, 0, failed ? failed : &unused, &err)) > 0) {
+    CHECK(n <= 500, "a step is small: %d", n);
+    gone += n;
+  }
+  CHECK(n == 0, "%s", err.text);
+  return gone;
+}
+
+static void add_request(struct np_writeset *ws, int64_t received, const char *outcome) {
+  struct np_op *op = np_writeset_add(ws, NP_OP_REQUEST);
+  op->as.request.instance = op->as.request.method = text(ws, "-");
+  op->as.request.target = text(ws, "/t");
+  op->as.request.body = text(ws, "12345678");
+  op->as.request.outcome = text(ws, outcome);
+  op->as.request.received = received;
+}
+
+static void requests(struct np_store *s) {
+  for (int i = 0; i < 3; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    for (int j = 0; j < 500; j++) add_request(ws, 5000 + i, j == 7 ? "failed" : "done");
+    CHECK(apply(s, ws) == NP_COMMITTED);
+  }
+  CHECK(ask("SELECT request_bytes FROM counters") == 1500 * (10 + 150));
+  CHECK(prune(s, NP_KEPT_REQUESTS, (struct np_keep){0}, 1 << 30, NULL) == 0, "no bound");
+  CHECK(prune(s, NP_KEPT_REQUESTS, (struct np_keep){.age = 1000}, 6000, NULL) == 0, "as old as that is not older");
+  CHECK(prune(s, NP_KEPT_REQUESTS, (struct np_keep){.age = 1000}, 6001, NULL) == 499);
+  struct np_keep keep[NP_KEPT_KINDS] = {[NP_KEPT_REQUESTS] = {.age = 1000}};
+  int failed;
+  CHECK(np_store_prune(s, keep, 6002, 0, &failed, NULL) == 0, "what had to stay is not looked at again at once");
+}
+
+static void failed_requests(struct np_store *s) {
+  int failed = 0;
+  CHECK(prune(s, NP_KEPT_FAILED, (struct np_keep){.age = 1000}, 6001, &failed) == 1 && ask("SELECT count(*) FROM inbox") == 1000);
+}
+
+static void request_size(struct np_store *s) {
+  int failed;
+  CHECK(prune(s, NP_KEPT_REQUESTS, (struct np_keep){.size = 1000 * 160}, 0, NULL) == 0, "at the bound");
+  CHECK(prune(s, NP_KEPT_REQUESTS, (struct np_keep){.size = 1000 * 160 - 1}, 0, NULL) == 1, "one above it: the oldest goes");
+  struct np_keep keep[NP_KEPT_KINDS] = {[NP_KEPT_REQUESTS] = {.size = 990 * 160}};
+  CHECK(np_store_prune(s, keep, 0, 0, &failed, NULL) == 9 && failed == 1, "failed ones count as well: %d", failed);
+  int64_t newest = ask("SELECT max(id) FROM inbox");
+  prune(s, NP_KEPT_REQUESTS, (struct np_keep){.size = 1}, 0, NULL);
+  CHECK(ask("SELECT count(*) FROM inbox") == 0 && ask("SELECT request_bytes FROM counters") == 0);
+  struct np_writeset *ws = np_writeset_new();
+  add_request(ws, 1, "done");
+  CHECK(apply(s, ws) == NP_COMMITTED && ask("SELECT max(id) FROM inbox") == newest + 1, "a number is not given twice");
+}
+
+/* Rules have dealt with all of that device's readings. */
+static void route(struct np_store *s, const char *device, int64_t seq) {
+  struct np_writeset *ws = np_writeset_new();
+  char sql[100];
+  int partition = np_partition(device, strlen(device));
+  snprintf(sql, sizeof sql, "SELECT seq FROM cursors WHERE partition = %d", partition);
+  add_cursor(ws, partition, ask(sql), seq);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+}
+
+static int drop_readings(struct np_store *s, int64_t now) {
+  return prune(s, NP_KEPT_READINGS, (struct np_keep){.age = 1000}, now, NULL);
+}
+
+static void readings(struct np_store *s) {
+  int64_t first = store_reading(s, "a", 100, NULL), last = 0;
+  store_reading(s, "a", 200, "k200");
+  last = store_reading(s, "a", 300, NULL);
+  store_reading(s, "b", 100, NULL);
+  CHECK(drop_readings(s, 5000) == 0, "rules have not dealt with them");
+  route(s, "a", first);
+  CHECK(drop_readings(s, 1107) == 0, "as old as that is not older");
+  CHECK(drop_readings(s, 1108) == 1 && ask("SELECT min(at) FROM readings WHERE device = 'a'") == 200);
+  route(s, "a", last);
+  CHECK(drop_readings(s, 5000) == 1 && ask("SELECT count(*) FROM readings WHERE device = 'a'") == 1, "the newest stays");
+  CHECK(ask("SELECT reading_bytes FROM counters") == 2 * 60);
+}
+
+static void not_taken_again(struct np_store *s) {
+  CHECK(store_reading(s, "a", 100, NULL) == 0 && store_reading(s, "a", 200, "k200") == 0, "what is gone does not come back");
+  CHECK(store_reading(s, "a", 200, "other") == 0 && store_reading(s, "a", 150, NULL) == 0, "nor what cannot be told from it");
+  CHECK(ask("SELECT count(*) FROM events WHERE device = 'a' AND type = 'too_old' AND at = 200") == 1, "which is said, once");
+  CHECK(store_reading(s, "a", 201, "k200") > 0, "what is newer is taken");
+  CHECK(store_reading(s, "b", 50, NULL) > 0, "another series has lost nothing");
+}
+
+static void held_and_counted(struct np_store *s) {
+  struct np_writeset *ws = np_writeset_new();
+  add_reading(ws, "c", 10, NULL, 1)->serial = 4;
+  add_reading(ws, "c", 20, NULL, 1);
+  add_reading(ws, "c", 30, NULL, 1);
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  int64_t seq = ask("SELECT seq FROM readings WHERE device = 'c' AND at = 20");
+  ws = np_writeset_new();
+  struct np_op *op = np_writeset_add(ws, NP_OP_HOLD);
+  op->as.hold.instance = text(ws, "rule"), op->as.hold.reading = seq, op->as.hold.error = text(ws, "why");
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  route(s, "c", seq + 1);
+  CHECK(drop_readings(s, 5000) == 0, "the newest with a serial, one that is held, and the newest stay");
+  ws = np_writeset_new();
+  np_writeset_add(ws, NP_OP_RELEASE)->as.release.id = ask("SELECT id FROM held");
+  CHECK(apply(s, ws) == NP_COMMITTED && drop_readings(s, 5000) == 1);
+}
+
+static void reading_size(struct np_store *s) {
+  for (int i = 0; i < 1200; i++) store_reading(s, "many", 1000 + i, NULL);
+  route(s, "many", ask("SELECT max(seq) FROM readings"));
+  int64_t bytes = ask("SELECT reading_bytes FROM counters");
+  prune(s, NP_KEPT_READINGS, (struct np_keep){.size = bytes - 600 * 60}, 0, NULL);
+  CHECK(ask("SELECT reading_bytes FROM counters") <= bytes - 600 * 60);
+  CHECK(ask("SELECT min(at) FROM readings WHERE device = 'many'") > 1500, "the oldest go");
+}
+
+static void events_and_messages(struct np_store *s) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 3; i++) {
+    struct np_op *op = np_writeset_add(ws, NP_OP_EVENT);
+    op->as.event.vendor = text(ws, "tideco"), op->as.event.device = text(ws, "e"), op->as.event.type = text(ws, "alarm");
+    op->as.event.key = text(ws, ""), op->as.event.at = i, op->as.event.received = 10000 + i;
+  }
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  prune(s, NP_KEPT_EVENTS, (struct np_keep){.age = 10}, 10012, NULL);
+  CHECK(ask("SELECT count(*) FROM events WHERE type = 'alarm'") == 1 &&
+        ask("SELECT min(at) FROM events WHERE type = 'alarm'") == 2);
+  for (int i = 0; i < 4; i++) sent(s, send_to(s, i % 2 ? "desk" : "ward", "d"), 'd'); /* made at 10, delivered at 1000 */
+  CHECK(ask("SELECT delivered_bytes FROM counters") == 4 * 152);
+  CHECK(prune(s, NP_KEPT_DELIVERED, (struct np_keep){.age = 100}, 1100, NULL) == 0);
+  CHECK(prune(s, NP_KEPT_DELIVERED, (struct np_keep){.age = 100}, 1101, NULL) == 4);
+  CHECK(ask("SELECT delivered_bytes FROM counters") == 0);
+  struct np_keep none[NP_KEPT_KINDS] = {0};
+  int failed;
+  CHECK(put(s, "gone", "x", NOW - 5, -1) == NP_COMMITTED && np_store_prune(s, none, 0, NOW - 6, &failed, NULL) == 0);
+  CHECK(np_store_prune(s, none, 0, NOW - 5, &failed, NULL) == 1 && ask("SELECT count(*) FROM kv") == 0);
+}
+
+/* What is remembered of the file may be forgotten at any time: the file says the same. */
+static void restarts(struct np_store **s) {
+  int64_t bytes = ask("SELECT reading_bytes FROM counters");
+  np_store_close(*s);
+  *s = open_store();
+  CHECK(store_reading(*s, "a", 100, NULL) == 0 && store_reading(*s, "new", 100, NULL) > 0);
+  CHECK(ask("SELECT reading_bytes FROM counters") == bytes + 60);
+}
+
+int main(void) {
+  test_begin();
+  struct np_store *s = open_store();
+  requests(s);
+  failed_requests(s);
+  request_size(s);
+  readings(s);
+  not_taken_again(s);
+  held_and_counted(s);
+  reading_size(s);
+  events_and_messages(s);
+  restarts(&s);
+  np_store_close(s);
+  return test_end();
+}
