@@ -206,7 +206,7 @@ int np_new(const struct np_line *l) {
   struct work w = {.line = l, .plugins = l->values[PLUGINS_DIR] ? l->values[PLUGINS_DIR] : "plugins"};
   struct np_error err;
   int code = read_words(&w);
-  if (code) return code;
+  if (code || !w.kind) return 2;
   if (check_unused(&w, &err) == 0 && write_plugin(&w, &err) == 0) {
     printf("wrote %s\nwrote %s\n", w.plugin.data, w.spec.data);
     code = write_rest(&w, &err) < 0;
