@@ -312,7 +312,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     np_built_discard(&u->built, d->lanes);
     np_unit_set(&u->error, NULL);
     change->waiting++;
-    if (!u->code) np_gate_fall_back(d, u);
+    if (!u->code) np_gate_fall_back(d, u, "its file is at the gate");
     return;
   }
   np_gate_refused(u, u->built.stage, err.text);
@@ -323,7 +323,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     change->failed++;
     np_unit_fail(d, u, err.text);
   }
-  if (!u->code && want->file) np_unit_fall_back(d, u, u->error);
+  if (!u->code && want->file) np_gate_fall_back(d, u, u->error);
 }
 
 void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change) {

@@ -139,13 +139,14 @@ void np_gate_record(struct np_unit *u, struct np_writeset *ws) {
 }
 
 /* The text that was in force goes on with the settings that it had. */
-void np_gate_fall_back(struct np_deploy *d, struct np_unit *u) {
+void np_gate_fall_back(struct np_deploy *d, struct np_unit *u, const char *why) {
   const struct np_want *now = u->want;
   struct np_want was = *now;
-  char *settings = u->gate->hash ? np_gate_settings(d->host->reader, u->instance) : NULL;
+  bool keeps = d->host && (u->gate->hash || np_config_check(d->config, u->instance).hold);
+  char *settings = keeps ? np_gate_settings(d->host->reader, u->instance) : NULL;
   if (settings) was.settings = was.canonical = settings;
   u->want = &was;
-  np_unit_fall_back(d, u, "its file is at the gate");
+  np_unit_fall_back(d, u, why);
   u->want = now;
   free(settings);
 }
@@ -210,6 +211,7 @@ bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want
     return true;
   }
   begin(g);
+  np_unit_set(&u->cause, NULL); /* what was approved was another text */
   pass_until(g, NP_STAGE_SPEC);
   if (d->host && !is_as_before(d, u, want) && begin_slow(d, u, want)) return false;
   np_unit_set(&g->settings, want->canonical);
@@ -251,7 +253,7 @@ int np_deploy_approve(struct np_deploy *d, const char *instance, const char *cau
   u = np_unit_find(d, instance);
   if (u && u->code && u->code->number == number) return number;
   if (u && u->held) return np_fail(err, "%s: generation %d is approved, and still %s", instance, number, u->held);
-  if (u) {
+  if (u && u->gate) {
     u->gate->approved = false;
     np_unit_set(&u->cause, NULL);
   }

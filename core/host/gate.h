@@ -34,8 +34,9 @@ void np_gate_refused(struct np_unit *u, enum np_gate_stage stage, const char *wh
 bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want *want);
 /* What was not let in, and has not changed, has to be looked at once more. */
 bool np_gate_again(const struct np_deploy *d, const struct np_unit *u, const struct np_want *want);
-void np_gate_forget(struct np_unit *u);                             /* its text is again what is in force */
-void np_gate_fall_back(struct np_deploy *d, struct np_unit *u);     /* at a start: what was in force, with its settings */
+void np_gate_forget(struct np_unit *u); /* its text is again what is in force */
+/* At a start: its last good generation, for why not; with the settings that it had, where its newest has not passed the gate. */
+void np_gate_fall_back(struct np_deploy *d, struct np_unit *u, const char *why);
 void np_gate_record(struct np_unit *u, struct np_writeset *ws);     /* what is to be in force */
 void np_gate_pinned(struct np_unit *u, const struct np_want *want); /* an operator has gone back: its text does not count */
 /* Why its newest text is not in force, where it is for the gate alone: "low-glucose: waiting for approval: 3 new"; NULL. Borrowed until the gate
