@@ -7,6 +7,7 @@ package.cpath = "/usr/lib/x86_64-linux-gnu/lua/5.4/?.so;/usr/lib/aarch64-linux-g
 local bed = require "bed"
 local json = require "neap.json"
 local servers = require "servers"
+local deliver = require "deliver"
 
 local work, home = arg[1], arg[2]
 local SECONDS = tonumber(os.getenv "BENCH_SECONDS") or 4
@@ -241,6 +242,7 @@ local function main()
     if s.file then check(s, ok.node, tonumber(servers.ask(("wc -l < '%s'"):format(s.file))) or 0, "its file") end
     s:stop()
   end
+  deliver(say, median, ROUNDS)
   say("load average at the end %s; medians of %d rounds of %g s each", servers.ask "cut -d' ' -f1-3 /proc/loadavg", ROUNDS, SECONDS)
 end
 

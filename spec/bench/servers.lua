@@ -70,6 +70,9 @@ function Server:memory()
   return rss / 1024, pss / 1024
 end
 
+--- A program that runs already.
+function servers.watch(pid) return setmetatable({ pid = pid }, Server) end
+
 -- The groups that run are in a file, for spec/bench/run to end them where this program is stopped midway.
 local groups = {}
 function servers.runs(pid, does)
