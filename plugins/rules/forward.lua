@@ -6,10 +6,11 @@ local config = plugin:config {
   to = { "destination", about = "who is sent the readings" },
   device = only "only this device's", metric = only "only this metric", vendor = only "only this vendor's",
   connection = only "only what came by this connection", unit = only "only in this unit", quality = only "only of this quality",
+  place = only "only of devices in this place", tag = only "only of devices with this tag",
 }
 
 local filter = {}
-for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality" } do filter[field] = config[field] end
+for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality", "place", "tag" } do filter[field] = config[field] end
 
 plugin:on(filter, function(r)
   if r.connection == config.to then return end -- it has them: they came from there

@@ -21,6 +21,15 @@ describe("forward", function()
     assert.equal(5, t.sent()[1].data.reading.value)
   end)
 
+  it("takes those of a place or with a tag", function()
+    local rule = t.plugin("forward", { to = "campus", place = "icu-*", tag = "vip" })
+    rule:device { device = "d", place = "icu-4", tags = { "vip" } }
+    rule:device { device = "e", place = "icu-4" }
+    for _, device in ipairs { "d", "e", "f" } do rule:reading { device = device, metric = "temp", value = 1 } end
+    assert.equal(1, #t.sent())
+    assert.equal("d", t.sent()[1].data.reading.device)
+  end)
+
   it("does not send a connection what came by it", function()
     local rule = t.plugin("forward", { to = "campus" })
     rule:reading { device = "d", metric = "temp", value = 1, connection = "campus" }

@@ -197,6 +197,97 @@ static void check_more_refusals(lua_State *L) {
   refused(L, "{ tagg = 'icu' }", "filter: unknown field \"tagg\", did you mean \"tag\"?");
 }
 
+struct told {
+  char text[2000];
+  const struct np_facts *facts;
+  struct np_memory memory;
+  const struct np_reading *before;
+};
+
+static void tell(void *arg, const char *field, enum np_why why, const char *sentence) {
+  static const char *const marks[] = {"no", "yes", "?"};
+  struct told *t = arg;
+  size_t n = strlen(t->text);
+  snprintf(t->text + n, sizeof t->text - n, "%s %s: %s\n", marks[why], field, sentence);
+}
+
+static int tell_facts(void *arg, const struct np_reading *r, const struct np_facts **facts, struct np_error *e) {
+  (void)r, (void)e;
+  *facts = ((struct told *)arg)->facts;
+  return 0;
+}
+
+static int tell_before(void *arg, const struct np_reading *r, int64_t to, np_reading_fn *fn, void *fn_arg, struct np_error *e) {
+  const struct told *t = arg;
+  (void)r, (void)e;
+  if (t->before && t->before->at <= to) fn(fn_arg, t->before);
+  return 0;
+}
+
+static int tell_memory(void *arg, const struct np_reading *r, enum np_memory_kind kind, struct np_memory *m, struct np_error *e) {
+  (void)r, (void)kind, (void)e;
+  *m = ((struct told *)arg)->memory;
+  return 0;
+}
+
+static void says(lua_State *L, const char *source, struct np_reading r, struct told *t, const char *expected) {
+  struct np_filter *f = compile(L, source);
+  struct np_filter_world w = {.facts = tell_facts, .before = tell_before, .recall = tell_memory, .arg = t};
+  t->text[0] = 0;
+  CHECK(f, "%s: %s", source, err.text);
+  if (f) np_filter_why(f, &r, &w, tell, t);
+  CHECK(strcmp(t->text, expected) == 0, "%s\n%s\nexpected\n%s", source, t->text, expected);
+  np_filter_free(f);
+}
+
+static void check_why(lua_State *L) {
+  static const struct np_text tags[] = {{"icu", 3}, {"night", 5}};
+  struct np_facts facts = {.place = text("icu-4"), .owner = text("Ada Lovelace"), .tags = tags, .tag_count = 2};
+  struct np_reading r = glucose(3.2), before = glucose(3.6);
+  struct told t = {.facts = &facts};
+  r.at = 1772442000000, before.at = r.at - 300000; /* Monday 2026-03-02, 09:00 UTC */
+  says(L, "{ metric = { 'glucose', 'ketone' }, device = 'XX-*', unit = 'mmol/L', quality = { 'valid', 'warmup' } }", r, &t,
+       "yes metric: \"glucose\" fits \"glucose\" or \"ketone\"\n"
+       "no device: \"GA-0017\" is not \"XX-*\"\n"
+       "yes unit: \"mmol/L\" fits \"mmol/L\"\n"
+       "yes quality: \"valid\" fits \"valid\" or \"warmup\"\n");
+  says(L, "{ place = 'hall', owner = 'p_1', tag = { 'vip', 'icu' } }", r, &t,
+       "no place: \"icu-4\" is not \"hall\"\n"
+       "no owner: what is no reference, and so is not shown, is not \"p_1\"\n"
+       "yes tag: the device has \"icu\", \"night\": fits \"vip\" or \"icu\"\n");
+  says(L, "{ below = 3.9 }", r, &t, "yes below: 3.2 is below 3.9\n");
+  says(L, "{ above = 3, below = 3.2 }", r, &t, "no below: 3.2 is not below 3.2\nyes above: 3.2 is above 3\n");
+  says(L, "{ outside = { 3.9, 10 } }", r, &t, "yes outside: 3.2 is below 3.9 to 10\n");
+  says(L, "{ below = 3.9, margin = 0.3 }", r, &t,
+       "yes below: 3.2 is below 3.9\nyes margin: it has never fired for this device and metric\n");
+  t.memory = (struct np_memory){'l', r.at - 60000};
+  says(L, "{ below = 3.9, margin = 0.3 }", r, &t,
+       "yes below: 3.2 is below 3.9\n"
+       "no margin: it has fired and the value has not come back by the margin since 2026-03-02T08:59:00Z\n");
+  t.memory = (struct np_memory){'r', r.at + 1};
+  says(L, "{ below = 3.9, margin = 0.3 }", r, &t,
+       "yes below: 3.2 is below 3.9\n"
+       "no margin: it was measured before the reading that this last changed at, 2026-03-02T09:00:00Z\n");
+  t.before = &before;
+  says(L, "{ changed = true, rate = { below = -0.1 } }", r, &t,
+       "yes changed: 3.2 differs from the reading before, or is the first\n"
+       "no rate: -0.08 per 1m is not below -0.1\n");
+  before.unit = text("mg/dL");
+  says(L, "{ rate = { above = 1, per = '1h' } }", r, &t, "no rate: there is no earlier number in this unit to compare with\n");
+  says(L, "{ hours = { '22:00', '06:00' }, weekdays = { 'mon', 'sun' }, zone = 'Asia/Kolkata' }", r, &t,
+       "no hours: it was 14:30 in Asia/Kolkata, which is not in 22:00-06:00\n"
+       "yes weekdays: it was a \"mon\" in Asia/Kolkata, which is in \"mon\", \"sun\"\n");
+  t.memory = (struct np_memory){'f', r.at - 60000};
+  says(L, "{ first = '2m' }", r, &t, "no first: first = \"2m\", and it has fired at 2026-03-02T08:59:00Z\n");
+  says(L, "{ first = '1m' }", r, &t, "yes first: first = \"1m\", and it has fired at 2026-03-02T08:59:00Z\n");
+  struct np_filter *f = compile(L, "{ tag = 'icu', below = 3.9, margin = 1, changed = true }");
+  t.text[0] = 0;
+  CHECK(np_filter_why(f, &r, NULL, tell, &t) == NP_WHY_UNKNOWN);
+  CHECK(strstr(t.text, "? tag:") && strstr(t.text, "yes below:") && strstr(t.text, "? margin:") && strstr(t.text, "? changed:"),
+        "%s", t.text);
+  np_filter_free(f);
+}
+
 static bool glob(const char *pattern, const char *s) { return np_glob_match(pattern, strlen(pattern), s, strlen(s)); }
 
 static void check_glob(void) {
@@ -255,6 +346,7 @@ int main(void) {
   check_changed(L);
   check_refusals(L);
   check_more_refusals(L);
+  check_why(L);
   lua_close(L);
   check_glob();
   check_near();
