@@ -1,6 +1,7 @@
 /* The index. Each filter stands in one kind of bucket: that of its rarest literals (with its metric, where that is a literal too), so that a thousand
  * rules for a thousand devices, wards or owners are a look-up; and in it in the order of its limits, so that a thousand limits of one metric are a
- * walk over those that are passed. What remembers has to see what comes back as well: it stands there without its limits. */
+ * walk over those that are passed. What remembers has to see what comes back as well: it stands there without its limits. What has no literal is
+ * looked at one by one, but only at how its pattern begins. */
 #include "host/filter_index.h"
 
 #include <stdlib.h>
@@ -22,10 +23,19 @@ struct bucket {
   size_t always_count, below_count, above_count;
 };
 
+/* A pattern of a filter without literals: how the text begins that it takes. */
+struct prefix {
+  uint32_t filter;
+  unsigned char field, len;
+  char text[8];
+};
+
 struct np_filter_index {
   size_t count;
-  struct np_map buckets;    /* key of a field's literal -> struct bucket */
-  struct bucket rest;       /* filters without a literal */
+  struct np_map buckets;   /* key of a field's literal -> struct bucket */
+  struct prefix *prefixes; /* owned: of filters without a literal; they are tried one by one, so they lie side by side */
+  size_t prefix_count;
+  struct bucket rest;       /* filters with neither */
   bool used[NP_F_TEXTS][2]; /* whether there are buckets of this field, without and with a metric */
 };
 
@@ -88,6 +98,35 @@ static void put_by(struct np_filter_index *x, const struct np_filter *f, uint32_
   np_buf_free(&key);
 }
 
+static size_t prefix_length(const struct np_pattern *p) {
+  const char *star = memchr(p->text, '*', p->len);
+  size_t len = star ? (size_t)(star - p->text) : p->len;
+  return len < sizeof((struct prefix *)0)->text ? len : sizeof((struct prefix *)0)->text;
+}
+
+/* False where no field of the reading has to begin with something. */
+static bool put_by_prefix(struct np_filter_index *x, const struct np_filter *f, uint32_t id) {
+  for (int field = NP_F_METRIC; field <= NP_F_UNIT; field++) {
+    size_t shortest = f->patterns[field] ? SIZE_MAX : 0;
+    for (size_t i = 0; i < f->counts[field] && shortest; i++) {
+      size_t len = prefix_length(&f->patterns[field][i]);
+      if (len < shortest) shortest = len;
+    }
+    if (!shortest) continue;
+    for (size_t i = 0; i < f->counts[field]; i++) {
+      const struct np_pattern *p = &f->patterns[field][i];
+      struct prefix *to;
+      if (!(x->prefix_count & (x->prefix_count - 1)))
+        x->prefixes = np_realloc(x->prefixes, (x->prefix_count ? 2 * x->prefix_count : 1) * sizeof *x->prefixes);
+      to = &x->prefixes[x->prefix_count++];
+      *to = (struct prefix){.filter = id, .field = (unsigned char)field, .len = (unsigned char)prefix_length(p)};
+      memcpy(to->text, p->text, to->len);
+    }
+    return true;
+  }
+  return false;
+}
+
 /* How many filters ask for a literal: counted as a pointer's value. */
 static void count_literals(struct np_map *counts, const struct np_filter *f) {
   static const struct np_text none;
@@ -143,7 +182,7 @@ struct np_filter_index *np_filter_index_new(const struct np_filter *const *filte
     enum np_filter_field field = rarest(&counts, filters[i]);
     if (is_literal(filters[i], field))
       put_by(x, filters[i], (uint32_t)i, field);
-    else
+    else if (!put_by_prefix(x, filters[i], (uint32_t)i))
       put(&x->rest, filters[i], (uint32_t)i);
   }
   np_map_free(&counts, NULL);
@@ -163,6 +202,7 @@ void np_filter_index_free(struct np_filter_index *x) {
   if (!x) return;
   np_map_free(&x->buckets, free_bucket);
   free_lists(&x->rest);
+  free(x->prefixes);
   free(x);
 }
 
@@ -183,6 +223,13 @@ static void take(const struct bucket *b, const struct np_value *v, uint64_t *bit
   if (!np_value_is_number(v)) return;
   for (size_t i = 0; i < b->below_count && np_value_less(v, &b->below[i].value); i++) set(bits, b->below[i].filter);
   for (size_t i = 0; i < b->above_count && np_value_less(&b->above[i].value, v); i++) set(bits, b->above[i].filter);
+}
+
+static void take_prefixes(const struct np_filter_index *x, const struct np_reading *r, uint64_t *bits) {
+  struct np_text texts[NP_F_UNIT + 1];
+  for (int field = NP_F_METRIC; field <= NP_F_UNIT; field++) texts[field] = np_filter_text(r, field);
+  for (const struct prefix *p = x->prefixes, *end = p + x->prefix_count; p < end; p++)
+    if (p->len <= texts[p->field].len && memcmp(p->text, texts[p->field].ptr, p->len) == 0) set(bits, p->filter);
 }
 
 struct finding {
@@ -209,6 +256,7 @@ void np_filter_index_find(const struct np_filter_index *x, const struct np_readi
   if (!facts) facts = &nothing;
   memset(bits, 0, np_filter_index_words(x) * sizeof *bits);
   take(&x->rest, &r->value, bits);
+  if (x->prefix_count) take_prefixes(x, r, bits);
   for (int field = NP_F_METRIC; field <= NP_F_UNIT; field++) look_up(&l, field, np_filter_text(r, field));
   look_up(&l, NP_F_PLACE, facts->place);
   look_up(&l, NP_F_OWNER, facts->owner);

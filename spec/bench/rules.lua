@@ -65,7 +65,7 @@ local function caught_up(s)
   bed.wait("all readings to have met the rules", function()
     s.host:read()
     return s.host:sql("select count(*) n from cursors where seq = (select max(seq) from readings)")[1].n > 0
-  end)
+  end, 120)
 end
 
 local function median(list)
