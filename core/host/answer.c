@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -19,6 +20,34 @@
 void np_refusal_set(struct np_refusal *r, int status, const char *kind, const char *where) {
   *r = (struct np_refusal){.status = status, .where = where};
   snprintf(r->kind, sizeof r->kind, "%s", kind);
+}
+
+void np_refusal_take(lua_State *L, struct np_refusal *r, const char *where, int first, int n) {
+  size_t len;
+  const char *why = lua_tolstring(L, first + 1, &len);
+  const char *kind = n > 2 && lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2) : "refused";
+  const char *field = n > 3 && lua_type(L, first + 3) == LUA_TSTRING ? lua_tostring(L, first + 3) : "";
+  np_refusal_set(r, 400, kind, where);
+  if (n > 2 && lua_isinteger(L, first + 2)) {
+    r->numbered = true;
+    r->number = lua_tointeger(L, first + 2);
+  }
+  char *masked = np_mask_text(why, len); /* the schema masks what it quotes itself */
+  size_t fits = np_utf8_check(masked, strnlen(masked, sizeof r->reason - 1));
+  snprintf(r->reason, sizeof r->reason, "%.*s", (int)fits, masked);
+  free(masked);
+  snprintf(r->field, sizeof r->field, "%s", field);
+}
+
+void np_answer_plain(struct np_request *req, int status, const char *text, const struct np_header *more, size_t count) {
+  struct np_buf b = {0};
+  struct np_header headers[4] = {{"Content-Type", "application/json"}};
+  for (size_t i = 0; i < count; i++) headers[i + 1] = more[i];
+  np_buf_adds(&b, "{\"error\":");
+  np_buf_add_json(&b, text, strlen(text));
+  np_buf_addc(&b, '}');
+  np_request_reply(req, status, headers, count + 1, b.data, b.len);
+  np_buf_free(&b);
 }
 
 /* @class neap.Problem: why a request is refused, for plugin:refuse to put into words.

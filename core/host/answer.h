@@ -18,6 +18,10 @@ struct np_refusal { /* plugin:refuse's `problem` */
   char field[128];   /* "data.testId", or "" */
   char reason[300];
 };
+/* A handler's, or auth's, nil, why [, kind [, field]]: the n results from `first` on. */
+void np_refusal_take(lua_State *L, struct np_refusal *r, const char *where, int first, int n);
+/* neap's own short answer, in JSON. */
+void np_answer_plain(struct np_request *req, int status, const char *text, const struct np_header *more, size_t count);
 void np_refusal_set(struct np_refusal *r, int status, const char *kind, const char *where); /* clears the rest */
 void np_refusal_push(lua_State *L, const struct np_refusal *r); /* a table, with `message` as "field: reason" */
 

@@ -87,6 +87,11 @@ static int build(const struct np_build_context *context, const struct np_want *w
     if (!b->instances[i]) return -1;
     b->code = code;
   }
+  if (b->code->migration_count) {
+    struct np_code *code = b->code;
+    b->spare = np_instance_build(&order, &code, &b->unconfigured, err);
+    if (!b->spare) return -1;
+  }
   static const char *const lists[] = {"connections", "rules", "destinations"};
   b->stage = NP_STAGE_CONFIGURATION;
   if (want->configured && b->code->kind != want->kind)
@@ -118,6 +123,7 @@ static void seal(struct np_built *b, const struct np_source *own, struct librari
 void np_built_discard(struct np_built *b, int lanes) {
   for (int i = 0; b->instances && i < lanes; i++)
     if (b->instances[i]) np_instance_close(b->instances[i]);
+  if (b->spare) np_instance_close(b->spare);
   free(b->instances);
   free(b->bundle);
   *b = (struct np_built){.unconfigured = b->unconfigured, .stage = b->stage};

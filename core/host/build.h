@@ -21,6 +21,7 @@ struct np_want {
 struct np_built {
   struct np_code *code;           /* a reference; NULL where it failed */
   struct np_instance **instances; /* owned array, one a lane */
+  struct np_instance *spare;      /* owned: one more, for migrations to run in; NULL where it has none */
   char *bundle;                   /* owned: the sources, for the store */
   size_t bundle_len;
   enum np_gate_stage stage; /* where it failed */

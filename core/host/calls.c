@@ -9,9 +9,11 @@
 
 #include "base/log.h"
 #include "base/near.h"
+#include "host/alarm.h"
 #include "host/lane.h"
 #include "host/ledger.h"
 #include "host/replay.h"
+#include "host/state.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -29,8 +31,9 @@ struct running {
   struct np_overlay overlay;
   struct np_writeset *ws; /* owned until submitted */
   int tries;
-  bool handling; /* the handler runs or waits */
-  bool declined; /* it returned nil and why, or the arguments are not as declared; the answer says so */
+  struct np_alarm later; /* what its connection keeps is being migrated: it runs again after that */
+  bool handling;         /* the handler runs or waits */
+  bool declined;         /* it returned nil and why, or the arguments are not as declared; the answer says so */
 };
 
 struct np_calls {
@@ -108,6 +111,7 @@ static void end(struct running *r) {
   struct np_lane *lane = r->calls->lane;
   *r->prev = r->next;
   if (r->next) r->next->prev = r->prev;
+  np_alarm_stop(&r->later);
   np_overlay_free(&r->overlay);
   if (r->ws) np_writeset_unref(r->ws);
   np_lane_unpin(lane, r->in);
@@ -131,6 +135,30 @@ static void fail(struct running *r, const char *kind, const char *error) {
   end(r);
 }
 
+/* By the generation that is in force, where what its connection keeps was migrated since it began. */
+static void run_again(void *arg) {
+  struct running *r = arg;
+  struct np_lane *lane = r->calls->lane;
+  if (np_state_is_migrating(lane)) {
+    np_alarm_set(&r->later, NP_STATE_WAIT);
+    return;
+  }
+  struct np_instance *in = np_state_successor(lane, r->in);
+  for (size_t i = 0; in != r->in && i < in->code->command_count; i++) {
+    if (strcmp(in->code->commands[i].name, r->call->name) != 0) continue;
+    np_lane_pin(lane, in);
+    np_lane_unpin(lane, r->in);
+    r->in = in;
+    r->command = &in->code->commands[i];
+  }
+  run(r);
+}
+
+static void wait_and_run(struct running *r) {
+  r->later = (struct np_alarm){.lane = r->calls->lane, .fn = run_again, .arg = r};
+  run_again(r);
+}
+
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct running *r = (struct running *)waiter;
   enum np_outcome outcome = ws->outcome;
@@ -140,8 +168,8 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   if (outcome == NP_COMMITTED) {
     log_end(r, "done", NULL);
     end(r);
-  } else if (outcome == NP_CONFLICT && ++r->tries < TRIES) {
-    run(r);
+  } else if (outcome == NP_CONFLICT && (np_state_is_migrating(r->calls->lane) || ++r->tries < TRIES)) {
+    wait_and_run(r);
   } else {
     fail(r, "\"store\"", outcome == NP_CONFLICT ? "others kept changing what it reads" : why);
   }
@@ -164,9 +192,16 @@ static void commit(struct running *r) {
 
 static void after_handler(struct np_task *t) {
   struct running *r = t->owner;
+  bool excused = np_state_excuses(r->calls->lane, r->in, &r->overlay);
   r->handling = false;
   np_overlay_free(&r->overlay);
   if (r->calls->closing) return;
+  if ((t->failed || r->declined) && excused) {
+    np_writeset_unref(r->ws);
+    r->ws = NULL;
+    wait_and_run(r);
+    return;
+  }
   if (t->failed) {
     fail(r, "\"failed\"", t->error);
   } else if (r->declined) {
@@ -264,7 +299,7 @@ static int push_args(lua_State *L, struct np_task *t) {
 
 static void run(struct running *r) {
   r->ws = np_writeset_new();
-  r->declined = false;
+  r->declined = r->call->failed = false;
   r->handling = true;
   r->task = (struct np_task){.in = r->in,
                              .mode = NP_COMMANDING,

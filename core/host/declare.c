@@ -65,7 +65,7 @@ void np_code_unref(struct np_code *c) {
   }
   for (size_t i = 0; i < c->account_count; i++) free(c->accounts[i].name);
   for (size_t i = 0; i < c->budget_count; i++) free(c->budgets[i].name);
-  free(c->accounts), free(c->budgets);
+  free(c->accounts), free(c->budgets), free(c->migrations);
   free(c->routes), free(c->ons), free(c->jobs), free(c->timers), free(c->commands);
   np_schema_free(c->options);
   np_terms_free(&c->terms);
@@ -310,6 +310,14 @@ static void read_budget(lua_State *L, int at, struct np_build *b) {
   d->per_month = (int64_t)take_number(L, at, "per_month");
 }
 
+static void read_migration(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->migrations = np_realloc(c->migrations, (c->migration_count + 1) * sizeof *c->migrations);
+  struct np_migration *m = &c->migrations[c->migration_count++];
+  *m = (struct np_migration){.from = take_int(L, at, "from")};
+  m->handler = take_int(L, at, "handler");
+}
+
 static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field,
                         void (*read)(lua_State *, int, struct np_build *)) {
   lua_getfield(L, at, field);
@@ -425,6 +433,7 @@ void np_declare_read(lua_State *L, struct np_build *b) {
     read_list(L, at, b, "commands", read_command);
     read_list(L, at, b, "accounts", read_account);
     read_list(L, at, b, "budgets", read_budget);
+    read_list(L, at, b, "migrations", read_migration);
     c->refuse = take_int(L, at, "refuse");
   }
   read_deliver(L, at, b);
@@ -434,7 +443,9 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
               read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
               read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "commands", NULL) == c->command_count &&
-              read_list(L, at, b, "accounts", NULL) == c->account_count && read_list(L, at, b, "budgets", NULL) == c->budget_count;
+              read_list(L, at, b, "accounts", NULL) == c->account_count &&
+              read_list(L, at, b, "budgets", NULL) == c->budget_count &&
+              read_list(L, at, b, "migrations", NULL) == c->migration_count;
   if (!same) luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time", c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "host/delivery_parts.h"
+#include "host/state.h"
 
 #define RESUBMIT 1000
 #define TRIES 10 /* of a handler whose reads were overtaken: each sends once more */
@@ -111,6 +112,24 @@ static void submit(struct np_delivery *d) {
 
 static void submit_again(void *arg) { submit(arg); }
 
+/* By the generation that is in force, where what its connection keeps was migrated since it began. */
+static void run_again(void *arg) {
+  struct np_delivery *d = arg;
+  if (np_state_is_migrating(d->lane)) {
+    np_alarm_set(&d->later, NP_STATE_WAIT);
+    return;
+  }
+  struct np_instance *in = np_state_successor(d->lane, d->in);
+  if (!in->code->deliver) {
+    give_up(d);
+    return;
+  }
+  np_lane_pin(d->lane, in);
+  np_lane_unpin(d->lane, d->in);
+  d->in = in;
+  run(d);
+}
+
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct np_delivery *d = (struct np_delivery *)waiter;
   if (ws->outcome == NP_FAILED) {
@@ -122,8 +141,8 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   }
   bool overtaken = ws->outcome == NP_CONFLICT; /* what the handler has read has changed */
   np_writeset_unref(ws);
-  if (overtaken && d->seen && ++d->tries < TRIES)
-    run(d);
+  if (overtaken && d->seen && (np_state_is_migrating(d->lane) || ++d->tries < TRIES))
+    run_again(d);
   else if (overtaken && d->seen)
     give_up(d);
   else
@@ -271,6 +290,7 @@ static void run(struct np_delivery *d) {
 
 void np_delivery_start(struct np_delivery *d, struct np_instance *in) {
   d->resubmit = (struct np_alarm){.lane = d->lane, .fn = submit_again, .arg = d};
+  d->later = (struct np_alarm){.lane = d->lane, .fn = run_again, .arg = d};
   d->in = in;
   np_lane_pin(d->lane, in);
   run(d);
@@ -294,6 +314,7 @@ void np_delivery_free(struct np_delivery *d) {
     np_task_kill(&d->task, "neap is stopping");
   }
   np_alarm_stop(&d->resubmit);
+  np_alarm_stop(&d->later);
   drop_results(d);
   drop_writes(d);
   if (d->in) np_lane_unpin(d->lane, d->in);

@@ -64,7 +64,8 @@ struct np_delivery {
   int64_t began, began_us;   /* the try */
   int64_t took;              /* ms */
   struct np_alarm resubmit;
-  struct np_buf shown; /* scratch */
+  struct np_alarm later; /* what its connection keeps is being migrated: the handler runs again after that */
+  struct np_buf shown;   /* scratch */
 };
 
 /* Runs in->code->deliver. May call handled and ended before it returns. */

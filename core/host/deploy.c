@@ -76,6 +76,18 @@ static struct np_routes *routes_of_all(struct np_deploy *d, struct np_deploy_cha
   return routes;
 }
 
+/* What is to be in force, with the routes of it, and in *ws what its migrations did. */
+static struct np_routes *judge(struct np_deploy *d, struct np_writeset **ws, struct np_deploy_change *change) {
+  for (;;) {
+    struct np_routes *routes = routes_of_all(d, change);
+    *ws = np_writeset_new();
+    if (np_deploy_migrate(d, *ws, change)) return routes;
+    np_deploy_thaw(d);
+    np_writeset_unref(*ws);
+    np_routes_free(routes);
+  }
+}
+
 /* Settings that only a start can change. */
 static void warn_of_restart(const struct np_config *was, const struct np_config *now) {
   const struct {
@@ -131,22 +143,26 @@ static struct np_deploy_change reload(struct np_deploy *d, bool patient) {
     np_deploy_discard(d);
     return change;
   }
-  struct np_routes *routes = routes_of_all(d, &change);
+  struct np_writeset *ws;
+  struct np_routes *routes = judge(d, &ws, &change);
   if (!anything_new(d)) {
     np_routes_free(routes);
-    if (np_deploy_record(d, &err) < 0) np_log(NP_WARN, "cannot record what was not let in", "error", err.text, NULL);
+    if (np_deploy_record(d, ws, &err) < 0) np_log(NP_WARN, "cannot record what was not let in", "error", err.text, NULL);
     return change;
   }
-  if (np_deploy_record(d, &err) < 0) { /* a restart would not find it: what is in force goes on */
+  if (np_deploy_record(d, ws, &err) < 0) { /* a restart would not find it: what is in force goes on */
     np_log(NP_ERROR, "cannot record the new generations; what is in force goes on", "error", err.text, NULL);
     np_routes_free(routes);
     np_deploy_discard(d);
+    np_deploy_thaw(d);
     look_again(d, 1000);
     change.failed++;
     return change;
   }
+  np_deploy_migrated(d);
   struct np_epoch *e = np_deploy_epoch(d, routes);
   np_deploy_switch(d, e);
+  np_deploy_thaw(d);
   np_deploy_settle(d, &change);
   np_epoch_unref(e);
   return change;
@@ -207,8 +223,17 @@ struct np_epoch *np_deploy_first(struct np_deploy *d) {
   struct np_deploy_change change = {0};
   struct np_error err;
   np_deploy_build(d, &change);
-  struct np_routes *routes = routes_of_all(d, &change);
-  if (np_deploy_record(d, &err) < 0) np_log(NP_ERROR, "cannot record the generations in force", "error", err.text, NULL);
+  struct np_writeset *ws;
+  struct np_routes *routes = judge(d, &ws, &change);
+  if (np_deploy_record(d, ws, &err) == 0) {
+    np_deploy_migrated(d);
+  } else {
+    np_log(NP_ERROR, "cannot record the generations in force", "error", err.text, NULL);
+    if (np_deploy_not_migrated(d, err.text, &change)) {
+      np_routes_free(routes);
+      routes = routes_of_all(d, &change);
+    }
+  }
   struct np_epoch *e = np_deploy_epoch(d, routes);
   np_deploy_settle(d, &change);
   return e;

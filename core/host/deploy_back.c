@@ -79,7 +79,7 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
   struct found f = {.d = d, .u = u, .want = want, .number = u->pinned};
   if (np_reader_generations(d->host->reader, u->instance, INT64_MAX, INT32_MAX, build_number, &f, &f.err) == 0 && !f.result)
     np_fail(&f.err, "%s: generation %d is no longer kept", u->instance, u->pinned);
-  if (f.result == 1) {
+  if (f.result == 1 && np_unit_check_state(d, u, &f.err) == 0) {
     u->built.code->number = u->pinned;
     u->stored = !u->cause; /* a start goes on with it */
     u->last_good = u->unconfigured = false;
@@ -87,6 +87,7 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
     return true;
   }
   free(print);
+  np_built_discard(&u->built, d->lanes);
   change->failed++;
   np_unit_fail(d, u, f.err.text);
   return true;
@@ -127,6 +128,7 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
     u->pinned = was;
     u->pin_changed = false;
     np_unit_set(&u->cause, NULL);
+    np_deploy_reload(d); /* it is in order */
   }
   return -1;
 }

@@ -92,8 +92,7 @@ static void record(struct np_writeset *ws, const struct np_unit *u, const struct
                                                        : "its file or a library changed");
 }
 
-int np_deploy_record(struct np_deploy *d, struct np_error *err) {
-  struct np_writeset *ws = np_writeset_new();
+int np_deploy_record(struct np_deploy *d, struct np_writeset *ws, struct np_error *err) {
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
     np_unit_record_pin(u, ws);
@@ -178,6 +177,7 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
       u->instances = u->built.instances;
       u->kind = u->code->kind;
       free(u->built.bundle);
+      if (u->built.spare) np_instance_close(u->built.spare);
       u->built = (struct np_built){0};
       free(u->good);
       u->good = u->print;

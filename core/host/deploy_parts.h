@@ -34,6 +34,8 @@ struct np_unit {
   int last_number;            /* newest generation in the store */
   struct np_built built;      /* of this deploy, until it is in force */
   char *print;                /* owned: fingerprint of what built is */
+  int version;                /* of what it keeps, as built found it */
+  bool frozen;                /* what it keeps is not written meanwhile */
   bool stored;                /* its generation is in the store already */
   char *cause;                /* owned: why what was built is to be in force; NULL: its file or its settings have changed */
   char *refused;              /* owned: why its file was not let in, to be recorded */
@@ -110,7 +112,18 @@ void np_deploy_build(struct np_deploy *d,
 bool np_deploy_hold(struct np_deploy *d, struct np_deploy_change *change);
 /* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */
 struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change *change);
-int np_deploy_record(struct np_deploy *d, struct np_error *err); /* the new generations, durably */
+/* The new generations, durably, with what else is in ws, which is used up. */
+int np_deploy_record(struct np_deploy *d, struct np_writeset *ws, struct np_error *err);
+
+/* deploy_state.c: what plugins keep is brought to the version that the new generations expect, as a part of the commit that records them. */
+int np_unit_check_state(struct np_deploy *d, struct np_unit *u,
+                        struct np_error *err); /* -1 where what was built cannot be in force on it */
+/* False where one failed: it is discarded, and so ws has to be. */
+bool np_deploy_migrate(struct np_deploy *d, struct np_writeset *ws, struct np_deploy_change *change);
+void np_deploy_migrated(struct np_deploy *d); /* ws is committed */
+/* It is not, and cannot be at this start: what needs it is discarded. True where anything was. */
+bool np_deploy_not_migrated(struct np_deploy *d, const char *why, struct np_deploy_change *change);
+void np_deploy_thaw(struct np_deploy *d); /* lanes have switched; or they will not, and what is in force goes on */
 struct np_epoch *np_deploy_epoch(struct np_deploy *d, struct np_routes *routes);
 bool np_deploy_all_adopted(const struct np_deploy *d);
 void np_deploy_switch(struct np_deploy *d, struct np_epoch *e);

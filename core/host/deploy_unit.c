@@ -255,21 +255,26 @@ struct last_good {
   const struct np_want *want;
   int number;
   bool ok;
+  struct np_error err;
 };
 
 static void build_last_good(void *arg, const struct np_generation *g) {
   struct last_good *l = arg;
-  struct np_error err;
   struct np_build_context context = np_unit_context(l->d);
   l->number = g->number;
-  l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &err) == 0;
-  if (!l->ok && !l->u->unconfigured)
-    np_log(NP_ERROR, "nor does its last good generation build", "plugin", l->u->instance, "error", err.text, NULL);
+  l->ok = np_build_stored(&context, l->want, g->source.ptr, g->source.len, &l->u->built, &l->err) == 0;
 }
 
 bool np_unit_fall_back(struct np_deploy *d, struct np_unit *u, const char *why) {
   struct last_good l = {.d = d, .u = u, .want = u->want};
-  if (!d->host || np_reader_generation(d->host->reader, u->instance, "good", build_last_good, &l, NULL) != 1 || !l.ok) return false;
+  if (!d->host || np_reader_generation(d->host->reader, u->instance, "good", build_last_good, &l, NULL) != 1) return false;
+  if (l.ok) l.ok = np_unit_check_state(d, u, &l.err) == 0;
+  if (!l.ok) {
+    np_built_discard(&u->built, d->lanes);
+    if (!u->unconfigured)
+      np_log(NP_ERROR, "nor can its last good generation be in force", "plugin", u->instance, "error", l.err.text, NULL);
+    return false;
+  }
   u->built.code->number = l.number;
   u->stored = true;
   u->last_good = true;
@@ -301,7 +306,7 @@ static void number_it(struct np_deploy *d, struct np_unit *u) {
 static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_want *want, struct np_deploy_change *change) {
   struct np_error err;
   struct np_build_context context = np_unit_context(d);
-  if (np_build(&context, want, &u->built, &err) == 0) {
+  if (np_build(&context, want, &u->built, &err) == 0 && np_unit_check_state(d, u, &err) == 0) {
     number_it(d, u);
     u->unconfigured = false;
     if (np_gate_let_in(d, u, want)) {
@@ -316,6 +321,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     return;
   }
   np_gate_refused(u, u->built.stage, err.text);
+  np_built_discard(&u->built, d->lanes);
   u->unconfigured = u->built.unconfigured;
   if (u->unconfigured && !u->code) { /* it waits for a person's settings: no fault */
     np_unit_set(&u->error, err.text);

@@ -199,12 +199,18 @@ static bool is_as_before(struct np_deploy *d, const struct np_unit *u, const str
   return same;
 }
 
+static void pass_last(struct np_unit *u) {
+  bool any = u->built.code->migration_count > 0;
+  np_gate_set(u->gate, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL);
+  np_gate_set(u->gate, NP_STAGE_MIGRATION, any ? NP_VERDICT_PASSED : NP_VERDICT_LEFT_OUT, any ? NULL : "it has none");
+}
+
 bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
   struct np_gate *g = gate_of(u);
   if (is_about(u) && lets(d, u)) {
     g->state = NP_GATE_LET;
     np_gate_say_is(g, NULL);
-    np_gate_set(g, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL); /* or it is told of later in this look */
+    pass_last(u); /* or it is told of later in this look */
     if (g->number != u->built.code->number) u->stored = false;
     u->built.code->number = g->number;
     np_unit_set(&g->settings, want->canonical);
@@ -215,7 +221,7 @@ bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want
   pass_until(g, NP_STAGE_SPEC);
   if (d->host && !is_as_before(d, u, want) && begin_slow(d, u, want)) return false;
   np_unit_set(&g->settings, want->canonical);
-  np_gate_set(g, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL);
+  pass_last(u);
   return true;
 }
 

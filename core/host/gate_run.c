@@ -72,6 +72,7 @@ static struct np_epoch *make_epoch(const struct np_deploy *d) {
 
 static struct np_instance *take_instance(struct np_built *b) {
   struct np_instance *in = b->instances[0];
+  if (b->spare) np_instance_close(b->spare);
   free(b->instances);
   free(b->bundle);
   *b = (struct np_built){0};

@@ -3,7 +3,8 @@
 
 #include "host/gate_parts.h"
 
-const char *const np_gate_stage_names[NP_STAGES] = {"syntax", "declarations", "configuration", "spec", "shadow", "routes"};
+const char *const np_gate_stage_names[NP_STAGES] = {"syntax", "declarations", "configuration", "spec",
+                                                    "shadow", "routes",       "migration"};
 static const char *const verdict_names[] = {"not reached", "passed", "failed", "left out", "running", "differs"};
 
 void np_gate_json(const struct np_gate *g, struct np_buf *out) {

@@ -33,6 +33,7 @@ struct np_host {
   struct np_seal *seal;     /* owned: of the store; any thread */
   struct np_lane **lanes;   /* owned; as many as config->lanes, set before any runs */
   int lane_count;
+  atomic_int migrating;   /* 1 while what plugins keep is being brought to another version: see host/state.h */
   _Atomic uint64_t epoch; /* number in force: each lane adopts its staged epoch once this reaches its number */
   struct np_quarantine_rules quarantine;
   struct np_broker *broker;  /* owned; the lanes share it */

@@ -10,7 +10,7 @@ local concat, insert, remove, sort = table.concat, table.insert, table.remove, t
 local min, tointeger = math.min, math.tointeger
 
 local declared = {
-  routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, handlers = {},
+  routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, migrations = {}, handlers = {},
 }
 local loading = true
 
@@ -266,6 +266,30 @@ function plugin:budget(t)
   return core.budget(budget.name)
 end
 
+--- Brings what the plugin keeps from one version to the next: plugin:migrate(1, function(store) … end) makes state of
+--- version 1 state of version 2. What a plugin without any keeps is at version 1. It runs once, before this file's generation is
+--- in force, and commits with that; store is plugin.store. Where it raises, or returns nil and why, the generation before goes
+--- on. Several are called in their order, without a gap.
+---@param from integer the version that it begins with
+---@param fn fun(store: neap.Store): any
+function plugin:migrate(from, fn)
+  registering "migrate"
+  local list = declared.migrations
+  local last = list[#list]
+  if math.type(from) ~= "integer" or from < 1 or from > 1000000 then
+    misuse("plugin:migrate: expected the version that it begins with first, an integer from 1, got %s", tostring(from))
+  end
+  if last and from ~= last.from + 1 then
+    misuse("plugin:migrate: after the one from version %d comes the one from version %d, got %d", last.from, last.from + 1, from)
+  end
+  if type(fn) ~= "function" then misuse("plugin:migrate: expected a version and a function, got a %s", type(fn)) end
+  local handler = keep_handler("migrate", function()
+    local done, why = fn(core.store)
+    if done == nil and why ~= nil then error(why, 0) end
+  end)
+  list[#list + 1] = { from = from, handler = handler }
+end
+
 --- A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
 ---@param filter neap.Filter
 ---@param fn fun(reading: neap.Reading)
@@ -373,8 +397,9 @@ local key_of = {
   commands = function(c) return "command " .. c.name end,
   accounts = function(a) return "account " .. a.name .. " " .. tostring(a.early) end,
   budgets = function(b) return "budget " .. canonical(b) end,
+  migrations = function(m) return "migrate " .. m.from end,
 }
-local kinds = { "routes", "ons", "jobs", "timers", "commands", "accounts", "budgets" }
+local kinds = { "routes", "ons", "jobs", "timers", "commands", "accounts", "budgets", "migrations" }
 
 local function order()
   local keys, n = {}, 0

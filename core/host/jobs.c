@@ -17,6 +17,7 @@
 #include "host/alarm.h"
 #include "host/host.h"
 #include "host/ledger.h"
+#include "host/state.h"
 #include "host/task.h"
 
 #define SPACE "neap.jobs"
@@ -169,6 +170,8 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
     finish(job, next_of(job));
   } else if (outcome == NP_FAILED) {
     fail(job, why);
+  } else if (np_state_is_migrating(job->jobs->lane)) {
+    finish(job, np_now_ms() + NP_STATE_WAIT);
   } else if (++job->conflicts > CONFLICTS_MOST) {
     fail(job, "others kept changing what it reads");
   } else if (job->wanted && !job->jobs->draining) {

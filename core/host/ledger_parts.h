@@ -10,7 +10,7 @@
 #define NP_IN(mode) (1u << (mode))
 #define NP_IN_VENDORS (NP_IN(NP_SERVING) | NP_IN(NP_JOBBING) | NP_IN(NP_COMMANDING) | NP_IN(NP_DELIVERING))
 #define NP_IN_RULES (NP_IN(NP_RULING) | NP_IN(NP_TIMING))
-#define NP_IN_STORE (NP_IN_VENDORS | NP_IN_RULES)
+#define NP_IN_STORE (NP_IN_VENDORS | NP_IN_RULES | NP_IN(NP_MIGRATING))
 
 /* The call that runs now, if the verb belongs in its mode and its set has room; otherwise raises, with what to do instead. */
 struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const char *instead);

@@ -11,6 +11,7 @@
 #include "host/host.h"
 #include "host/lane.h"
 #include "host/ledger_parts.h"
+#include "host/state.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -65,6 +66,7 @@ static struct np_seal_context place(const struct np_spot *s) {
 }
 
 void np_spot_put(struct np_task *t, const struct np_spot *s, const char *value, size_t len, int64_t expires, bool sealed) {
+  if (!t->overlay->past) np_state_see(t->in->code, t->ws, t->overlay);
   struct np_op *op = np_writeset_add(t->ws, NP_OP_PUT);
   op->as.put.space = np_writeset_text(t->ws, s->bytes, s->space);
   op->as.put.key = np_writeset_text(t->ws, s->bytes + s->space + 1, s->len - s->space - 1);
@@ -96,6 +98,7 @@ static int get(lua_State *L, struct np_task *t, const struct np_spot *s, struct 
   size_t key_len = s->len - s->space - 1;
   int found = np_reader_get(t->in->lane->reader, s->bytes, key, key_len, now, value, &version, &err);
   if (found < 0) return luaL_error(L, "plugin.store: %s", err.text);
+  if (t->ws) np_state_see(t->in->code, t->ws, t->overlay);
   if (t->ws && !np_map_get(&t->overlay->seen, s->bytes, s->len)) {
     op = np_writeset_add(t->ws, NP_OP_SEEN);
     op->as.seen.space = np_writeset_text(t->ws, s->bytes, s->space);

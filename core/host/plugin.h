@@ -27,6 +27,7 @@ enum np_gate_stage {
   NP_STAGE_SPEC,
   NP_STAGE_SHADOW,
   NP_STAGE_ROUTES,
+  NP_STAGE_MIGRATION,
   NP_STAGES
 };
 
@@ -109,6 +110,11 @@ struct np_budget_decl {
   int64_t per_month;
 };
 
+struct np_migration {
+  int from; /* to from + 1 */
+  int handler;
+};
+
 /* One generation of an instance: what its chunk declared. Immutable after the build; shared by lanes. */
 struct np_code {
   int refs;                                          /* atomic */
@@ -134,6 +140,9 @@ struct np_code {
   size_t account_count;
   struct np_budget_decl *budgets;
   size_t budget_count;
+  struct np_migration *migrations; /* without a gap */
+  size_t migration_count;
+  _Atomic int64_t state_row; /* of the version of what it keeps, in the store: see host/state.h */
   size_t handler_count;
   int refuse;                /* handler, 0 where it gave none */
   int deliver;               /* handler, 0 where it is no destination */

@@ -16,6 +16,7 @@
 #include "host/host.h"
 #include "host/ledger.h"
 #include "host/router_parts.h"
+#include "host/state.h"
 #include "host/task.h"
 
 #define BATCH 64
@@ -135,6 +136,17 @@ static void settle(struct np_part *p) {
 static void submit_again(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_part *p = arg;
+  if (!p->ws) {
+    if (!np_state_is_migrating(p->router->lane)) {
+      np_lane_sync(p->router->lane);
+      p->busy = false;
+      np_router_part_run(p);
+      return;
+    }
+    struct timeval soon = {0, NP_STATE_WAIT * 1000};
+    event_add(p->again, &soon);
+    return;
+  }
   np_writeset_ref(p->ws);
   if (np_lane_submit(p->router->lane, p->ws, &p->waiter, true) < 0) np_writeset_unref(p->ws);
 }
@@ -178,9 +190,14 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
       np_router_timers_at(r, np_now_ms());
     }
   }
+  bool waits = p->ws->outcome == NP_CONFLICT && np_state_is_migrating(r->lane);
   np_writeset_unref(p->ws);
   p->ws = NULL;
-  np_router_part_run(p);
+  p->busy = waits;
+  if (waits)
+    submit_again(-1, 0, p);
+  else
+    np_router_part_run(p);
 }
 
 static void add_cursor(struct np_part *p, struct np_writeset *ws) {

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "host/lane.h"
+#include "host/state.h"
 
 static int push_reading(lua_State *L, struct np_task *t) {
   struct np_rule_call *c = t->owner;
@@ -48,8 +49,10 @@ static bool run_handlers(struct np_rule_run *run, const struct np_buf *fired) {
     struct np_rule_call c = {.reading = run->reading};
     np_rule_call(run->in, run->in->code->ons[on].handler, run->overlay, run->ws, run->reading->received, &c);
     if (c.ok) continue;
+    bool seen = np_state_seen(run->in->code, run->overlay);
     np_writeset_undo(run->ws, before);
     np_overlay_rebuild(run->overlay, run->ws);
+    if (seen) np_state_see(run->in->code, run->ws, run->overlay); /* that it has failed may be due to what was migrated meanwhile */
     run->error = c.error;
     return false;
   }

@@ -94,8 +94,7 @@ static void read_options(lua_State *L, struct listing *l) {
  * @return { key: string, value: any }[]
  */
 int np_store_list(lua_State *L) {
-  struct listing l = {
-      .t = np_acting(L, "store", NP_IN_VENDORS | NP_IN_RULES, "use it in a vendor's handlers and jobs, and in rules")};
+  struct listing l = {.t = np_acting(L, "store", NP_IN_STORE, "use it in a vendor's handlers and jobs, and in rules")};
   struct np_error err;
   size_t len;
   const char *prefix = luaL_checklstring(L, 2, &len);

@@ -20,8 +20,8 @@
 #define ALARM_MS 20    /* of the thread's CPU time */
 #define ERROR_MAX 8000 /* bytes of a message that are kept */
 
-const char *const np_mode_names[9] = {"loading the file", "a request's handler", "a refusal",  "a streamed answer", "a job",
-                                      "a rule",           "a rule's timer",      "a delivery", "a command"};
+const char *const np_mode_names[10] = {"loading the file", "a request's handler", "a refusal",  "a streamed answer", "a job",
+                                       "a rule",           "a rule's timer",      "a delivery", "a command",         "a migration"};
 
 /* The state that runs now on this thread, for the alarm; whether it has rung since somebody looked at the clock. */
 static _Thread_local lua_State *volatile running_state;
@@ -269,8 +269,9 @@ static void end(struct np_task *t) {
   struct np_arena arena = t->arena;
   char *error = t->error, *over = t->over;
   atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
-  if (t->mode != NP_REFUSING && t->mode != NP_STREAMING) np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
-  np_quarantine_note(t);
+  if (t->mode != NP_REFUSING && t->mode != NP_STREAMING && t->mode != NP_MIGRATING)
+    np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
+  if (t->mode != NP_MIGRATING) np_quarantine_note(t);
   t->ended(t); /* may free t */
   np_mask_people(NULL);
   np_lane_unpin(lane, in);
@@ -361,6 +362,7 @@ const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb
   case NP_LOADING: return "not while the file is loaded: call it from a handler or a job (plugin:every)";
   case NP_RULING:
   case NP_TIMING: return "not in a rule: a rule decides and does not wait; plugin:send to a destination, which may call out";
+  case NP_MIGRATING: return "not in a migration: all wait for it; let a job (plugin:every) do that";
   case NP_REFUSING: return "not in plugin:refuse: a refusal is answered at once";
   case NP_STREAMING: return "not while an answer is streamed: fetch what it needs before the handler returns";
   default: break;

@@ -12,8 +12,19 @@
 #include "host/plugin.h"
 #include "store/writeset.h"
 
-enum np_mode { NP_LOADING, NP_SERVING, NP_REFUSING, NP_STREAMING, NP_JOBBING, NP_RULING, NP_TIMING, NP_DELIVERING, NP_COMMANDING };
-extern const char *const np_mode_names[9]; /* "a request's handler" … for messages */
+enum np_mode {
+  NP_LOADING,
+  NP_SERVING,
+  NP_REFUSING,
+  NP_STREAMING,
+  NP_JOBBING,
+  NP_RULING,
+  NP_TIMING,
+  NP_DELIVERING,
+  NP_COMMANDING,
+  NP_MIGRATING
+};
+extern const char *const np_mode_names[10]; /* "a request's handler" … for messages */
 
 struct np_task {
   /* Set by who starts it; the rest zero. */

@@ -9,11 +9,12 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/utf8.h"
+#include "host/alarm.h"
 #include "host/answer.h"
 #include "host/host.h"
 #include "host/lane.h"
 #include "host/ledger.h"
+#include "host/state.h"
 #include "host/task.h"
 #include "host/webreq.h"
 
@@ -38,6 +39,7 @@ struct web {
   const char *outcome;       /* "done" "refused" "failed" */
   char *error;               /* owned: why not done */
   int tries;
+  struct np_alarm later;    /* what it reads and writes is being migrated: it runs again after that */
   bool asking;              /* auth runs, the handler does not yet */
   bool declined;            /* the handler, or auth, returned nil and why */
   bool over;                /* the lane stops before it has been answered: its task is dropped */
@@ -48,6 +50,7 @@ struct web {
 };
 
 static void start_handler(struct web *w);
+static void run_again(void *arg);
 static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason);
 static void word_refusal(struct web *w);
 
@@ -56,21 +59,10 @@ static void drop_answer(struct web *w) {
   np_answer_free(&w->answer);
 }
 
-static void reply_plain(struct np_request *req, int status, const char *text, const struct np_header *more, size_t count) {
-  struct np_buf b = {0};
-  struct np_header headers[4] = {{"Content-Type", "application/json"}};
-  for (size_t i = 0; i < count; i++) headers[i + 1] = more[i];
-  np_buf_adds(&b, "{\"error\":");
-  np_buf_add_json(&b, text, strlen(text));
-  np_buf_addc(&b, '}');
-  np_request_reply(req, status, headers, count + 1, b.data, b.len);
-  np_buf_free(&b);
-}
-
 static void reply_busy(struct np_lane *lane, struct np_request *req) {
   static const struct np_header again = {"Retry-After", "1"};
   atomic_fetch_add_explicit(&lane->refused, 1, memory_order_relaxed);
-  reply_plain(req, 503, "busy: try again in a second", &again, 1);
+  np_answer_plain(req, 503, "busy: try again in a second", &again, 1);
 }
 
 /* The head is here: which plugin is it for, and is there room? */
@@ -82,11 +74,11 @@ static void on_head(void *arg, struct np_request *req) {
   if (!m.value) {
     struct np_header allow = {"Allow", m.allow};
     if (!m.allow[0])
-      reply_plain(req, 404, "not found: no plugin serves this path", NULL, 0);
+      np_answer_plain(req, 404, "not found: no plugin serves this path", NULL, 0);
     else if (strcmp(req->method, "OPTIONS") == 0)
       np_request_reply(req, 204, &allow, 1, NULL, 0);
     else
-      reply_plain(req, 405, "this path does not take this method", &allow, 1);
+      np_answer_plain(req, 405, "this path does not take this method", &allow, 1);
     return;
   }
   if (lane->requests >= REQUESTS_MAX || np_keeper_full(lane->host->keeper)) {
@@ -97,6 +89,7 @@ static void on_head(void *arg, struct np_request *req) {
   const struct np_slot *slot = np_epoch_slot(lane->epoch, route->code->instance);
   struct web *w = np_alloc(sizeof *w);
   *w = (struct web){.lane = lane, .req = req, .epoch = lane->epoch, .route = route, .match = m, .in = np_lane_instance(lane, slot)};
+  w->later = (struct np_alarm){.lane = lane, .fn = run_again, .arg = w};
   np_epoch_ref(w->epoch);
   np_lane_pin(lane, w->in);
   lane->requests++;
@@ -109,6 +102,7 @@ static void end(struct web *w) {
   lane->requests--;
   lane->request_bytes -= w->bytes;
   w->over = true;
+  np_alarm_stop(&w->later);
   if (w->task.waiting) np_task_kill(&w->task, "neap has stopped");
   if (w->stream) np_answer_stop(w->stream);
   drop_answer(w);
@@ -167,6 +161,30 @@ static void send_answer(struct web *w) {
     np_answer_send(&w->answer, w->req);
 }
 
+/* What its plugin keeps was migrated since it began: it runs again by the generation that is in force. */
+static void move_on(struct web *w) {
+  struct np_instance *in = np_state_successor(w->lane, w->in);
+  struct np_route_match m;
+  if (in == w->in) return;
+  np_routes_match(w->lane->epoch->routes, w->req->method, w->req->path, w->req->path_len, &m);
+  if (!m.value || ((struct np_route *)m.value)->code != in->code) return; /* it has no such route any more: the request fails */
+  drop_answer(w);
+  np_lane_pin(w->lane, in);
+  np_lane_unpin(w->lane, w->in);
+  np_epoch_ref(w->lane->epoch);
+  np_epoch_unref(w->epoch);
+  w->epoch = w->lane->epoch;
+  w->in = in, w->route = m.value, w->match = m;
+}
+
+static void run_again(void *arg) {
+  struct web *w = arg;
+  if (np_state_is_migrating(w->lane))
+    np_alarm_set(&w->later, NP_STATE_WAIT);
+  else
+    move_on(w), start_handler(w);
+}
+
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct web *w = (struct web *)waiter;
   enum np_outcome outcome = ws->outcome;
@@ -178,8 +196,8 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   } else if (w->replay && outcome == NP_CONFLICT &&
              np_reader_failed(w->lane->reader, w->in->code->instance, w->replay->id - 1) != w->replay->id) {
     end_replay(w, "gone");
-  } else if (outcome == NP_CONFLICT && ++w->tries < TRIES) {
-    start_handler(w);
+  } else if (outcome == NP_CONFLICT && (np_state_is_migrating(w->lane) || ++w->tries < TRIES)) {
+    run_again(w);
   } else {
     w->outcome = "failed";
     w->ws = NULL;
@@ -252,20 +270,7 @@ static void note_refusal(struct web *w) {
 
 /* A handler's, or auth's, nil, why [, kind [, field]]. */
 static void take_handlers_refusal(lua_State *L, struct web *w, int first, int n) {
-  size_t len;
-  const char *why = lua_tolstring(L, first + 1, &len);
-  const char *kind = n > 2 && lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2) : "refused";
-  const char *field = n > 3 && lua_type(L, first + 3) == LUA_TSTRING ? lua_tostring(L, first + 3) : "";
-  np_refusal_set(&w->refusal, 400, kind, w->asking ? "auth" : "body");
-  if (n > 2 && lua_isinteger(L, first + 2)) {
-    w->refusal.numbered = true;
-    w->refusal.number = lua_tointeger(L, first + 2);
-  }
-  char *masked = np_mask_text(why, len); /* the schema masks what it quotes itself */
-  size_t fits = np_utf8_check(masked, strnlen(masked, sizeof w->refusal.reason - 1));
-  snprintf(w->refusal.reason, sizeof w->refusal.reason, "%.*s", (int)fits, masked);
-  free(masked);
-  snprintf(w->refusal.field, sizeof w->refusal.field, "%s", field);
+  np_refusal_take(L, &w->refusal, w->asking ? "auth" : "body", first, n);
   w->declined = true;
 }
 
@@ -318,6 +323,10 @@ static void log_failure(const struct web *w, const struct np_task *t) {
 static void after_handler(struct np_task *t) {
   struct web *w = t->owner;
   if (w->over) return;
+  if ((t->failed || w->declined) && np_state_excuses(w->lane, w->in, &w->overlay)) {
+    run_again(w);
+    return;
+  }
   if (t->failed) {
     log_failure(w, t);
     w->outcome = "failed";
@@ -450,6 +459,7 @@ int np_web_replay(struct np_lane *lane, struct np_replay *r) {
   if (!route || strcmp(route->code->instance, r->connection) != 0) return -1;
   struct web *w = np_alloc(sizeof *w);
   *w = (struct web){.lane = lane, .req = &r->req, .epoch = lane->epoch, .route = route, .match = m, .replay = r};
+  w->later = (struct np_alarm){.lane = lane, .fn = run_again, .arg = w};
   w->in = np_lane_instance(lane, np_epoch_slot(lane->epoch, route->code->instance));
   np_epoch_ref(w->epoch);
   np_lane_pin(lane, w->in);
@@ -489,7 +499,7 @@ static void on_refused(void *arg, struct np_request *req, int status, const char
   struct web *w = req->user;
   (void)arg;
   if (!w) {
-    reply_plain(req, status, why, NULL, 0);
+    np_answer_plain(req, status, why, NULL, 0);
     return;
   }
   w->outcome = "refused";

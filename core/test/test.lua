@@ -116,6 +116,20 @@ function t.plugin(name, settings)
   return setmetatable({ name = instance, kind = kind, plugin = name }, plugin_methods)
 end
 
+-- t.kept(name, version, { key = value, … }): what an earlier version of the plugin has left in plugin.store, before t.plugin loads
+-- the one that has a plugin:migrate from that version: t.plugin runs it, and raises where it fails.
+function t.kept(name, version, values)
+  if type(values) ~= "table" then error("t.kept: expected a name, a version and a table, got a " .. type(values), 2) end
+  call(function()
+    local texts = {}
+    for k, v in pairs(values) do
+      if type(k) ~= "string" then error("t.kept: a key is a text, got a " .. type(k), 0) end
+      texts[k] = assert(json.encode(v))
+    end
+    core.kept(name, version, texts)
+  end)
+end
+
 -- t.at(time): sets the clock: ms, or a text as time.parse reads it. Once a plugin is loaded it goes forward, and what is due
 -- until then happens. Each test begins at 2026-01-01T00:00:00Z.
 -- @param time integer|string

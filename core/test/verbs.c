@@ -15,6 +15,7 @@
 #include "host/jobs.h"
 #include "host/ledger.h"
 #include "host/ledger_parts.h"
+#include "host/state.h"
 #include "test/spec_parts.h"
 
 #define CALL_MOST 600000 /* ms that the clock may have to move for a request, a command or a job */
@@ -78,6 +79,32 @@ static int plugin(lua_State *L) {
   lua_pushstring(L, e->instance);
   lua_pushstring(L, np_kind_names[np_world_find(w, e->instance)->code->kind]);
   return 2;
+}
+
+/* core.kept(instance, version, { key = JSON, … }) */
+static int kept(lua_State *L) {
+  struct np_world *w = np_spec_world(L);
+  struct np_error err;
+  const char *instance = luaL_checkstring(L, 1);
+  lua_Integer version = luaL_checkinteger(L, 2);
+  char space[200];
+  luaL_checktype(L, 3, LUA_TTABLE);
+  luaL_argcheck(L, version >= 1 && version < 1000000, 2, "a version from 1");
+  if (np_world_find(w, instance))
+    return luaL_error(L, "t.kept: \"%s\" is loaded already: say before t.plugin what it finds", instance);
+  snprintf(space, sizeof space, "plugin:%s", instance);
+  struct np_writeset *ws = np_writeset_new();
+  np_state_put(ws, instance, (int)version);
+  for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+    size_t key_len, len;
+    const char *key = lua_tolstring(L, -2, &key_len), *value = lua_tolstring(L, -1, &len);
+    struct np_op *op = np_writeset_add(ws, NP_OP_PUT);
+    op->as.put.space = np_writeset_text(ws, space, strlen(space));
+    op->as.put.key = np_writeset_text(ws, key, key_len);
+    op->as.put.value = np_writeset_text(ws, value, len);
+  }
+  if (np_keeper_apply(w->host.keeper, ws, &err) != NP_COMMITTED) return luaL_error(L, "t.kept: %s", err.text);
+  return 0;
 }
 
 /* Time and chance */
@@ -394,9 +421,9 @@ void np_spec_script(void *arg, const struct np_fetch_request *request, struct np
 }
 
 void np_spec_verbs(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"now", now},       {"at", at},           {"advance", advance},
-                                   {"seed", seed},       {"zone", zone},     {"reading", reading}, {"request", request},
-                                   {"message", message}, {"device", device}, {"call", call},       {"job", job},
-                                   {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"kept", kept},       {"now", now},       {"at", at},
+                                   {"advance", advance}, {"seed", seed},       {"zone", zone},     {"reading", reading},
+                                   {"request", request}, {"message", message}, {"device", device}, {"call", call},
+                                   {"job", job},         {NULL, NULL}};
   luaL_setfuncs(L, verbs, 0);
 }

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "host/broker.h"
 #include "host/build.h"
+#include "host/state.h"
 #include "io/serve.h"
 
 #define SETTLE_US 20000000 /* real time that one settling may take: each call has its own budget, a loop of calls has this */
@@ -240,6 +241,26 @@ static int put_in_force(struct np_world *w, const struct np_unit_loaded *newest,
   return w->lane ? 0 : -1;
 }
 
+/* What it keeps is brought to its code's version, as by a deploy. */
+static int migrate(struct np_world *w, struct np_built *built, struct np_error *err) {
+  struct np_code *code = built->code;
+  struct np_state s;
+  if (np_state_read(w->host.reader, code->instance, &s, err) < 0) return -1;
+  code->state_row = s.row;
+  if (!s.version) return 0; /* it has kept nothing */
+  if (np_state_fits(code, s.version, err) < 0) return -1;
+  if (s.version == np_code_version(code)) return 0;
+  struct np_writeset *ws = np_writeset_new();
+  if (np_state_migrate(&w->host, w->host.reader, built->spare, s.version, ws, err) < 0) {
+    np_writeset_unref(ws);
+    return -1;
+  }
+  if (np_keeper_apply(w->host.keeper, ws, err) != NP_COMMITTED || np_state_read(w->host.reader, code->instance, &s, err) < 0)
+    return -1;
+  code->state_row = s.row;
+  return 0;
+}
+
 int np_world_load(struct np_world *w, size_t i, struct np_error *err) {
   const struct np_config_entry *c = &w->config.entries[i];
   struct np_want want = {.instance = c->instance,
@@ -259,6 +280,12 @@ int np_world_load(struct np_world *w, size_t i, struct np_error *err) {
   struct np_build_context context = {.sources = w->sources, .config = &w->config, .lanes = 1, .delivers = delivers, .arg = w};
   struct np_built built;
   if (np_build(&context, &want, &built, err) < 0) return -1;
+  if (migrate(w, &built, err) < 0) {
+    np_built_discard(&built, 1);
+    return -1;
+  }
+  if (built.spare) np_instance_close(built.spare);
+  built.spare = NULL;
   struct np_unit_loaded *u = add_unit(w, c->instance, c->kind);
   u->kind = c->kind;
   u->code = built.code;

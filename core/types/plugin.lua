@@ -209,6 +209,14 @@ function plugin:account(account) end
 ---@return neap.Budget
 function plugin:budget(budget) end
 
+---Brings what the plugin keeps from one version to the next: plugin:migrate(1, function(store) … end) makes state of
+---version 1 state of version 2. What a plugin without any keeps is at version 1. It runs once, before this file's
+---generation is in force, and commits with that; store is plugin.store. Where it raises, or returns nil and why, the
+---generation before goes on. Several are called in their order, without a gap.
+---@param from integer the version that it begins with
+---@param fn fun(store: neap.Store): any
+function plugin:migrate(from, fn) end
+
 ---A rule: plugin:on({ metric = "glucose", below = 3.9 }, function(reading) … end).
 ---@param filter neap.Filter
 ---@param fn fun(reading: neap.Reading)

@@ -202,6 +202,13 @@ function t.replay(file) end
 ---@return neap.test.Plugin
 function t.plugin(name, settings) end
 
+---What an earlier version of the plugin has left in plugin.store, before t.plugin loads the one that has a
+---plugin:migrate from that version: t.plugin runs it, and raises where it fails.
+---@param name any
+---@param version any
+---@param options any
+function t.kept(name, version, options) end
+
 ---Sets the clock: ms, or a text as time.parse reads it. Once a plugin is loaded it goes forward, and what is due until
 ---then happens. Each test begins at 2026-01-01T00:00:00Z.
 ---@param time integer|string

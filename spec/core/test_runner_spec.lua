@@ -40,6 +40,48 @@ describe("neap test", function()
     assert.matches("ok +plugins/rules/warm_spec.lua %(1 in %d+ ms%)\n1 passed, 0 failed\n$", out)
   end)
 
+  it("runs a plugin's migrations on what an earlier version of it has left", function()
+    local text = [[
+      local plugin = ...
+      plugin:migrate(3, function(store) store:put("n", { n = store:get "n", text = store:get "text" }) end)
+      plugin:on({ metric = "m" }, function() end)
+    ]]
+    local body = [[
+      local t = require "neap.test"
+      local function refused(why, ...)
+        local ok, message = pcall(t.plugin, ...)
+        assert.is_false(ok)
+        assert.matches(why, message, 1, true)
+      end
+      it("takes over", function()
+        t.kept("warm", 3, { n = 7, text = "seven" })
+        t.plugin "warm"
+        assert.same({ n = 7, text = "seven" }, t.stored("warm", "n"))
+      end)
+      it("has nothing to take over where it is new", function()
+        assert.is_nil(t.plugin("warm"):stored "n")
+      end)
+      it("tells what does not fit", function()
+        t.kept("warm", 2, {})
+        refused("at version 2, and the first migration is from version 3", "warm")
+        t.kept("other", 5, {})
+        refused("at version 5", "warm", { name = "other" })
+        t.plugin("warm", { name = "third" })
+        assert.has_error(function() t.kept("third", 1, {}) end)
+        assert.has_error(function() t.kept("fourth", 0, {}) end)
+      end)
+      it("fails where a migration does", function()
+        t.kept("bad", 1, { a = 1 })
+        refused("bad.lua:1: on purpose", "bad")
+        assert.equal(1, t.stored("bad", "a"))
+      end)
+    ]]
+    local bad = 'local plugin = ... plugin:migrate(1, function(store) store:put("a", 2) error "on purpose" end) plugin:on({ metric = "m" }, print)'
+    local out, code = run { ["plugins/rules/warm.lua"] = text, ["plugins/rules/bad.lua"] = bad, ["plugins/rules/warm_spec.lua"] = body }
+    assert.equal(0, code, out)
+    assert.matches("4 passed, 0 failed\n$", out)
+  end)
+
   it("shows file, line and a diff of what fails, and exits with 1", function()
     local out, code = rule [[
       p:reading { device = "f", metric = "temp", value = 9 }
