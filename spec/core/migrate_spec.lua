@@ -232,7 +232,11 @@ plugin:serve { "GET /v", handler = function() return 200, { version = %q } end }
     assert.same({ n = { n = 0 } }, kept())
     receiver.answer = function() return 200, "" end
     for _, client in ipairs(receiver.clients) do client.socket:send "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" end
-    receiver:wait(4) -- each asks once more
+    receiver:wait(4) -- each asks once more, and the slower of them a third time
+    bed.wait("the answer", function()
+      receiver:poll()
+      return socket.select({ s }, nil, 0)[1]
+    end)
     local status, body = bed.receive(s)
     assert.same({ 200, "2" }, { status, json.decode(body).by })
     bed.wait("the command", function()
