@@ -61,10 +61,16 @@ describe("reloading under load", function()
     return r
   end
 
+  local function compared() -- the gate has run the rule's newest text over the last readings
+    for _, stage in ipairs(host:plugin("count").gate.stages) do
+      if stage.stage == "shadow" then return stage.verdict ~= "running" end
+    end
+  end
+
   local function at_rest()
     return bed.wait("the host to be at rest", function()
       local s = host:summary()
-      return s.tasks == 0 and s.states == 2 * 3 and s
+      return s.tasks == 0 and s.states == 2 * 3 and compared() and s
     end)
   end
 
@@ -74,6 +80,8 @@ describe("reloading under load", function()
     acked = host.folder .. "/acked"
     -- first what grows with the number of readings has to be as large as it gets: the store's page cache, 16 MiB
     pushed(start_pusher("warm", 1, "--count", SANITIZED and "2000" or "25000", "--seconds", "60"))
+    bed.replace(host.plugins .. "/rules/count.lua", RULE .. "\n-- warm") -- and what the gate needs is opened when it is first needed
+    bed.wait("the second generation", function() return host:plugin("count").generation == 2 end)
     before = at_rest()
     rewrites = 0
     local files = { { host.plugins .. "/vendors/sinocare.lua", VENDOR }, { host.plugins .. "/rules/count.lua", RULE } }
