@@ -213,7 +213,7 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
   }
   np_line_text(b, "error", s->error);
   if (s->code) np_quarantine_describe(s->code, b);
-  if (s->code) np_limits_describe(s->code, s->memory_most, -1, b);
+  if (s->code) np_limits_describe(s->code, s->memory_most, np_reader_size(reader, s->instance), b);
   np_line_gate(b, s->gate);
   np_accounts_describe(host->broker, s->instance, s->generation, b);
   np_budgets_describe(host->broker, s->code, reader, b);

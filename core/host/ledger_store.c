@@ -239,6 +239,7 @@ int np_store_put(lua_State *L) {
     if (np_json_encode(L, 3, &err) < 0) return luaL_error(L, "plugin.store: %s: %s", key, err.text);
     value = lua_tolstring(L, -1, &value_len);
   }
+  if (value) np_limit_store(L, t, &s, len + value_len + (sealed ? NP_SEAL_MORE : 0));
   np_spot_put(t, &s, value, value_len, expires, sealed);
   return 0;
 }
@@ -275,6 +276,7 @@ int np_store_throttle(lua_State *L) {
   }
   char now[24];
   int n = snprintf(now, sizeof now, "%lld", (long long)t->now);
+  np_limit_store(L, t, &s, len + (size_t)n);
   np_spot_put(t, &s, now, (size_t)n, t->now + ms, false);
   lua_pushboolean(L, 0);
   return 1;

@@ -57,6 +57,11 @@ void np_limit_adopt(struct np_instance *in);    /* its lane has it now */
 bool np_limit_log(struct np_env *env);          /* may it write a line? It is counted */
 void np_limit_log_tell(struct np_instance *in); /* says what was left out, if anything */
 
+struct np_store_budget {
+  int64_t bytes; /* in the store, and what its calls have put since: never too few, but for what is under way */
+  int64_t at;    /* us on the monotonic clock: when the store was asked; 0: never */
+};
+
 /* One HTTP call's place among those that are open, or wait. */
 struct np_turn;
 struct np_turns {
@@ -71,6 +76,10 @@ int64_t np_limit_turns(const struct np_env *env);
 
 /* One more reading, event, device or message of the call that runs. Raises where it is one too many. */
 void np_limit_emit(lua_State *L, struct np_task *t, const char *verb);
+/* A key of its space is about to hold so many more bytes, key included. Raises where that is too much. What is stored is looked up now and then, so
+ * that calls at the same moment, on other lanes, may pass the limit together by what they put within a second. */
+struct np_spot;
+void np_limit_store(lua_State *L, struct np_task *t, const struct np_spot *s, size_t bytes);
 /* Raises: "WHAT: its limit is …". Marks the call as one that passed that limit; `code` is the limit's name, static. */
 int np_limit_raise(lua_State *L, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -194,6 +194,7 @@ struct np_instance {
   int idle_count;
   struct np_log_budget log;
   struct np_turns turns;
+  struct np_store_budget kept;
   void *building; /* while the chunk is loaded: private to plugin.c */
 };
 

@@ -216,6 +216,8 @@ enum {
   R_GET,
   R_KEYS,
   R_KEY_COUNT,
+  R_KEY_SIZE,
+  R_SIZE,
   R_REQUEST,
   R_TIMERS,
   R_TIMER_NEXT,

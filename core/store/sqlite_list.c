@@ -45,6 +45,19 @@ int np_reader_key_count(struct np_reader *r, const char *space, int64_t *n, stru
   return rc == SQLITE_ROW ? 0 : np_sql_fail(&r->sql, rc, err);
 }
 
+int64_t np_reader_size(struct np_reader *r, const char *owner) {
+  int64_t n = 0;
+  int rc = np_sql_one(&r->sql, R_SIZE, &n, "s", owner);
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? n : -1;
+}
+
+int64_t np_reader_key_size(struct np_reader *r, const char *space, const char *key, size_t key_len) {
+  const struct np_text text = {key, key_len};
+  int64_t n = 0;
+  int rc = np_sql_one(&r->sql, R_KEY_SIZE, &n, "sk", space, &text);
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? n : -1;
+}
+
 int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
                       struct np_error *err) {
   sqlite3_stmt *st = np_sql_start(&r->sql, R_REQUEST, "i", id);

@@ -27,6 +27,8 @@ const char *const np_read_texts[R_COUNT] = {
                  " JOIN names m ON m.id = s.metric WHERE s.id = ?",
     [R_GET] = "SELECT value, version, expires FROM kv WHERE space = ? AND key = ?",
     [R_KEYS] = "SELECT key, value, version, expires FROM kv WHERE space = ? AND key >= ? ORDER BY key",
+    [R_KEY_SIZE] = "SELECT length(CAST(key AS BLOB)) + length(CAST(value AS BLOB)) FROM kv WHERE space = ? AND key = ?",
+    [R_SIZE] = "SELECT bytes FROM kv_sizes WHERE owner = ?",
     [R_KEY_COUNT] = "SELECT count(*) FROM kv WHERE space = ?",
     [R_REQUEST] = "SELECT received, instance, generation, method, target, headers, body, remote, status, outcome, error FROM inbox"
                   " WHERE id = ?",

@@ -152,8 +152,27 @@ static const char retention[] =
     "DROP INDEX delivered_at;"
     "CREATE INDEX delivered_to ON delivered(destination);";
 
+/* How many bytes each plugin keeps: those of the spaces "KIND:INSTANCE". Triggers see every way in and out, pruning too. */
+static const char sizes[] =
+    "DROP TRIGGER IF EXISTS kv_added; DROP TRIGGER IF EXISTS kv_changed; DROP TRIGGER IF EXISTS kv_removed;"
+    "DROP TABLE IF EXISTS kv_sizes;"
+    "CREATE TABLE kv_sizes(owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;"
+    "INSERT INTO kv_sizes SELECT substr(space, instr(space, ':') + 1),"
+    " sum(length(CAST(key AS BLOB)) + length(CAST(value AS BLOB))) FROM kv WHERE instr(space, ':') GROUP BY 1;"
+    "CREATE TRIGGER kv_added AFTER INSERT ON kv WHEN instr(new.space, ':') BEGIN"
+    " INSERT INTO kv_sizes VALUES(substr(new.space, instr(new.space, ':') + 1),"
+    " length(CAST(new.key AS BLOB)) + length(CAST(new.value AS BLOB)))"
+    " ON CONFLICT(owner) DO UPDATE SET bytes = bytes + excluded.bytes; END;"
+    "CREATE TRIGGER kv_changed AFTER UPDATE OF value ON kv"
+    " WHEN instr(new.space, ':') AND length(CAST(new.value AS BLOB)) != length(CAST(old.value AS BLOB)) BEGIN"
+    " UPDATE kv_sizes SET bytes = bytes + length(CAST(new.value AS BLOB)) - length(CAST(old.value AS BLOB))"
+    " WHERE owner = substr(new.space, instr(new.space, ':') + 1); END;"
+    "CREATE TRIGGER kv_removed AFTER DELETE ON kv WHEN instr(old.space, ':') BEGIN"
+    " UPDATE kv_sizes SET bytes = bytes - length(CAST(old.key AS BLOB)) - length(CAST(old.value AS BLOB))"
+    " WHERE owner = substr(old.space, instr(old.space, ':') + 1); END;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention};
+static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -132,6 +132,11 @@ int np_reader_keys(struct np_reader *r, const char *space, const char *prefix, c
 
 int np_reader_key_count(struct np_reader *r, const char *space, int64_t *n, struct np_error *err);
 
+/* Bytes of all keys and values of the spaces "KIND:OWNER", what has expired and is not yet pruned included; it is kept, not counted. -1 on error. */
+int64_t np_reader_size(struct np_reader *r, const char *owner);
+int64_t np_reader_key_size(struct np_reader *r, const char *space, const char *key,
+                           size_t key_len); /* of one; 0 where it is not there */
+
 /* The inbox's row of that id as the NP_OP_REQUEST that it was: 1, 0 where there is none, -1 and err. */
 int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
                       struct np_error *err);

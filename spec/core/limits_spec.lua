@@ -246,3 +246,118 @@ describe("the limit of open HTTP calls", function()
     assert.equal(0, host:summary().timers)
   end)
 end)
+
+local keeper = [[
+local plugin = ...
+plugin:serve { "POST /put", keep = false, body = { key = { "string" }, n = { "integer" }, again = { "integer", optional = true }, sealed = { "boolean", optional = true } }, handler = function(req)
+  for _ = 1, req.body.again or 1 do
+    plugin.store:put(req.body.key, ("x"):rep(req.body.n), nil, req.body.sealed and "sealed" or nil)
+  end
+  return 200
+end }
+plugin:serve { "POST /caught", keep = false, body = { n = { "integer" } }, handler = function(req)
+  local ok, why = pcall(plugin.store.put, plugin.store, "caught", ("x"):rep(req.body.n))
+  plugin.store:put("small", 1)
+  return 200, { ok = ok, why = why }
+end }
+plugin:serve { "POST /remove", keep = false, body = { key = { "string" } }, handler = function(req)
+  plugin.store:delete(req.body.key)
+  return 200
+end }
+plugin:serve { "POST /many", keep = false, body = { n = { "integer" }, bytes = { "integer" } }, handler = function(req)
+  for i = 1, req.body.n do plugin.store:put("many-" .. i, ("x"):rep(req.body.bytes)) end
+  return 200
+end }
+plugin:serve { "POST /seen", keep = false, handler = function() plugin:emit { device = "d", metric = "seen", value = 1 } return 200 end }
+]]
+
+local throttled = [[
+local plugin = ...
+plugin:on({ metric = "seen" }, function(r) plugin:throttle(("k"):rep(500) .. r.id, "1h") end)
+]]
+
+describe("the limit of what is stored", function()
+  local host
+  local function kept(owner)
+    local counted = host:sql(("select sum(length(cast(key as blob)) + length(cast(value as blob))) as n from kv where space like '%%:%s'"):format(owner))[1].n
+    local known = host:sql(("select bytes from kv_sizes where owner = '%s'"):format(owner))[1]
+    assert.equal(tonumber(counted) or 0, known and tonumber(known.bytes) or 0)
+    return known and tonumber(known.bytes) or 0
+  end
+  local function put(key, n, more)
+    local body = { key = key, n = n - #key - 2 } -- as JSON, and the key
+    for k, v in pairs(more or {}) do body[k] = v end
+    return (host:request("POST", "/put", body))
+  end
+  setup(function()
+    host = bed.host {
+      config = [[lanes = 1, quarantine = false, connections = { { "keeper", limits = { store = "4KiB" } } }, rules = { { "throttled", limits = { store = "4KiB" } } }]],
+      plugins = { ["vendors/keeper.lua"] = keeper, ["rules/throttled.lua"] = throttled },
+    }
+  end)
+  teardown(function() assert.same({ "exit", 0 }, { host:stop() }) end)
+
+  it("one below, at the bound, one above", function()
+    assert.equal(200, put("a", 1000))
+    assert.equal(200, put("b", 3095))
+    assert.equal(4095, kept "keeper")
+    assert.equal(200, put("b", 3096))
+    assert.equal(4096, kept "keeper")
+    assert.same({ used = 4096, limit = 4096 }, host:plugin("keeper").limits.store)
+    assert.equal(500, put("b", 3097))
+    assert.equal(4096, kept "keeper")
+    host:wait_text "plugin.store: b: with its 3097 bytes it would keep 4097 bytes, and its limit is 4096 (limits.store of \\\"keeper\\\" in neap.lua)"
+  end)
+
+  it("counts what is there: what is replaced and deleted makes room, also within one call", function()
+    assert.equal(200, put("b", 3096, { again = 50 }))
+    assert.equal(200, put("b", 2096))
+    assert.equal(200, put("c", 1000))
+    assert.equal(500, put("d", 10))
+    assert.equal(200, (host:request("POST", "/remove", { key = "c" })))
+    assert.equal(200, put("d", 10))
+    assert.equal(3106, kept "keeper")
+    assert.equal(200, (host:request("POST", "/remove", { key = "d" })))
+    assert.equal(500, (host:request("POST", "/many", { n = 10, bytes = 100 })))
+    assert.equal(200, (host:request("POST", "/many", { n = 9, bytes = 100 })))
+    assert.equal(4068, kept "keeper")
+  end)
+
+  it("leaves what was put before to who catches it", function()
+    assert.equal(200, (host:request("POST", "/remove", { key = "b" })))
+    local status, answer = host:json("POST", "/caught", { n = 4000 })
+    assert.equal(200, status)
+    assert.is_false(answer.ok)
+    assert.matches("limits.store", answer.why, 1, true)
+    assert.equal("1", tostring(host:sql("select value from kv where space = 'plugin:keeper' and key = 'small'")[1].value))
+  end)
+
+  it("counts what is sealed as it is stored", function()
+    local before = kept "keeper"
+    assert.equal(200, put("s", 100, { sealed = true }))
+    assert.is_true(kept "keeper" > before + 100)
+    assert.equal(500, put("s", 4096 - before - 1, { sealed = true }))
+  end)
+
+  it("holds over a restart", function()
+    local before = kept "keeper"
+    host:restart()
+    assert.equal(before, kept "keeper")
+    assert.equal(500, put("z", 4097 - before))
+    assert.equal(200, put("z", 4096 - before))
+    assert.equal(4096, kept "keeper")
+  end)
+
+  it("is a rule's too: past it the reading is held", function()
+    for i = 1, 9 do
+      assert.equal(200, (host:request("POST", "/seen")))
+      bed.wait("the rule to be done with it", function()
+        return #host:sql "select * from kv where space = 'throttle:throttled'" + #host:sql "select * from held" >= i
+      end)
+    end
+    local held = host:sql "select * from held"
+    assert.equal(2, #held)
+    assert.matches("its limit is 4096 (limits.store of \"throttled\" in neap.lua)", held[1].error, 1, true)
+    assert.is_true(kept "throttled" <= 4096)
+  end)
+end)
