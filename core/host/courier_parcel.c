@@ -11,6 +11,7 @@
 
 #define LINES_MOST 256 /* each is a query */
 #define BURY_MOST 500
+#define ALONE_AFTER 3 /* tries of a batch: what is wrong with one message must not hold up other devices */
 
 static double jitter(struct np_courier *c) {
   c->random ^= c->random << 13, c->random ^= c->random >> 7, c->random ^= c->random << 17;
@@ -51,6 +52,7 @@ static void add_line(struct np_parcel *p, struct np_line *l, size_t messages) {
 static void line_ended(struct np_line *l, const struct np_delivery *d, size_t first, size_t count) {
   const char *again = memchr(d->states + first, 'r', count);
   l->singly -= count < l->singly ? count : l->singly;
+  if (again && d->count > 1 && d->messages[first].attempts + 1 >= ALONE_AFTER) l->singly = count;
   if (again && !l->eager)
     np_line_wait(l, d->dues[again - d->states] - np_now_ms());
   else if (again || l->more)

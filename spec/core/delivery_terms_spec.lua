@@ -133,6 +133,22 @@ describe("the terms of a delivery", function()
     for n = 1, 60 do assert.equal(n % 3 == 0 and 2 or 1, times[n], "message " .. n) end
   end)
 
+  it("let one message that its receiver fails on hold up its own device alone", function()
+    begin "{ batch = 100, batch_wait = '200ms', backoff = '1s' }"
+    receiver.answer = function(r)
+      for _, m in ipairs(r.json) do
+        if m.n == 13 then return 500, "it crashes" end
+      end
+      return 200
+    end
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=40", "devices=10")))
+    bed.wait("the others to arrive", function()
+      receiver:poll()
+      return count "delivered" == 37
+    end)
+    assert.same({ { n = 13 }, { n = 23 }, { n = 33 } }, host:sql "SELECT json_extract(body, '$.n') AS n FROM outbox ORDER BY seq")
+  end)
+
   it("keep each attempt, with its answer", function()
     begin()
     receiver.answer = function(r) return r.json[1].attempt == 1 and 500 or 200, r.json[1].attempt == 1 and "broken" or "thanks" end

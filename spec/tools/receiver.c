@@ -147,7 +147,8 @@ static void take_all(struct client *c, int which, char *body) {
 /* False: it hangs up. */
 static bool serve_mood(struct client *c, int which, char *body) {
   unsigned mood = which == STEADY ? 1000000 : chance(1000000);
-  places[which].requests++;
+  long n = ++places[which].requests;
+  if (which != STEADY && (n == 20 || n == 40 || n == 60)) mood = n == 20 ? 40500 : n == 40 ? 20100 : 45000; /* each at least once */
   if (mood < 20000) {
     answer(c, 500, "", "not today");
   } else if (mood < 20200) {
