@@ -222,7 +222,6 @@ bool np_parcel_bury(struct np_line *l, const struct np_instance *in) {
     status = np_reader_outbox_head(c->lane->reader, l->to->name, l->device, BURY_MOST, take_outlived, &h, &err);
   }
   if (status == 0 && d->count) {
-    p->buried = true;
     add_line(p, l, d->count);
     l->more = true;
     d->ended = on_ended;

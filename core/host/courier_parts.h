@@ -52,7 +52,7 @@ struct np_parcel {              /* messages under way together */
   struct np_courier *courier;   /* borrowed */
   struct np_destination *to;    /* borrowed */
   struct np_delivery *delivery; /* owned, until it has ended */
-  bool probe, buried;
+  bool probe;
   struct np_line **lines; /* owned array, borrowed lines: in the order of the delivery's messages */
   size_t *counts;         /* owned: messages of each */
   size_t line_count;

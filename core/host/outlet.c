@@ -115,9 +115,9 @@ static void wake_all(struct np_outlet *o) {
 /* A lane has its turn where none stands before it, or where it has less than its share. */
 static bool has_room(const struct np_outlet *o, int lane) {
   if (o->flying >= o->concurrency) return false;
-  int first = first_in_queue(o), sharing = 0;
+  int first = first_in_queue(o), sharing = 1; /* itself */
   if (first < 0 || first == lane) return true;
-  for (int i = 0; i < o->broker->host->lane_count; i++) sharing += i == lane || o->places[i].flying || o->places[i].ticket;
+  for (int i = 0; i < o->broker->host->lane_count; i++) sharing += i != lane && (o->places[i].flying || o->places[i].ticket);
   return o->places[lane].flying < o->concurrency / sharing;
 }
 
