@@ -1,6 +1,7 @@
 /* A plugin's spec, run by `neap test` in a child process, so that nothing of it can hold up this one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -35,7 +36,7 @@ char *np_gate_spec_path(const char *plugins, const struct np_file *file) {
 
 static pid_t start(const char *spec, const char *plugins, int64_t ms, int out) {
   char seconds[24];
-  snprintf(seconds, sizeof seconds, "%lld", (long long)(ms / 1000 + 1));
+  snprintf(seconds, sizeof seconds, "%" PRId64, ms / 1000 + 1);
   char *const argv[] = {"neap", "test", (char *)spec, "--plugins", (char *)plugins, "--json", "--timeout", (char *)seconds, NULL};
   posix_spawn_file_actions_t files;
   posix_spawnattr_t attributes;
