@@ -60,6 +60,12 @@ static int add_subject(const struct np_line *l, struct np_buf *request) {
     np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10),
                 l->values[WITH_PEOPLE] || l->values[RECORDING] ? "true" : "false");
   }
+  if (l->command == EXPLAIN) {
+    if (!l->subject) return np_line_wrong(l, "of what? An ID is such as r12, q12 or a message's");
+    np_buf_adds(request, ",\"id\":");
+    np_buf_add_json(request, l->subject, strlen(l->subject));
+    np_buf_addf(request, ",\"people\":%s", l->values[WITH_PEOPLE] ? "true" : "false");
+  }
   if (l->command == PEOPLE && l->subject) {
     np_buf_adds(request, ",\"reference\":");
     np_buf_add_json(request, l->subject, strlen(l->subject));
@@ -84,7 +90,7 @@ int np_ask(const struct np_line *l) {
   struct np_buf request = {0};
   if (l->values[RECORDING] && l->values[JSON]) return np_line_wrong(l, "--recording is no JSON");
   np_buf_addf(&request, "{\"command\":\"%s\"", np_cli_commands[l->command].name);
-  if (add_subject(l, &request) < 0) {
+  if (add_subject(l, &request) != 0) {
     np_buf_free(&request);
     return 2;
   }

@@ -55,7 +55,7 @@ static int read_option(struct np_line *l, int argc, char **argv, int *i) {
 
 /* A request's number is the first word; a reference is told from a path by its looks. */
 static bool takes_subject(const struct np_line *l, const char *word) {
-  return !l->subject && (l->command == REQUEST || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0));
+  return !l->subject && (l->command == REQUEST || l->command == EXPLAIN || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0));
 }
 
 /* "-icu" takes the tag away. */

@@ -21,6 +21,7 @@ enum command {
   KEYS,
   SANDBOX,
   REQUEST,
+  EXPLAIN,
   PEOPLE,
   HISTORY,
   DIFF,
@@ -38,7 +39,8 @@ enum command {
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
 #define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD)) /* take words, and the CONFIG as an option */
-#define CLIENTS (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(DESTINATIONS) | BIT(TAIL) | BIT(REQUEST) | BIT(PEOPLE) | WORDY)
+#define CLIENTS                                                                                                                    \
+  (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(DESTINATIONS) | BIT(TAIL) | BIT(REQUEST) | BIT(EXPLAIN) | BIT(PEOPLE) | WORDY)
 
 enum option {
   LISTEN,

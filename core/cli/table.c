@@ -24,7 +24,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [CONFIG] = {"--config", "PATH", "the host's neap.lua, or a folder with one; ./neap.lua by default", WORDY},
     [ARGS] = {"--args", "JSON", "an object of arguments, whose values are of JSON's types", CALLS},
     [FAILED] = {"--failed", NULL, "those that have failed", BIT(REPLAY)},
-    [WITH_PEOPLE] = {"--people", NULL, "its target, headers and body too; the host logs that", BIT(REQUEST)},
+    [WITH_PEOPLE] = {"--people", NULL, "what came, and what was sent, too; the host logs that", BIT(REQUEST) | BIT(EXPLAIN)},
     [RECORDING] = {"--recording", NULL, "the same as neap test plays it, secrets masked", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
     [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
@@ -108,6 +108,13 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
     [REQUEST] = {"request", "ID [CONFIG]", "shows a request of a vendor as it was kept, and what became of it",
                  "A reading's `request` in the store is such an ID. What came may be about people: it is shown only with --people.",
                  "neap request 4711 --people"},
+    [EXPLAIN] = {"explain", "ID [CONFIG]", "tells the whole story of a reading, a message or a request",
+                 "ID is r and a reading's number (seq in neap tail --json), q and a request's, or a message's id. Told is the "
+                 "request that it "
+                 "came with,\nits readings, for each rule why it matches or not, what it sent, and each attempt to deliver that, "
+                 "with the time "
+                 "in between. What\nis on record is told as it was; whether a rule matches is computed by the rules in force now.",
+                 "neap explain r4711"},
     [PEOPLE] = {"people", "[REFERENCE] [CONFIG]", "shows what is kept of a person",
                 "A device's owner is such a REFERENCE. The host logs each that is shown. Without one, people are counted.",
                 "neap people p_0123456789abcdef0123456789abcdef"},

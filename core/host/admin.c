@@ -191,6 +191,7 @@ static const struct {
                 {"stop", NULL, stop},
                 {"call", np_talk_call_begin, np_talk_call},
                 {"request", np_talk_request_begin, np_talk_request},
+                {"explain", np_talk_explain_begin, np_talk_explain},
                 {"people", np_talk_people_begin, np_talk_people},
                 {"history", np_talk_generation_begin, np_talk_history},
                 {"sources", np_talk_generation_begin, np_talk_sources},

@@ -25,6 +25,9 @@
  *                          destination let it be seen, then an object for each attempt. retry and drop: {"summary":{retried}} or {dropped}, which is logged
  *   {"command":"destinations"}  an object for each: instance, plugin, state, circuit, failures, failing_since, next_probe, paused_until, flying, pending,
  *                          oldest, dead, last_arrival, batch, concurrency, error
+ *   {"command":"explain", "id":"r12", "people":true}  {asked, of, request or request_gone, readings:[{…, rules:[{rule, generation, then, filters, matches, held,
+ *                          messages:[{…, attempts}]}]}], message}: the story of a reading (r12), a request (q12) or a message; with people also what came
+ *                          and the bodies of messages, which is logged; then {"summary":{stories}}
  *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
  * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
 #ifndef NP_HOST_ADMIN_H

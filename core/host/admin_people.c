@@ -28,7 +28,7 @@ static void user_of(const struct np_talk *t, char text[24]) {
     snprintf(text, 24, "unknown");
 }
 
-static void log_shown(const struct np_talk *t, const char *event, const char *what, const char *which) {
+void np_talk_log_shown(const struct np_talk *t, const char *event, const char *what, const char *which) {
   char user[24];
   user_of(t, user);
   np_log(NP_INFO, event, what, which, "user", user, NULL);
@@ -81,10 +81,8 @@ static void add_parts(struct np_talk *t, const struct np_op *op) {
   np_webreq_kept_free(&kept);
 }
 
-static void add_request(void *arg, int64_t id, const struct np_op *op) {
-  struct np_talk *t = arg;
+void np_talk_request_fields(struct np_talk *t, int64_t id, const struct np_op *op) {
   bool sealed = np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len);
-  np_line_begin(&t->out);
   np_line_int(&t->out, "id", id);
   np_line_int(&t->out, "received", op->as.request.received);
   np_line_text(&t->out, "connection", op->as.request.instance.ptr);
@@ -98,6 +96,12 @@ static void add_request(void *arg, int64_t id, const struct np_op *op) {
   np_line_int(&t->out, "status", op->as.request.status);
   np_line_text(&t->out, "outcome", op->as.request.outcome.ptr);
   np_line_text(&t->out, "error", op->as.request.error.ptr);
+}
+
+static void add_request(void *arg, int64_t id, const struct np_op *op) {
+  struct np_talk *t = arg;
+  np_line_begin(&t->out);
+  np_talk_request_fields(t, id, op);
   np_line_end(&t->out);
 }
 
@@ -107,7 +111,7 @@ void np_talk_request(struct np_talk *t) {
   snprintf(id, sizeof id, "%lld", (long long)t->at);
   int found = np_reader_request(t->host->reader, t->at, add_request, t, &err);
   if (found == 1) {
-    if (t->people) log_shown(t, "details shown", "request", id);
+    if (t->people) np_talk_log_shown(t, "details shown", "request", id);
     np_buf_adds(&t->out, "{\"summary\":{\"requests\":1}}\n");
     np_talk_end(t);
     return;
@@ -162,7 +166,7 @@ static int person(struct np_talk *t, struct np_error *err) {
   if (found == 0) np_fail(err, "nobody is kept under %s", t->reference);
   if (found == 1) result = t->forget ? forget(t, err) : show(t, &sealed, err);
   np_buf_free(&sealed);
-  if (result == 0) log_shown(t, t->forget ? "a person was forgotten" : "details shown", "reference", t->reference);
+  if (result == 0) np_talk_log_shown(t, t->forget ? "a person was forgotten" : "details shown", "reference", t->reference);
   return result;
 }
 

@@ -45,7 +45,7 @@ struct np_talk {
   bool people, forget;              /* of a request: with its headers and body; of a person: to be removed */
   char reference[40];               /* whose details; "" counts all */
   char instance[80];                /* whose generations: `at` and `wanted` are their numbers */
-  char device[512], vendor[200];    /* of a tag */
+  char device[512], vendor[200];    /* of a tag; device: the id of what is to be explained */
   struct np_writeset *set;          /* owned: of a tag, what is to be committed */
   struct np_buf out;                /* owned: lines being built */
 };
@@ -68,8 +68,13 @@ struct np_talk *np_talk_find(struct np_admin *a, uint64_t id);
 /* A request of the inbox (`at`); a person. Begin reads what is asked for, the other answers. admin_people.c */
 int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_request(struct np_talk *t);
+void np_talk_request_fields(struct np_talk *t, int64_t id, const struct np_op *op); /* of an object that has begun */
+void np_talk_log_shown(const struct np_talk *t, const char *event, const char *what, const char *which);
 int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_people(struct np_talk *t);
+/* The story of what has the id in `device`. admin_explain.c */
+int np_talk_explain_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_explain(struct np_talk *t);
 /* A device's tags: shown, given and taken away. admin_tags.c */
 int np_talk_tag_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_tag(struct np_talk *t);

@@ -370,6 +370,7 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"call", call_line, call_summary, NULL, 2},
                                             {"request", request_line, NULL, NULL, 2},
                                             {"recording", np_show_recording, NULL, NULL, 2},
+                                            {"explain", np_show_story, NULL, NULL, 2},
                                             {"history", history_line, NULL, history_heads, 4},
                                             {"replay", replay_line, replay_summary, NULL, 2},
                                             {"rollback", NULL, rollback_summary, NULL, 2},

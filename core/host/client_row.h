@@ -44,6 +44,9 @@ struct np_show {
 /* A line of neap request --recording. client_recording.c */
 void np_show_recording(struct np_show *s, lua_State *L);
 
+/* The story that neap explain tells. client_explain.c */
+void np_show_story(struct np_show *s, lua_State *L);
+
 /* The kind of a command's answers; a tail's for all that has none of its own. */
 const struct np_show_kind *np_show_kind_of(const char *command);
 struct row *np_show_row(struct np_show *s); /* a new one, at the end */

@@ -422,6 +422,7 @@ static int send(lua_State *L) {
   lua_pop(L, 1);
   m.body = json_field(L, t->ws, "send", "the message");
   m.source = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
+  m.generation = t->in->code->number;
   m.id = np_message_id(t->ws);
   m.due = 0;
   np_limit_emit(L, t, "send");

@@ -113,9 +113,8 @@ int np_reader_cursors(struct np_reader *r, int64_t cursors[NP_PARTITIONS], struc
   return np_sql_end(&r->sql, st, rc, err);
 }
 
-int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit,
-                   bool (*fn)(void *arg, const struct np_held *h), void *arg, struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_HELD, "siw", instance, after, limit);
+static int walk_held(struct np_reader *r, sqlite3_stmt *st, bool (*fn)(void *arg, const struct np_held *h), void *arg,
+                     struct np_error *err) {
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
     struct np_held h = {
@@ -131,6 +130,16 @@ int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int
     if (!fn(arg, &h)) break;
   }
   return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit,
+                   bool (*fn)(void *arg, const struct np_held *h), void *arg, struct np_error *err) {
+  return walk_held(r, np_sql_start(&r->sql, R_HELD, "siw", instance, after, limit), fn, arg, err);
+}
+
+int np_reader_held_of(struct np_reader *r, int64_t reading, bool (*fn)(void *arg, const struct np_held *h), void *arg,
+                      struct np_error *err) {
+  return walk_held(r, np_sql_start(&r->sql, R_HELD_OF, "i", reading), fn, arg, err);
 }
 
 int64_t np_reader_held_count(struct np_reader *r, const char *instance) {
@@ -207,4 +216,10 @@ int64_t np_reader_failed(struct np_reader *r, const char *instance, int64_t afte
   int64_t id = 0;
   int rc = np_sql_one(&r->sql, R_FAILED, &id, "si", instance, after);
   return rc == SQLITE_ROW ? id : rc == SQLITE_DONE ? 0 : -1;
+}
+
+int np_reader_generation_at(struct np_reader *r, const char *instance, int64_t at) {
+  int64_t number = 0;
+  int rc = np_sql_one(&r->sql, R_GENERATION_AT, &number, "si", instance, at);
+  return rc == SQLITE_ROW ? (int)number : rc == SQLITE_DONE ? 0 : -1;
 }

@@ -9,8 +9,9 @@
 
 int np_outbox_send(struct np_store *s, struct np_message *m) {
   m->seq = ++s->count.message;
-  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
-                    m->created, m->attempts, m->due, m->since ? m->since : m->created, m->expires);
+  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source,
+                    m->reading, m->created, m->generation, m->replayed, m->attempts, m->due, m->since ? m->since : m->created,
+                    m->expires);
 }
 
 static int write_attempt(struct np_sql *q, int64_t seq, const struct np_attempt *a) {
@@ -69,10 +70,12 @@ static struct np_message message_of(sqlite3_stmt *st) {
       .source = np_sql_text(st, 5),
       .reading = sqlite3_column_int64(st, 6),
       .created = sqlite3_column_int64(st, 7),
-      .attempts = sqlite3_column_int(st, 8),
-      .due = sqlite3_column_int64(st, 9),
-      .since = sqlite3_column_int64(st, 10),
-      .expires = sqlite3_column_int64(st, 11),
+      .generation = sqlite3_column_int(st, 8),
+      .replayed = sqlite3_column_int64(st, 9),
+      .attempts = sqlite3_column_int(st, 10),
+      .due = sqlite3_column_int64(st, 11),
+      .since = sqlite3_column_int64(st, 12),
+      .expires = sqlite3_column_int64(st, 13),
   };
 }
 
@@ -120,12 +123,12 @@ int64_t np_reader_outbox_oldest(struct np_reader *r, const char *destination) {
 
 static struct np_sent sent_of(sqlite3_stmt *st, char state) {
   struct np_sent s = {
-      .message = message_of(st), .state = state, .status = sqlite3_column_int(st, 12), .at = sqlite3_column_int64(st, 13)};
-  if (state != 'd') s.error = np_sql_text(st, 14);
-  if (state == 'x' || state == 'o') s.reason = np_sql_text(st, 15);
+      .message = message_of(st), .state = state, .status = sqlite3_column_int(st, 14), .at = sqlite3_column_int64(st, 15)};
+  if (state != 'd') s.error = np_sql_text(st, 16);
+  if (state == 'x' || state == 'o') s.reason = np_sql_text(st, 17);
   if (state != 'o') return s;
-  s.dropped = sqlite3_column_int64(st, 16);
-  s.by = np_sql_text(st, 17);
+  s.dropped = sqlite3_column_int64(st, 18);
+  s.by = np_sql_text(st, 19);
   return s;
 }
 
@@ -136,7 +139,7 @@ int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void 
   } places[] = {{R_MESSAGE_DELIVERED, 'd'}, {R_MESSAGE_DEAD, 'x'}, {R_MESSAGE_DROPPED, 'o'}, {R_MESSAGE_PENDING, 'p'}};
   int found = 0, begun = np_sql_run(&r->sql, R_BEGIN, ""); /* it may be about to move from one to another */
   if (begun != SQLITE_OK) return np_sql_fail(&r->sql, begun, err);
-  for (size_t i = 0; i < 4 && found == 0; i++) { /* pending last: it has no index by id */
+  for (size_t i = 0; i < 4 && found == 0; i++) {
     sqlite3_stmt *st = np_sql_start(&r->sql, places[i].statement, "s", id);
     int rc = st ? sqlite3_step(st) : SQLITE_OK;
     found = st && rc == SQLITE_ROW;
@@ -148,6 +151,16 @@ int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void 
   }
   np_sql_run(&r->sql, R_COMMIT, "");
   return found;
+}
+
+int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_MESSAGES_OF, "i", reading);
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    struct np_sent s = sent_of(st, *np_sql_text(st, 20).ptr);
+    if (!fn(arg, &s)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
 }
 
 int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,

@@ -9,7 +9,8 @@ enum { MOST = 50000 };
 
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
-#define MESSAGE "seq, id, destination, device, body, source, reading, created"
+#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
+#define OF " WHERE reading = ?1 AND reading > 0"
 #define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
 
 const char *const np_read_texts[R_COUNT] = {
@@ -19,6 +20,10 @@ const char *const np_read_texts[R_COUNT] = {
     [R_HISTORY] = READING " INDEXED BY reading_time WHERE series = ? AND at BETWEEN ? AND ? ORDER BY at DESC, seq DESC LIMIT ?",
     /* What came later is passed over in the index, without a look at its row. */
     [R_BEFORE] = READING " INDEXED BY reading_time WHERE series = ? AND at <= ? AND seq < ? ORDER BY at DESC, seq DESC",
+    [R_FROM_REQUEST] =
+        "SELECT " NP_READING_COLUMNS ", request FROM reading_rows WHERE seq >= (SELECT reading FROM inbox WHERE id = ?1"
+        " AND reading > 0) ORDER BY seq",
+    [R_REQUEST_OF] = "SELECT coalesce(request, 0) FROM reading_rows WHERE seq = ?",
     [R_SERIES_OF] = "SELECT s.id FROM device_rows d JOIN series s ON s.device = d.id WHERE d.name = ?1"
                     " AND s.metric = (SELECT id FROM names WHERE name = ?2)"
                     " AND (?3 IS NULL OR d.vendor = (SELECT id FROM names WHERE name = ?3))",
@@ -38,6 +43,7 @@ const char *const np_read_texts[R_COUNT] = {
     [R_CURSORS] = "SELECT partition, seq FROM cursors",
     [R_HELD] = "SELECT id, instance, name, key, reading, at, generation, error FROM held WHERE instance = ? AND id > ? ORDER BY id "
                "LIMIT ?",
+    [R_HELD_OF] = "SELECT id, instance, name, key, reading, at, generation, error FROM held WHERE reading = ? ORDER BY id",
     [R_HELD_COUNT] = "SELECT count(*) FROM held WHERE instance = ?",
     [R_HELD_ALL] = "SELECT count(*) FROM held",
     /* Jumps from a device to the next, however many messages each has. */
@@ -62,6 +68,11 @@ const char *const np_read_texts[R_COUNT] = {
     [R_MESSAGE_DELIVERED] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at FROM delivered WHERE id = ?",
     [R_MESSAGE_DEAD] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE id = ?",
     [R_MESSAGE_DROPPED] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by FROM dropped WHERE id = ?",
+    [R_MESSAGES_OF] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" OF
+                      " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" OF
+                      " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" OF
+                      " UNION ALL SELECT " MESSAGE
+                      ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" OF " ORDER BY 1",
     [R_DEAD_LIST] =
         "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE seq > ?1"
         " AND (?2 IS NULL OR destination = ?2) AND at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR id = ?5) ORDER BY seq LIMIT ?6",
@@ -71,6 +82,8 @@ const char *const np_read_texts[R_COUNT] = {
     [R_GENERATION] = "SELECT " GENERATION " FROM generations"
                      " WHERE instance = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id DESC LIMIT 1",
     [R_GENERATIONS] = "SELECT " GENERATION " FROM generations WHERE instance = ? AND id < ? ORDER BY id DESC LIMIT ?",
+    [R_GENERATION_AT] =
+        "SELECT number FROM generations WHERE instance = ? AND verdict = 'good' AND at <= ? ORDER BY id DESC LIMIT 1",
     [R_FAILED] = "SELECT id FROM inbox WHERE instance = ? AND outcome = 'failed' AND id > ? ORDER BY id LIMIT 1",
     [R_LAST_NUMBER] = "SELECT max(number) FROM generations WHERE instance = ?",
     [R_BEGIN] = "BEGIN",
@@ -305,6 +318,26 @@ static int merge_series(struct np_reader *r, const int64_t *ids, size_t n, int64
   for (size_t i = 0; i < n; i++) sqlite3_finalize(m.of[i]);
   free(m.of);
   return rc == SQLITE_OK ? 0 : -1;
+}
+
+int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_FROM_REQUEST, "i", request);
+  struct np_reading reading;
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW && sqlite3_column_int64(st, 12) == request) {
+    if (!np_read_reading(r, st, &reading)) {
+      rc = SQLITE_CORRUPT;
+      break;
+    }
+    if (!fn(arg, &reading)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int64_t np_reader_reading_request(struct np_reader *r, int64_t seq) {
+  int64_t request = 0;
+  int rc = np_sql_one(&r->sql, R_REQUEST_OF, &request, "i", seq);
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? request : -1;
 }
 
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,

@@ -171,8 +171,28 @@ static const char sizes[] =
     " UPDATE kv_sizes SET bytes = bytes - length(CAST(old.key AS BLOB)) - length(CAST(old.value AS BLOB))"
     " WHERE owner = substr(old.space, instr(old.space, ':') + 1); END;";
 
+/* Stories: which readings a request gave (they stand one behind the other from the first on), which messages and held entries a reading led to, and by
+ * which generation of the rule, or by which replay. */
+static const char stories[] =
+    "ALTER TABLE inbox ADD COLUMN reading INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE inbox SET reading = f.first FROM (SELECT request, min(seq) AS first FROM reading_rows WHERE request IS NOT NULL"
+    " GROUP BY request) AS f WHERE f.request = inbox.id;"
+    "ALTER TABLE outbox ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE outbox ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE delivered ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE delivered ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE dead ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE dead ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE dropped ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE dropped ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX outbox_id ON outbox(id);"
+    "CREATE INDEX outbox_reading ON outbox(reading) WHERE reading > 0;"
+    "CREATE INDEX delivered_reading ON delivered(reading) WHERE reading > 0;"
+    "CREATE INDEX dead_reading ON dead(reading) WHERE reading > 0;"
+    "CREATE INDEX dropped_reading ON dropped(reading) WHERE reading > 0;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes};
+static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes, stories};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

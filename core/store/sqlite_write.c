@@ -5,7 +5,7 @@
 
 #include "store/sqlite.h"
 
-#define MESSAGE "seq, id, destination, device, body, source, reading, created"
+#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
 
 const char *const np_write_texts[W_COUNT] = {
     [W_BEGIN] = "BEGIN IMMEDIATE",
@@ -35,9 +35,9 @@ const char *const np_write_texts[W_COUNT] = {
     [W_LAST_SERIAL] = "SELECT serial, at FROM reading_rows INDEXED BY reading_time WHERE series = ? AND serial IS NOT NULL"
                       " ORDER BY at DESC LIMIT 1",
     [W_ADD_SERIES] = "INSERT INTO series(device, metric) VALUES(?, ?)",
-    [W_REQUEST] =
-        "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, error)"
-        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_REQUEST] = "INSERT INTO inbox(id, received, instance, generation, method, target, headers, body, remote, status, outcome, "
+                  "error, reading)"
+                  " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_READING] =
         "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)",
     [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
@@ -54,7 +54,7 @@ const char *const np_write_texts[W_COUNT] = {
     [W_ARM] = "INSERT INTO timers VALUES(?, ?, ?, ?) ON CONFLICT(instance, name, key) DO UPDATE SET due = excluded.due",
     [W_DISARM] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ?",
     [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
-    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_DELIVERED] =
         "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1"
         " RETURNING length(CAST(body AS BLOB))",
@@ -83,7 +83,7 @@ const char *const np_write_texts[W_COUNT] = {
     [W_OLD_GENERATIONS] = "DELETE FROM generations WHERE instance = ?1 AND verdict = ?2 AND id <= (SELECT id FROM generations"
                           " WHERE instance = ?1 AND verdict = ?2 ORDER BY id DESC LIMIT 1 OFFSET 100)",
     [W_IS_FAILED] = "SELECT id FROM inbox WHERE id = ? AND outcome = 'failed'",
-    [W_REPLAYED] = "UPDATE inbox SET generation = ?2, status = ?3, outcome = ?4, error = ?5 WHERE id = ?1",
+    [W_REPLAYED] = "UPDATE inbox SET generation = ?2, status = ?3, outcome = ?4, error = ?5, reading = ?6 WHERE id = ?1",
     [W_TAG] = "INSERT INTO device_tags SELECT d.id, ?3 FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
               " (SELECT id FROM names WHERE name = ?1) ON CONFLICT DO NOTHING",
     [W_UNTAG] = "DELETE FROM device_tags WHERE device = (SELECT d.id FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
@@ -208,10 +208,10 @@ static int write_request(struct np_store *s, struct np_writeset *ws, const struc
   ws->request_id = ++s->count.request;
   s->count.bytes[NP_KEPT_REQUESTS] +=
       (int64_t)(op->as.request.target.len + op->as.request.headers.len + op->as.request.body.len) + NP_REQUEST_BYTES;
-  return np_sql_run(&s->sql, W_REQUEST, "iitwttbbtwtt", ws->request_id, op->as.request.received, &op->as.request.instance,
+  return np_sql_run(&s->sql, W_REQUEST, "iitwttbbtwtti", ws->request_id, op->as.request.received, &op->as.request.instance,
                     op->as.request.generation, &op->as.request.method, &op->as.request.target, &op->as.request.headers,
                     &op->as.request.body, &op->as.request.remote, op->as.request.status, &op->as.request.outcome,
-                    &op->as.request.error);
+                    &op->as.request.error, s->count.reading + 1);
 }
 
 static int add_event(struct np_store *s, int64_t device, int64_t type, int64_t at, const struct np_text *key, int64_t received,
@@ -387,8 +387,8 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
   case NP_OP_GENERATION: return write_generation(q, op);
   case NP_OP_REPLAYED:
     ws->request_id = op->as.replayed.id;
-    return np_sql_run(q, W_REPLAYED, "iwwtt", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
-                      &op->as.replayed.outcome, &op->as.replayed.error);
+    return np_sql_run(q, W_REPLAYED, "iwwtti", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
+                      &op->as.replayed.outcome, &op->as.replayed.error, s->count.reading + 1);
   case NP_OP_TAG:
     return np_sql_run(q, op->as.tag.on ? W_TAG : W_UNTAG, "ttt", &op->as.tag.vendor, &op->as.tag.device, &op->as.tag.tag);
   }

@@ -68,6 +68,10 @@ int64_t np_reader_last_seq(struct np_reader *r); /* newest reading's, 0 where th
 /* Readings after seq, oldest first, at most limit. */
 int np_reader_scan(struct np_reader *r, int64_t after, int limit, np_reading_fn *fn, void *arg, struct np_error *err);
 int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void *arg, struct np_error *err);
+/* The readings that a request gave: those that were new, in their order; fn returns false to stop. */
+int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err);
+/* The request that a reading came with; 0 where there is none (a job fetched it), or no such reading; -1 on error. */
+int64_t np_reader_reading_request(struct np_reader *r, int64_t seq);
 /* A device's metric with from <= at <= to, newest `at` first (ties: newest seq first). vendor NULL takes every vendor's device of that name. */
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
                       int limit, np_reading_fn *fn, void *arg, struct np_error *err);
@@ -163,6 +167,8 @@ struct np_held {
 /* Held entries of an instance with id > after, by id. */
 int np_reader_held(struct np_reader *r, const char *instance, int64_t after, int limit,
                    bool (*fn)(void *arg, const struct np_held *h), void *arg, struct np_error *err);
+int np_reader_held_of(struct np_reader *r, int64_t reading, bool (*fn)(void *arg, const struct np_held *h), void *arg,
+                      struct np_error *err);                             /* of whatever instance, for that reading */
 int64_t np_reader_held_count(struct np_reader *r, const char *instance); /* NULL: of all */
 
 /* Pending messages. Devices of a destination that have any, in no order; then the oldest ones of such a pair. */
@@ -193,6 +199,8 @@ struct np_sent { /* a message, and what has become of it */
 typedef bool np_sent_fn(void *arg, const struct np_sent *s);
 /* The message of that id, wherever it is: 1, 0 where there is none, -1 and err. */
 int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void *arg, struct np_error *err);
+/* Those that a reading led to, oldest first, wherever they are. */
+int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err);
 /* Its attempts, the first and the newest 20, in order. By the message's seq. */
 int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,
                        struct np_error *err);
@@ -237,6 +245,8 @@ int np_reader_generation(struct np_reader *r, const char *instance, const char *
 /* Those of an instance with id < before (INT64_MAX: all), newest first; fn returns false to stop. */
 int np_reader_generations(struct np_reader *r, const char *instance, int64_t before, int limit,
                           bool (*fn)(void *arg, const struct np_generation *g), void *arg, struct np_error *err);
+int np_reader_generation_at(struct np_reader *r, const char *instance,
+                            int64_t at); /* the number of the one that was in force then, 0 where none is on record, -1 on error */
 int np_reader_last_number(struct np_reader *r, const char *instance); /* the highest given out, 0 where none was, -1 on error */
 
 #endif

@@ -379,6 +379,18 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP INDEX outbox_id",
+    "DROP INDEX outbox_reading",
+    "DROP INDEX delivered_reading",
+    "DROP INDEX dead_reading",
+    "DROP INDEX dropped_reading",
+    "ALTER TABLE inbox DROP COLUMN reading",
+    "ALTER TABLE outbox DROP COLUMN generation",
+    "ALTER TABLE outbox DROP COLUMN replayed",
+    "ALTER TABLE delivered DROP COLUMN generation",
+    "ALTER TABLE delivered DROP COLUMN replayed",
+    "ALTER TABLE dead DROP COLUMN generation",
+    "ALTER TABLE dead DROP COLUMN replayed",
     "DROP INDEX delivered_to",
     "CREATE INDEX delivered_at ON delivered(destination, at)",
     "DROP INDEX held_reading",

@@ -1,0 +1,209 @@
+/* Stories: what the store has on record of a reading, what its rules sent and what became of it, and beside it what the rules in force now say. */
+#include "host/story.h"
+
+#include <string.h>
+
+#include "host/admin_line.h"
+#include "host/rule.h"
+
+#define MESSAGES_SHOWN 50
+
+void np_story_next(struct np_buf *b) {
+  char last = b->data[b->len - 1];
+  if (last != '[' && last != '{') np_buf_addc(b, ',');
+}
+
+void np_story_field(struct np_buf *b, const char *name) {
+  np_story_next(b);
+  np_buf_addf(b, "\"%s\":", name);
+}
+
+static void add_flag(struct np_buf *b, const char *name) {
+  np_story_field(b, name);
+  np_buf_adds(b, "true");
+}
+
+/* Copies, for what a reader gives is borrowed, and asking on needs the same reader. */
+
+static void copy(struct np_writeset *ws, struct np_text *t) { *t = np_writeset_text(ws, t->ptr, t->len); }
+
+struct np_sent np_sent_copy(struct np_writeset *ws, const struct np_sent *from) {
+  struct np_sent s = *from;
+  struct np_text *texts[] = {
+      &s.message.id, &s.message.destination, &s.message.device, &s.message.body, &s.message.source, &s.error, &s.reason, &s.by};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) copy(ws, texts[i]);
+  return s;
+}
+
+struct found {
+  struct np_writeset *ws; /* owned: what the rest borrows from */
+  struct np_sent messages[MESSAGES_SHOWN];
+  size_t message_count, more;
+  struct np_held held[MESSAGES_SHOWN];
+  size_t held_count;
+};
+
+static bool take_message(void *arg, const struct np_sent *m) {
+  struct found *f = arg;
+  if (f->message_count == MESSAGES_SHOWN)
+    f->more++;
+  else
+    f->messages[f->message_count++] = np_sent_copy(f->ws, m);
+  return true;
+}
+
+static bool take_held(void *arg, const struct np_held *h) {
+  struct found *f = arg;
+  struct np_held *held = &f->held[f->held_count++];
+  *held = *h;
+  copy(f->ws, &held->instance);
+  copy(f->ws, &held->error);
+  return f->held_count < MESSAGES_SHOWN;
+}
+
+/* Messages. */
+
+static bool add_attempt(void *arg, const struct np_attempt *a) {
+  struct np_buf *b = arg;
+  np_story_next(b);
+  np_line_begin(b);
+  np_line_attempt(b, a);
+  np_buf_addc(b, '}');
+  return true;
+}
+
+static const char *state_of(char state) {
+  return state == 'p' ? "pending" : state == 'd' ? "delivered" : state == 'x' ? "dead" : "dropped";
+}
+
+int np_story_message(struct np_story *s, const struct np_sent *m, struct np_error *err) {
+  struct np_buf *b = s->out;
+  np_line_begin(b);
+  np_line_text(b, "message", m->message.id.ptr);
+  np_line_text(b, "rule", m->message.source.ptr);
+  if (m->message.generation) np_line_int(b, "generation", m->message.generation);
+  if (m->message.replayed) np_line_int(b, "replay", m->message.replayed);
+  np_line_text(b, "to", m->message.destination.ptr);
+  np_line_text(b, "device", m->message.device.ptr);
+  np_line_int(b, "created", m->message.created);
+  if (m->message.expires) np_line_int(b, "expires", m->message.expires);
+  np_line_text(b, "state", state_of(m->state));
+  if (m->state != 'p') np_line_int(b, "at", m->at);
+  if (m->state == 'p' && m->message.due) np_line_int(b, "due", m->message.due);
+  if (m->status) np_line_int(b, "status", m->status);
+  np_line_text(b, "error", m->error.ptr);
+  np_line_text(b, "reason", m->reason.ptr);
+  if (m->dropped) np_line_int(b, "dropped", m->dropped);
+  np_line_text(b, "by", m->by.ptr);
+  if (s->people) np_line_body(b, s->host, m->message.destination.ptr, m->message.body);
+  np_story_field(b, "attempts");
+  np_buf_addc(b, '[');
+  if (np_reader_attempts(s->host->reader, m->message.seq, add_attempt, b, err) < 0) return -1;
+  np_buf_adds(b, "]}");
+  return 0;
+}
+
+/* Rules. */
+
+static bool is_of(struct np_text t, const char *instance) { return t.ptr && strcmp(t.ptr, instance) == 0; }
+
+/* Those of one rule; NULL: of all that are not configured as rules now. */
+static int add_messages(struct np_story *s, struct found *f, const char *rule, struct np_error *err) {
+  np_story_field(s->out, "messages");
+  np_buf_addc(s->out, '[');
+  for (size_t i = 0; i < f->message_count; i++) {
+    struct np_sent *m = &f->messages[i];
+    if (!m->message.seq || (rule && !is_of(m->message.source, rule))) continue;
+    np_story_next(s->out);
+    if (np_story_message(s, m, err) < 0) return -1;
+    m->message.seq = 0; /* told */
+  }
+  np_buf_addc(s->out, ']');
+  return 0;
+}
+
+static void add_held(struct np_story *s, const struct found *f, const char *rule) {
+  np_story_field(s->out, "held");
+  np_buf_addc(s->out, '[');
+  for (size_t i = 0; i < f->held_count; i++) {
+    if (!is_of(f->held[i].instance, rule)) continue;
+    np_story_next(s->out);
+    np_line_begin(s->out);
+    np_line_int(s->out, "at", f->held[i].at);
+    if (f->held[i].generation) np_line_int(s->out, "generation", f->held[i].generation);
+    np_line_text(s->out, "error", f->held[i].error.ptr);
+    np_buf_addc(s->out, '}');
+  }
+  np_buf_addc(s->out, ']');
+}
+
+static bool on_record(const struct found *f, const char *rule) {
+  for (size_t i = 0; i < f->message_count; i++)
+    if (is_of(f->messages[i].message.source, rule)) return true;
+  for (size_t i = 0; i < f->held_count; i++)
+    if (is_of(f->held[i].instance, rule)) return true;
+  return false;
+}
+
+/* Nothing was added where it is brief and there is nothing to tell: false in *told. */
+static int add_rule(struct np_story *s, const struct np_status *rule, const struct np_reading *r, struct found *f, bool brief,
+                    bool *told, struct np_error *err) {
+  struct np_buf *b = s->out;
+  size_t from = b->len;
+  bool recorded = on_record(f, rule->instance);
+  enum np_why matches = NP_WHY_UNKNOWN;
+  int then = np_reader_generation_at(s->host->reader, rule->instance, r->received);
+  if (then < 0) return np_fail(err, "the store cannot be read");
+  np_story_next(b);
+  np_line_begin(b);
+  np_line_text(b, "rule", rule->instance);
+  np_line_text(b, "state", rule->state);
+  if (rule->generation) np_line_int(b, "generation", rule->generation);
+  if (then) np_line_int(b, "then", then);
+  if (rule->code) matches = np_story_matches(s, rule, r);
+  *told = !brief || recorded || matches != NP_WHY_NO;
+  if (!*told) {
+    b->len = from;
+    b->data[from] = 0;
+    return 0;
+  }
+  add_held(s, f, rule->instance);
+  if (add_messages(s, f, rule->instance, err) < 0) return -1;
+  np_buf_addc(b, '}');
+  return 0;
+}
+
+static int add_rules(struct np_story *s, const struct np_reading *r, struct found *f, bool brief, struct np_error *err) {
+  const struct np_deploy *d = s->host->deploy;
+  int64_t others = 0;
+  np_story_field(s->out, "rules");
+  np_buf_addc(s->out, '[');
+  for (size_t i = 0; i < np_deploy_count(d); i++) {
+    struct np_status rule = np_deploy_status(d, i);
+    bool told = true;
+    if (rule.kind != NP_RULE || strcmp(rule.state, "unconfigured") == 0) continue;
+    if (add_rule(s, &rule, r, f, brief, &told, err) < 0) return -1;
+    others += !told;
+  }
+  np_buf_addc(s->out, ']');
+  if (others) np_line_int(s->out, "others", others);
+  return add_messages(s, f, NULL, err); /* of rules that are gone */
+}
+
+/* Readings. */
+
+int np_story_reading(struct np_story *s, const struct np_reading *r, bool brief, struct np_error *err) {
+  struct found f = {.ws = np_writeset_new()};
+  int64_t cursors[NP_PARTITIONS];
+  np_line_reading(s->out, r);
+  s->out->len -= 2; /* its end: more comes */
+  int result = np_reader_messages_of(s->host->reader, r->seq, take_message, &f, err);
+  if (result == 0) result = np_reader_held_of(s->host->reader, r->seq, take_held, &f, err);
+  if (result == 0) result = np_reader_cursors(s->host->reader, cursors, err);
+  if (result == 0 && cursors[r->partition] < r->seq) add_flag(s->out, "waiting");
+  if (result == 0) result = add_rules(s, r, &f, brief, err);
+  if (f.more) np_line_int(s->out, "more_messages", (int64_t)f.more);
+  np_buf_addc(s->out, '}');
+  np_writeset_unref(f.ws);
+  return result;
+}
