@@ -10,7 +10,8 @@ struct np_build {
   struct np_instance *in;
   struct np_code *code; /* being filled where first; else to be compared with */
   bool first;
-  bool unconfigured; /* a setting is missing that only a person can give */
+  const struct np_library_under_way *libraries; /* that are being loaded, the innermost first */
+  bool unconfigured;                            /* a setting is missing that only a person can give */
 };
 
 static inline void np_declare_stage(const struct np_build *b, enum np_gate_stage stage) {

@@ -56,11 +56,44 @@ static struct np_build *building(lua_State *L) {
   return b;
 }
 
+struct np_library_under_way { /* on the C stack */
+  const char *name;
+  const struct np_library_under_way *outer;
+};
+
+/* Without the mark that some editors put before UTF-8. */
+static int load_text(lua_State *L, const struct np_source *source, const char *name) {
+  size_t skip = source->len >= 3 && memcmp(source->text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+  return np_sandbox_load(L, source->text + skip, source->len - skip, name);
+}
+
+/* Its value, on the top; or what it raised. */
+static int run_library(lua_State *L, struct np_build *b, const char *name) {
+  struct np_library_under_way here = {.name = name, .outer = b->libraries};
+  b->libraries = &here;
+  lua_pushvalue(L, 1);
+  int status = lua_pcall(L, 1, 1, 0);
+  b->libraries = here.outer;
+  return status;
+}
+
+static void refuse_circle(lua_State *L, const struct np_build *b, const char *name) {
+  for (const struct np_library_under_way *l = b->libraries; l; l = l->outer) {
+    if (strcmp(l->name, name) != 0) continue;
+    luaL_where(L, 2);
+    lua_pushfstring(L, "library \"%s\" requires itself, by way of \"%s\": put what both need into a third", name,
+                    b->libraries->name);
+    lua_concat(L, 2);
+    lua_error(L);
+  }
+}
+
 static int load_library(lua_State *L) {
   struct np_build *b = building(L);
   const char *name = luaL_checkstring(L, 1);
   const struct np_source *source;
   struct np_error err;
+  refuse_circle(L, b, name);
   if (b->order->library(b->order->arg, name, &source, &err) < 0) {
     luaL_where(L, 2); /* require's caller: level 1 is require */
     lua_pushstring(L, err.text);
@@ -69,12 +102,10 @@ static int load_library(lua_State *L) {
   }
   lua_pushfstring(L, "@%s", source->path);
   np_declare_stage(b, NP_STAGE_SYNTAX);
-  if (np_sandbox_load(L, source->text, source->len, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
+  if (load_text(L, source, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
   np_declare_stage(b, NP_STAGE_DECLARATIONS);
   np_declare_library(b, name);
-  lua_pushvalue(L, 1);
-  lua_call(L, 1, 1);
-  return 1;
+  return run_library(L, b, name) == LUA_OK ? 1 : lua_error(L);
 }
 
 static int print_to_log(lua_State *L) {
@@ -139,7 +170,7 @@ static int load_all(lua_State *L) {
   int handle = lua_gettop(L) - 1, finish = handle + 1;
   lua_pushfstring(L, "@%s", order->source.path);
   np_declare_stage(b, NP_STAGE_SYNTAX);
-  if (np_sandbox_load(L, order->source.text, order->source.len, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
+  if (load_text(L, &order->source, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
   np_declare_stage(b, NP_STAGE_DECLARATIONS);
   lua_pushvalue(L, handle);
   lua_call(L, 1, 0);
