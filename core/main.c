@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "cli/ask.h"
+#include "cli/keep.h"
 #include "cli/line.h"
 #include "cli/new.h"
 #include "cli/types.h"
@@ -130,6 +131,8 @@ static int act(const struct np_line *l) {
   case APPROVE: return np_ask_generations(l);
   case REPLAY: return np_ask_replay(l);
   case DEAD: return np_ask_dead(l);
+  case BACKUP: return np_cli_backup(l);
+  case EXPORT: return np_cli_export(l);
   case NEW: return np_new(l);
   case TYPES: return types(l);
   case TAG: return np_ask_tag(l);

@@ -30,6 +30,8 @@ enum command {
   RELEASE,
   REPLAY,
   NEW,
+  BACKUP,
+  EXPORT,
   TYPES,
   VERSION,
   HELP,
@@ -38,7 +40,8 @@ enum command {
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
-#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD)) /* take words, and the CONFIG as an option */
+#define OFFLINE (BIT(BACKUP) | BIT(EXPORT))                                  /* read the store themselves */
+#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD) | OFFLINE) /* take words, and the CONFIG as an option */
 #define CLIENTS                                                                                                                    \
   (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(DESTINATIONS) | BIT(TAIL) | BIT(REQUEST) | BIT(EXPLAIN) | BIT(PEOPLE) | WORDY)
 
@@ -72,6 +75,9 @@ enum option {
   OLDER,
   NEWER,
   ALL,
+  FORMAT,
+  SINCE,
+  UNTIL,
   OPTIONS
 };
 

@@ -13,10 +13,11 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [LOG_LEVEL] = {"--log-level", "LEVEL", "debug, info (the default), warn or error", BIT(RUN) | BIT(SANDBOX)},
     [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
     [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | CLIENTS},
-    [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below", BIT(TAIL)},
-    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL)},
-    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(TAG)},
-    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL)},
+    [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below",
+                BIT(TAIL) | BIT(EXPORT)},
+    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL) | BIT(EXPORT)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(EXPORT) | BIT(TAG)},
+    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL) | BIT(EXPORT)},
     [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
     [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
@@ -35,6 +36,9 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [OLDER] = {"--older", "AGE", "only what has been dead for longer, such as 7d", BIT(DEAD)},
     [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
     [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD)},
+    [FORMAT] = {"--format", "FORM", "ndjson (the default) or csv", BIT(EXPORT)},
+    [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z", BIT(EXPORT)},
+    [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT)},
 };
 
 const struct np_cli_command np_cli_commands[COMMANDS] = {
@@ -168,6 +172,16 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "LuaCATS, as lua-language-server and its like read it, into FOLDER/neap; FOLDER is types where none is given. What an "
          "earlier\nneap has written there is overwritten.",
          "neap types"},
+    [BACKUP] =
+        {"backup", "FILE", "copies the store, which may be in use, into a new file",
+         "As it is at one moment; the copy is checked before it gets its name. To restore it, stop the host, put it in the store's "
+         "place\nand start. The key file, without which encrypted values cannot be read, is not in it: keep it elsewhere.",
+         "neap backup /backup/neap-monday.db --config /etc/neap"},
+    [EXPORT] = {"export", "", "writes readings to standard output",
+                "In the order in which they came, those that are stored when it begins. A host may be running on the store. NDJSON "
+                "has an object a "
+                "line;\nCSV has values as JSON writes them: 12 is a number, \"12\" a text.",
+                "neap export --metric glucose --since 2026-03-01T00:00:00Z --format csv > glucose.csv"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };
@@ -192,7 +206,9 @@ void np_cli_help(enum command c) {
   printf("neap %s%s%s: %s.\n", np_cli_commands[c].name, *np_cli_commands[c].arguments ? " " : "", np_cli_commands[c].arguments,
          np_cli_commands[c].about);
   if (*np_cli_commands[c].more) printf("\n%s\n", np_cli_commands[c].more);
-  if (BIT(c) & WORDY)
+  if (BIT(c) & OFFLINE)
+    printf("\nThe store is the one that --config names, or --store.\n");
+  else if (BIT(c) & WORDY)
     printf("\nThe host is found by the store that --config names, or by --store.\n");
   else if (BIT(c) & CLIENTS)
     printf("\nThe host is found by the store that CONFIG names, or by --store.\n");

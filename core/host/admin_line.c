@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/real.h"
 #include "base/redact.h"
 #include "host/account.h"
 #include "host/budget.h"
@@ -69,7 +70,7 @@ void np_line_error(struct np_buf *b, const char *error) {
 }
 
 static void add_value(struct np_buf *b, const struct np_value *v) {
-  char text[40];
+  char text[NP_REAL_TEXT];
   if (v->type == NP_STRING) {
     add_text(b, "value", v->s);
     return;
@@ -79,14 +80,7 @@ static void add_value(struct np_buf *b, const struct np_value *v) {
   case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
   case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
   case NP_STRING: break;
-  case NP_NUMBER_REAL: /* the shortest text that reads back as the same number */
-    for (int digits = 15; digits <= 17; digits++) {
-      snprintf(text, sizeof text, "%.*g", digits, v->d);
-      if (strtod(text, NULL) == v->d) break;
-    }
-    np_buf_adds(b, text);
-    if (!strpbrk(text, ".eEni")) np_buf_adds(b, ".0");
-    break;
+  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
   }
 }
 

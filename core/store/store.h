@@ -57,6 +57,10 @@ struct np_keep { /* 0: no bound */
 int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
                    struct np_error *err);
 
+/* Copies the store, which may be in use by another process, as it is at one moment, into a new file of that name, for its owner only; checks the copy
+ * and fsyncs it. -1 and err: then no file of that name was made. The key file is not copied. */
+int np_store_backup(const char *store, const char *path, struct np_error *err);
+
 struct np_reader *np_reader_open(const char *path, struct np_error *err);
 void np_reader_close(struct np_reader *r);
 
