@@ -43,11 +43,11 @@ struct np_delivery {
   struct np_arena arena;
 
   /* What came of it: from `handled` on. */
-  char *states;            /* in arena: of each message, as NP_OP_SENT has them */
-  int64_t *dues;           /* in arena: ms, of those that are tried again; the same for all of one device */
+  char *states;                     /* in arena: of each message, as NP_OP_SENT has them */
+  int64_t *dues;                    /* in arena: ms, of those that are tried again; the same for all of one device */
   enum np_delivery_verdict verdict; /* AGAIN where none of them went any further */
-  int64_t retry_after;     /* ms: the longest that the destination asked for */
-  const char *error;       /* borrowed: of the first that was not delivered; NULL */
+  int64_t retry_after;              /* ms: the longest that the destination asked for */
+  const char *error;                /* borrowed: of the first that was not delivered; NULL */
 
   /* The delivery's own. */
   struct np_task task;
