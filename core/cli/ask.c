@@ -34,6 +34,11 @@ static bool is_number(const char *s) {
 
 static int add_filters(const struct np_line *l, struct np_buf *request) {
   long last;
+  if (l->subject) np_buf_addf(request, ",\"of\":\"%s\"", l->subject);
+  if (l->values[DESTINATION]) {
+    np_buf_adds(request, ",\"destination\":");
+    np_buf_add_json(request, l->values[DESTINATION], strlen(l->values[DESTINATION]));
+  }
   for (enum option o = DEVICE; o <= QUALITY; o++) {
     if (!l->values[o]) continue;
     np_buf_addf(request, ",\"%s\":", np_cli_options[o].name + 2);
@@ -86,6 +91,10 @@ static int ask(const struct np_line *l, const char *config, const char *command,
   return code;
 }
 
+static const char *tail_of(const char *word) {
+  return strcmp(word, "matches") == 0 ? "tail matches" : strcmp(word, "messages") == 0 ? "tail messages" : "tail attempts";
+}
+
 int np_ask(const struct np_line *l) {
   struct np_buf request = {0};
   if (l->values[RECORDING] && l->values[JSON]) return np_line_wrong(l, "--recording is no JSON");
@@ -95,7 +104,10 @@ int np_ask(const struct np_line *l) {
     return 2;
   }
   np_buf_addc(&request, '}');
-  return ask(l, l->argument, l->values[RECORDING] ? "recording" : np_cli_commands[l->command].name, &request);
+  const char *shown = np_cli_commands[l->command].name;
+  if (l->values[RECORDING]) shown = "recording";
+  if (l->command == TAIL && l->subject && strcmp(l->subject, "readings") != 0) shown = tail_of(l->subject);
+  return ask(l, l->argument, shown, &request);
 }
 
 /* "issue" is the connection's command "keys.issue". NULL where it is none. */

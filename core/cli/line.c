@@ -53,9 +53,15 @@ static int read_option(struct np_line *l, int argc, char **argv, int *i) {
   return -1;
 }
 
+static bool is_tail(const char *word) {
+  return strcmp(word, "readings") == 0 || strcmp(word, "matches") == 0 || strcmp(word, "messages") == 0 ||
+         strcmp(word, "attempts") == 0;
+}
+
 /* A request's number is the first word; a reference is told from a path by its looks. */
 static bool takes_subject(const struct np_line *l, const char *word) {
-  return !l->subject && (l->command == REQUEST || l->command == EXPLAIN || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0));
+  return !l->subject && (l->command == REQUEST || l->command == EXPLAIN || (l->command == PEOPLE && strncmp(word, "p_", 2) == 0) ||
+                         (l->command == TAIL && is_tail(word)));
 }
 
 /* "-icu" takes the tag away. */

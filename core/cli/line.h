@@ -57,6 +57,7 @@ enum option {
   METRIC,
   VENDOR,
   CONNECTION,
+  RULE,
   BELOW,
   ABOVE,
   QUALITY,

@@ -18,6 +18,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL) | BIT(EXPORT)},
     [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(EXPORT) | BIT(TAG)},
     [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL) | BIT(EXPORT)},
+    [RULE] = {"--rule", "NAME", "only of this rule", BIT(TAIL)},
     [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
     [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
@@ -32,7 +33,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
     [AGAINST] = {"--against", "STORE", "a host's store: what would each rule send otherwise than now?", BIT(CHECK)},
     [MESSAGES] = {"--messages", NULL, "what a rule sends otherwise, in place of its text", BIT(DIFF)},
-    [DESTINATION] = {"--destination", "NAME", "only what was for this destination", BIT(DEAD)},
+    [DESTINATION] = {"--destination", "NAME", "only what was for this destination", BIT(DEAD) | BIT(TAIL)},
     [OLDER] = {"--older", "AGE", "only what has been dead for longer, such as 7d", BIT(DEAD)},
     [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
     [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD)},
@@ -94,7 +95,13 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
               "does. drop moves it to the table dropped, "
               "with who did it.",
               "neap dead retry --destination desk --newer 1h"},
-    [TAIL] = {"tail", "[CONFIG]", "shows readings as they are stored", "Goes on until Ctrl-C.",
+    [TAIL] = {"tail", "[readings|matches|messages|attempts] [CONFIG]", "shows readings, or what rules do and send, as it happens",
+              "readings where none is named. matches: each reading that a rule's filters let through, and what the rule did. "
+              "messages: what rules "
+              "send.\nattempts: each try at delivering, with its answer. --below, --above, --quality and --last are for readings, "
+              "--destination for messages and\nattempts. Nobody waits for whoever reads slowly: of all but readings, what is left "
+              "out is "
+              "counted. Goes on until Ctrl-C.",
               "neap tail --metric glucose --below 3.9 --last 10"},
     [CALL] = {"call", "CONNECTION [COMMAND [name=value ...]]", "has a connection of a running host carry out a command",
               "Without COMMAND, what the connection can be told to do is listed, with what each takes. A value that is a number or "

@@ -36,6 +36,7 @@ static const struct timeval patience = {.tv_sec = 30};
 struct np_admin {
   struct np_host *host;            /* borrowed */
   struct evconnlistener *listener; /* owned, with its socket */
+  struct event *on_feed;           /* owned */
   struct event *relisten;          /* owned: after accept failed for want of descriptors */
   char *path;                      /* owned: of the socket */
   struct np_talk *talks;           /* owned */
@@ -51,6 +52,7 @@ static void talk_free(struct np_talk *t) {
   bufferevent_free(t->bev);
   event_free(t->again);
   np_filter_free(t->filter);
+  np_feed_end(t);
   if (t->set) np_writeset_unref(t->set);
   np_buf_free(&t->out);
   np_call_free(t->call);
@@ -305,6 +307,8 @@ static void on_again(evutil_socket_t fd, short what, void *arg) {
   struct np_talk *t = arg;
   if (t->state == NP_TALK_LISTING)
     t->slice(t);
+  else if (t->state == NP_TALK_FEEDING)
+    np_feed_tell_lost(t);
   else if (t->state == NP_TALK_SEEKING || t->state == NP_TALK_TAILING)
     np_tail_slice(t);
 }
@@ -348,6 +352,26 @@ static void on_relisten(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   struct np_admin *a = arg;
   evconnlistener_enable(a->listener);
+}
+
+static void on_feed(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  struct np_admin *a = arg;
+  struct np_feed *f = &a->host->feed;
+  for (struct np_node *node = np_mailbox_take(&f->box), *next; node; node = next) {
+    struct np_feed_item *item = (struct np_feed_item *)node;
+    next = node->next;
+    for (struct np_talk *t = a->talks; t; t = t->next) np_feed_give(t, item);
+    np_feed_item_free(item);
+  }
+  for (int kind = 0; kind < NP_FEEDS; kind++) {
+    long lost = atomic_exchange(&f->lost[kind], 0);
+    for (struct np_talk *t = lost ? a->talks : NULL; t; t = t->next)
+      if (t->state == NP_TALK_FEEDING && t->feed == (enum np_feed_kind)kind) t->lost += lost;
+  }
+  for (struct np_talk *t = a->talks; t; t = t->next)
+    if (t->state == NP_TALK_FEEDING) np_feed_tell_lost(t);
 }
 
 /* The socket. */
@@ -397,8 +421,10 @@ struct np_admin *np_admin_new(struct np_host *host, struct np_error *err) {
   struct np_admin *a = np_alloc(sizeof *a);
   *a = (struct np_admin){.host = host, .path = path.data};
   a->relisten = evtimer_new(host->base, on_relisten, a);
+  a->on_feed = event_new(host->base, host->feed.box.fd, EV_READ | EV_PERSIST, on_feed, a);
+  if (a->on_feed) event_add(a->on_feed, NULL);
   a->listener = evconnlistener_new(host->base, on_accept, a, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
-  if (a->listener && a->relisten) {
+  if (a->listener && a->relisten && a->on_feed) {
     evconnlistener_set_error_cb(a->listener, on_accept_error);
     return a;
   }
@@ -430,6 +456,7 @@ void np_admin_free(struct np_admin *a) {
     unlink(a->path);
   }
   if (a->relisten) event_free(a->relisten);
+  if (a->on_feed) event_free(a->on_feed);
   free(a->path);
   free(a);
 }

@@ -10,6 +10,10 @@
  *   {"command":"devices"}  an object for each device, then {"summary":{devices}}
  *   {"command":"tail", "device":…, "metric":…, "vendor":…, "connection":…, "unit":…, "quality":…, "below":…, "above":…, "last":N}
  *                          readings that pass the filter (filter.h), as they are committed; the newest N first where asked. Endless.
+ *   {"command":"tail", "of":"matches"|"messages"|"attempts", "rule":…, "destination":…, "device":…, "metric":…, "vendor":…, "connection":…}
+ *                          {"tailing":…}, then what happens from then on, once it is committed: of a match its reading, rule, generation and what it did
+ *                          (sent, armed, disarmed, stored, emitted, held), of a message its id, and of an attempt its answer. Each that is given is a
+ *                          pattern. {"dropped":N} stands where N were left out, for the client was too slow. Endless.
  *   {"command":"call", "connection":…}
  *                          an object for each command of that connection (command, about, args), then {"summary":{commands}}
  *   {"command":"call", "connection":…, "name":…, "args":{…}, "words":{…}}

@@ -15,6 +15,9 @@
 
 /* The filter is what the request says apart from its own words. */
 int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
+  if (lua_getfield(L, request, "of") == LUA_TSTRING && strcmp(lua_tostring(L, -1), "readings") != 0)
+    return np_feed_begin(t, L, request, err);
+  lua_pop(L, 1);
   t->wanted = 0;
   lua_getfield(L, request, "last");
   if (!lua_isnil(L, -1)) {
@@ -27,7 +30,7 @@ int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error 
   for (lua_pushnil(L); lua_next(L, request); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING) continue;
     const char *key = lua_tostring(L, -2);
-    if (strcmp(key, "command") == 0 || strcmp(key, "last") == 0) continue;
+    if (strcmp(key, "command") == 0 || strcmp(key, "last") == 0 || strcmp(key, "of") == 0) continue;
     lua_pushvalue(L, -2);
     lua_pushvalue(L, -2);
     lua_rawset(L, fields);

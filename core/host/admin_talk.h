@@ -24,7 +24,8 @@ enum np_talk_state {
   NP_TALK_LISTING, /* devices are being sent */
   NP_TALK_SEEKING, /* a tail looks back for where it is to begin */
   NP_TALK_TAILING,
-  NP_TALK_ENDING, /* closed when all is written */
+  NP_TALK_FEEDING, /* a tail of what is not read from the store: see feed.h */
+  NP_TALK_ENDING,  /* closed when all is written */
 };
 
 struct np_talk {
@@ -34,11 +35,14 @@ struct np_talk {
   struct bufferevent *bev; /* owned, with its socket */
   struct event *again;     /* owned: runs the next slice, in another turn of the loop */
   enum np_talk_state state;
-  struct np_filter *filter;  /* owned; of a tail */
-  int64_t at;                /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
-  int64_t wanted;            /* SEEKING: readings still to be found */
-  int64_t count;             /* LISTING: devices sent */
-  struct np_talk_dead *dead; /* owned; of dead letters: which ones */
+  enum np_feed_kind feed;      /* FEEDING */
+  char *choice[NP_FEED_NAMES]; /* owned: FEEDING: patterns; NULL takes any */
+  int64_t lost;                /* FEEDING: items that it could not take, not told yet */
+  struct np_filter *filter;    /* owned; of a tail */
+  int64_t at;                  /* LISTING: the last device's id; SEEKING: where the slice ends; TAILING: the last reading's seq */
+  int64_t wanted;              /* SEEKING: readings still to be found */
+  int64_t count;               /* LISTING: devices sent */
+  struct np_talk_dead *dead;   /* owned; of dead letters: which ones */
   void (*slice)(struct np_talk *t); /* LISTING: the next page */
   struct np_call *call;             /* owned: what it asks for, until it is with a lane */
   uint64_t id;                      /* CALLING: by which the answer finds it */
@@ -59,6 +63,11 @@ void np_talk_again(struct np_talk *t, int ms); /* another slice soon; the first 
 /* A slice of work; called again until there is none. admin_tail.c */
 int np_tail_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_tail_slice(struct np_talk *t);
+/* A tail of a feed: begun; given an item, or told how many were lost; no longer wanted. admin_feed.c */
+int np_feed_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_feed_give(struct np_talk *t, const struct np_feed_item *item);
+void np_feed_tell_lost(struct np_talk *t);
+void np_feed_end(struct np_talk *t);
 
 /* A command. np_talk_find: the talk that waits for that answer, NULL where it has gone. admin_call.c */
 int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);

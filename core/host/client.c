@@ -27,6 +27,8 @@ struct talk {
   int code;
 };
 
+static bool is_tail(const struct np_client *c) { return strncmp(c->command, "tail", 4) == 0; }
+
 static int complain(const char *text) {
   fprintf(stderr, "neap: %s\n", text);
   return 1;
@@ -128,7 +130,7 @@ static void take_lines(struct talk *t) {
 
 /* false: nobody reads standard output any more, or it cannot be written. */
 static bool flush(struct talk *t) {
-  if (strcmp(t->client->command, "tail") == 0 && !t->client->json) np_show_flush(t->show);
+  if (is_tail(t->client) && !t->client->json) np_show_flush(t->show);
   if (fflush(stdout) == 0 && !ferror(stdout)) return true;
   if (errno != EPIPE) t->code = complain(strerror(errno));
   return false;
@@ -147,8 +149,7 @@ static void converse(struct talk *t, int fd) {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       if (!t->ended)
-        t->code = complain(strcmp(t->client->command, "tail") == 0 ? "the host has stopped"
-                                                                   : "the host went away in the middle of its answer");
+        t->code = complain(is_tail(t->client) ? "the host has stopped" : "the host went away in the middle of its answer");
       break;
     }
     t->in.len += (size_t)n;
@@ -168,7 +169,7 @@ int np_client_run(const struct np_client *c) {
   int fd = connect_to(c->store, &err);
   if (fd < 0) return complain(err.text);
   signal(SIGPIPE, SIG_IGN);
-  if (strcmp(c->command, "tail") == 0) signal(SIGINT, on_interrupt);
+  if (is_tail(c)) signal(SIGINT, on_interrupt);
   const char *no_colour = getenv("NO_COLOR");
   struct talk t = {.client = c};
   t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);

@@ -378,6 +378,9 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"messages", np_show_change, np_show_changes, np_show_change_heads, 5},
                                             {"release", NULL, release_summary, NULL, 2},
                                             {"people", people_line, people_summary, NULL, 2},
+                                            {"tail matches", np_show_match, NULL, np_show_match_heads, 6},
+                                            {"tail messages", np_show_message, NULL, np_show_message_heads, 6},
+                                            {"tail attempts", np_show_attempt, NULL, np_show_attempt_heads, 7},
                                             {"tail", tail_line, NULL, NULL, 6}};
 
 const struct np_show_kind *np_show_kind_of(const char *command) {

@@ -47,6 +47,12 @@ void np_show_recording(struct np_show *s, lua_State *L);
 /* The story that neap explain tells. client_explain.c */
 void np_show_story(struct np_show *s, lua_State *L);
 
+/* Lines of a tail that is not of readings. client_feed.c */
+void np_show_match(struct np_show *s, lua_State *L);
+void np_show_message(struct np_show *s, lua_State *L);
+void np_show_attempt(struct np_show *s, lua_State *L);
+extern const char *const np_show_match_heads[], *const np_show_message_heads[], *const np_show_attempt_heads[];
+
 /* The kind of a command's answers; a tail's for all that has none of its own. */
 const struct np_show_kind *np_show_kind_of(const char *command);
 struct row *np_show_row(struct np_show *s); /* a new one, at the end */

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "host/delivery_parts.h"
+#include "host/host.h"
 #include "host/state.h"
 
 #define RESUBMIT 1000
@@ -130,6 +131,18 @@ static void run_again(void *arg) {
   run(d);
 }
 
+/* For those who tail: the outcomes stand in the set in the order of the messages. */
+static void feed(struct np_delivery *d, const struct np_writeset *ws) {
+  struct np_feed *to = &d->lane->host->feed;
+  size_t i = 0;
+  if (!np_feed_wanted(to, NP_FEED_ATTEMPTS)) return;
+  for (const struct np_op *op = ws->first; op && i < d->count; op = op->next)
+    if (op->kind == NP_OP_SENT && op->as.sent.seq == d->messages[i].seq) {
+      if (op->as.sent.attempt.n) np_feed_send(to, np_feed_attempt(&d->messages[i], op));
+      i++;
+    }
+}
+
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct np_delivery *d = (struct np_delivery *)waiter;
   if (ws->outcome == NP_FAILED) {
@@ -139,6 +152,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
     np_alarm_set(&d->resubmit, RESUBMIT);
     return;
   }
+  if (ws->outcome == NP_COMMITTED) feed(d, ws);
   bool overtaken = ws->outcome == NP_CONFLICT; /* what the handler has read has changed */
   np_writeset_unref(ws);
   if (overtaken && d->seen && (np_state_is_migrating(d->lane) || ++d->tries < TRIES))

@@ -258,7 +258,8 @@ static int start(struct running *r, struct np_error *err) {
   host->base = event_base_new();
   watch_signals(r);
   np_log_start();
-  if (np_mailbox_init(&host->called, 0) < 0) return np_fail(err, "no descriptor left for the calls of commands");
+  if (np_mailbox_init(&host->called, 0) < 0 || np_feed_init(&host->feed) < 0)
+    return np_fail(err, "no descriptor left for the calls of commands");
   r->on_called = event_new(host->base, host->called.fd, EV_READ | EV_PERSIST, on_called, host);
   event_add(r->on_called, NULL);
   host->lane_count = host->config->lanes; /* the keeper's notices count on it; none comes before the lanes run */
@@ -290,6 +291,7 @@ static void stop(struct running *r) {
   }
   event_free(r->on_called);
   np_mailbox_destroy(&host->called);
+  np_feed_close(&host->feed);
   np_broker_free(host->broker);
   np_deploy_free(host->deploy);
   if (host->reader) np_reader_close(host->reader);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "host/config.h"
+#include "host/feed.h"
 #include "host/lane.h"
 #include "host/quarantine.h"
 #include "store/keeper.h"
@@ -40,6 +41,7 @@ struct np_host {
   struct np_deploy *deploy;  /* owned */
   struct np_admin *admin;    /* owned */
   _Atomic int64_t last_seq;  /* of the newest committed reading: the main thread looks at it now and then, for tail */
+  struct np_feed feed;       /* what those who tail see */
   struct np_mailbox called;  /* struct np_call that lanes have dealt with */
   int calling;               /* calls that are with the lanes, or in there */
   int port;                  /* that it listens on */

@@ -59,7 +59,9 @@ void np_router_log_held(const struct np_code *code, const struct np_reading *rea
 static bool run_rule(struct np_router *r, const struct np_slot *slot, struct np_rule_run *run) {
   run->in = np_lane_instance(r->lane, slot);
   run->overlay = &r->overlay;
+  struct np_op **did = np_writeset_mark(run->ws).last;
   bool ok = np_rule_run(run);
+  np_router_feed_match(r, run, *did);
   if (!ok) {
     int failed = run->kept_back ? 0 : slot->code->number;
     if (failed) np_router_log_held(slot->code, run->reading, "a rule failed; the reading is held for it", run->error);
@@ -178,9 +180,11 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
     for (const struct np_op *op = p->ws->first; op; op = op->next)
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
     np_router_timers_note(r, p->ws);
+    np_router_feed_end(p, p->ws);
     settle(p);
     if (p->made_in != r->lane->epoch->number || p->made_after != r->taken_up) np_router_held_late(r, p->ws);
   } else {
+    np_router_feed_end(p, NULL);
     put_back(p);
     p->done = p->committed;
     np_router_held_again(p);
@@ -218,7 +222,9 @@ static bool does_something(const struct np_writeset *ws) {
 void np_router_commit(struct np_part *p, struct np_writeset *ws, bool cursor_alone) {
   struct np_router *r = p->router;
   np_overlay_free(&r->overlay);
+  np_router_feed_begin(p);
   if (!does_something(ws) && !cursor_alone) {
+    np_router_feed_end(p, ws);
     np_writeset_unref(ws);
     settle(p);
     if (p->done != p->committed && !r->lazy_since) r->lazy_since = np_now_ms();
@@ -415,6 +421,7 @@ struct np_router *np_router_new(struct np_lane *lane, struct np_error *err) {
   r->lane = lane;
   r->behind = true;
   r->timers_at = INT64_MAX;
+  r->matches_last = &r->matches;
   np_router_timers_open(r);
   for (int i = 0; i < NP_PARTITIONS; i++) {
     struct np_part *p = &r->parts[i];
@@ -448,6 +455,8 @@ void np_router_free(struct np_router *r) {
     np_router_held_free(p->held_now);
     free(p->timer);
     if (p->ws) np_writeset_unref(p->ws);
+    np_router_feed_begin(p);
+    np_router_feed_end(p, NULL);
     event_free(p->again);
   }
   np_alarm_stop(&r->timers);

@@ -47,7 +47,8 @@ struct np_part {
   uint64_t made_in;       /* the epoch it was made in */
   int64_t made_after;     /* router->taken_up then */
   bool busy;
-  struct event *again; /* after the store could not */
+  struct np_node *matches; /* owned: of the set under way, for those who tail; see router_feed.c */
+  struct event *again;     /* after the store could not */
 };
 
 struct np_router {
@@ -56,17 +57,23 @@ struct np_router {
   size_t waiting;                      /* items */
   bool behind;                         /* scan the store, notices are passed over */
   bool draining;
-  bool held_more;            /* held entries wait in the store for those in memory; readings wait for both */
-  int64_t lazy_since;        /* ms: when a cursor first moved without a commit; 0 */
-  struct np_alarm timers;    /* rings when the next armed timer is due */
-  int64_t timers_at;         /* ms, INT64_MAX where nothing is armed */
-  struct np_overlay overlay; /* of the batch that is being built */
-  int64_t taken_up;          /* how often what was held for a quarantine was looked for */
-  int turn;                  /* the partition that comes first */
-  uint64_t *bits;            /* owned: of the rules that a reading may fire */
-  uint32_t *ons;             /* owned: those of one rule */
-  size_t words;              /* of bits */
+  bool held_more;                          /* held entries wait in the store for those in memory; readings wait for both */
+  int64_t lazy_since;                      /* ms: when a cursor first moved without a commit; 0 */
+  struct np_alarm timers;                  /* rings when the next armed timer is due */
+  int64_t timers_at;                       /* ms, INT64_MAX where nothing is armed */
+  struct np_overlay overlay;               /* of the batch that is being built */
+  int64_t taken_up;                        /* how often what was held for a quarantine was looked for */
+  int turn;                                /* the partition that comes first */
+  uint64_t *bits;                          /* owned: of the rules that a reading may fire */
+  uint32_t *ons;                           /* owned: those of one rule */
+  size_t words;                            /* of bits */
+  struct np_node *matches, **matches_last; /* owned: of the batch that is being built */
 };
+
+/* For those who tail. A rule was run on a reading; the batch is complete; it is committed, or where ws is NULL it will not be. router_feed.c */
+void np_router_feed_match(struct np_router *r, const struct np_rule_run *run, const struct np_op *did);
+void np_router_feed_begin(struct np_part *p);
+void np_router_feed_end(struct np_part *p, const struct np_writeset *ws);
 
 /* All handlers of one rule on one reading: all of what they did is in ws, or a held entry. False where it was held. judged: see np_rule_run. */
 bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, const char *judged,

@@ -64,6 +64,7 @@ bool np_rule_run(struct np_rule_run *run) {
   struct np_error err;
   struct np_writeset_mark before = np_writeset_mark(run->ws);
   bool ok = np_rule_match(run, &fired, &err) == 0;
+  run->fired = fired.len / sizeof(uint32_t);
   if (!ok) {
     np_writeset_undo(run->ws, before);
     np_overlay_rebuild(run->overlay, run->ws);

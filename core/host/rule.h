@@ -31,6 +31,7 @@ struct np_rule_run {
   /* Of a held entry: what the filters that remember said when it was held, for by now they have gone on. Borrowed; NULL or "": they are asked now. */
   const char *judged;
   struct np_buf verdicts; /* owned by the caller, filled: the same, to be held where it fails */
+  size_t fired;           /* handlers */
   char *error;            /* the caller's, where it fails */
   bool kept_back;         /* it has not failed: its plugin is in quarantine, and no handler was run */
 };
