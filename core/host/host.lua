@@ -339,7 +339,7 @@ function plugin:deliver(t)
 end
 
 -- The verbs that act are the ledger's.
-for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "history", "log" } do
+for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "debounce", "history", "window", "log" } do
   local act = core[verb]
   plugin[verb] = function(_, ...) return act(...) end
 end

@@ -474,9 +474,17 @@ static int log_line(lua_State *L) {
 }
 
 int np_ledger_open(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"emit", emit},          {"device", device}, {"event", event},
-                                   {"send", send},          {"arm", arm},       {"throttle", np_store_throttle},
-                                   {"history", np_history}, {"log", log_line},  {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"emit", emit},
+                                   {"device", device},
+                                   {"event", event},
+                                   {"send", send},
+                                   {"arm", arm},
+                                   {"throttle", np_store_throttle},
+                                   {"debounce", np_store_debounce},
+                                   {"history", np_history},
+                                   {"window", np_window},
+                                   {"log", log_line},
+                                   {NULL, NULL}};
   static const luaL_Reg store[] = {
       {"get", np_store_get}, {"put", np_store_put}, {"delete", np_store_delete}, {"list", np_store_list}, {NULL, NULL}};
   luaL_newlib(L, verbs);

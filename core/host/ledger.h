@@ -1,4 +1,4 @@
-/* The verbs that act: emit, device, event, send, arm, throttle, history, store. Each adds to the write set of the call that runs now. */
+/* The verbs that act: emit, device, event, send, arm, throttle, debounce, history, window, store. Each adds to the write set of the call that runs now, or looks. */
 #ifndef NP_HOST_LEDGER_H
 #define NP_HOST_LEDGER_H
 

@@ -37,10 +37,11 @@ struct np_buf *np_box_new(lua_State *L);
 
 /* Masks the strings and numbers in the value at idx, for the log and the errors of the call that runs. Shorter ones than `least` would mask ordinary text. */
 void np_mask_value(lua_State *L, struct np_task *t, int idx, size_t least);
-int np_store_get(lua_State *L), np_store_put(lua_State *L), np_store_delete(lua_State *L),
-    np_store_throttle(lua_State *L); /* ledger_store.c */
+int np_store_get(lua_State *L), np_store_put(lua_State *L), np_store_delete(lua_State *L), np_store_throttle(lua_State *L),
+    np_store_debounce(lua_State *L); /* ledger_store.c */
 int np_store_list(lua_State *L);     /* plugin.store:list; store_list.c */
 int np_history(lua_State *L);        /* ledger_history.c */
+int np_window(lua_State *L);         /* ledger_window.c */
 /* The field's value at the top, or at idx; they raise with verb and field. Times in ms, within the years 1 to 9999; a duration's "15m" or seconds in ms. */
 int64_t np_field_time(lua_State *L, const char *verb, const char *field);
 int64_t np_field_integer(lua_State *L, const char *verb, const char *field);

@@ -1,4 +1,4 @@
-/* The verbs that keep and read values under keys: plugin.store, throttle; and what a call has written on top of the store. */
+/* The verbs that keep and read values under keys: plugin.store, throttle, debounce; and what a call has written on top of the store. */
 #include "host/ledger.h"
 
 #include <stdio.h>
@@ -253,6 +253,23 @@ int np_store_delete(lua_State *L) {
   return np_store_put(L);
 }
 
+/* ms that the rule's verb has put under the key, INT64_MIN where nothing is there; the key is the first argument and the time the second. */
+static int64_t last_of(lua_State *L, struct np_task *t, const char *verb, struct np_spot *s, int64_t *ms) {
+  size_t len;
+  const char *key = luaL_checklstring(L, 1, &len);
+  *ms = np_field_duration(L, 2, verb, "the time");
+  np_spot_own(L, s, verb, key, len);
+  struct np_buf *b = np_box_new(L);
+  return np_spot_get(L, t, s, b) ? strtoll(np_buf_text(b), NULL, 10) : INT64_MIN;
+}
+
+static void put_last(lua_State *L, struct np_task *t, const struct np_spot *s, int64_t at, int64_t ms) {
+  char text[24];
+  int n = snprintf(text, sizeof text, "%lld", (long long)at);
+  np_limit_store(L, t, s, s->len - s->space - 1 + (size_t)n);
+  np_spot_put(t, s, text, (size_t)n, at + ms, false);
+}
+
 /* plugin:throttle(key, time) -> true where this key has passed within that time; else false, and it counts as passed now.
  * @param key string
  * @param time string|number a duration
@@ -260,24 +277,27 @@ int np_store_delete(lua_State *L) {
  */
 int np_store_throttle(lua_State *L) {
   struct np_task *t = np_acting(L, "throttle", NP_IN_RULES, "it is for rules");
-  size_t len;
-  const char *key = luaL_checklstring(L, 1, &len);
-  int64_t ms = np_field_duration(L, 2, "throttle", "the time");
   struct np_spot s;
-  np_spot_own(L, &s, "throttle", key, len);
-  struct np_buf *b = np_box_new(L);
-  if (np_spot_get(L, t, &s, b)) {
-    int64_t last = strtoll(np_buf_text(b), NULL, 10);
-    /* a reading received before the last one that passed was in order then: it is inside the time as well */
-    if (t->now < last + ms) {
-      lua_pushboolean(L, 1);
-      return 1;
-    }
-  }
-  char now[24];
-  int n = snprintf(now, sizeof now, "%lld", (long long)t->now);
-  np_limit_store(L, t, &s, len + (size_t)n);
-  np_spot_put(t, &s, now, (size_t)n, t->now + ms, false);
-  lua_pushboolean(L, 0);
+  int64_t ms, last = last_of(L, t, "throttle", &s, &ms);
+  /* a reading received before the last one that passed was in order then: it is inside the time as well */
+  bool held_back = last != INT64_MIN && t->now < last + ms;
+  if (!held_back) put_last(L, t, &s, t->now, ms);
+  lua_pushboolean(L, held_back);
+  return 1;
+}
+
+/* plugin:debounce(key, time) -> true where this key was asked for within that time, whatever came of it; else false: it has been quiet. Each call begins
+ * the time anew, so of a row of readings with no such pause in it only the first gets false. By the readings' `received`.
+ * @param key string
+ * @param time string|number a duration
+ * @return boolean
+ */
+int np_store_debounce(lua_State *L) {
+  struct np_task *t = np_acting(L, "debounce", NP_IN_RULES, "it is for rules");
+  struct np_spot s;
+  int64_t ms, last = last_of(L, t, "debounce", &s, &ms);
+  bool again = last != INT64_MIN && t->now < last + ms;
+  put_last(L, t, &s, again && last > t->now ? last : t->now, ms);
+  lua_pushboolean(L, again);
   return 1;
 }

@@ -149,6 +149,44 @@ local budget = {}
 ---@return string? code
 function budget:take(n) end
 
+---What plugin:window gives. Of no readings there are only count and sum.
+---@class neap.Window
+---@field count integer
+---@field sum number
+---@field mean? number
+---@field min? number
+---@field max? number
+---@field stdev? number that of a sample; of two readings or more
+---@field first? number the oldest's value
+---@field last? number the newest's value
+---@field from? integer ms, when the oldest was measured
+---@field to? integer ms, when the newest was measured
+---@field rate? number change for each minute, from the first to the last; of two moments or more
+---@field slope? number change for each minute, by the line of least squares
+---@field unit? string of all of them
+local window = {}
+
+---window:percentile(p) -> the value below which p of 100 readings are, between two of them on the line through both; nil
+---where there are none.
+---@param p number from 0 to 100: 50 is the median
+---@return number?
+function window:percentile(p) end
+
+---window:in_range(lo, hi [, gap]) -> the share, from 0 to 1, of readings with lo <= value <= hi. With `gap`, a duration,
+---the share of the time: a reading stands until the next one, the last until the rule's present, and none for longer
+---than that. nil where there are no readings, or no time.
+---@param lo number
+---@param hi number
+---@param gap? string|number
+---@return number?
+function window:in_range(lo, hi, gap) end
+
+---window:covered(gap) -> seconds for which there is a reading: one stands until the next, the last until the rule's
+---present, none for longer than gap.
+---@param gap string|number a duration
+---@return number
+function window:covered(gap) end
+
 ---The handle, which a plugin's file is called with: local plugin = ...
 ---@class neap.Plugin
 ---@field name string of this connection, rule or destination
@@ -287,6 +325,14 @@ function plugin:log(text, fields) end
 ---@return boolean
 function plugin:throttle(key, time) end
 
+---plugin:debounce(key, time) -> true where this key was asked for within that time, whatever came of it; else false: it
+---has been quiet. Each call begins the time anew, so of a row of readings with no such pause in it only the first gets
+---false. By the readings' `received`.
+---@param key string
+---@param time string|number a duration
+---@return boolean
+function plugin:debounce(key, time) end
+
 ---plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a
 ---rule: as they were when its reading had just been stored, so that the same readings give the same messages. In a
 ---vendor's call: of what plugin.data shows it.
@@ -295,3 +341,12 @@ function plugin:throttle(key, time) end
 ---@param span neap.Span
 ---@return neap.Reading[]
 function plugin:history(device, metric, span) end
+
+---plugin:window{ last = "3h", count = 36, device, metric, vendor, unit, quality } -> numbers over readings: mean, min,
+---max, count, sum, rate … The present is the reading's `at` (a timer's: its due): what was measured by then counts, of
+---what was stored by then, the reading included. So a late reading has the window of its own time, and those of earlier
+---readings are not made again. Numbers alone count, in one unit, of quality "valid" unless it says otherwise. It raises
+---where there are more than 100,000 readings to look at.
+---@param options neap.WindowOptions
+---@return neap.Window
+function plugin:window(options) end

@@ -118,6 +118,16 @@
 ---@field to? integer ms
 ---@field limit? integer 100 where absent
 
+---What plugin:window takes; last, count or both have to be there.
+---@class neap.WindowOptions
+---@field last? string|number a duration: what was measured in that time before the present, the beginning not included
+---@field count? integer at most so many, the newest
+---@field device? string the reading's where absent
+---@field metric? string the reading's where absent
+---@field vendor? string the reading's where absent; a timer takes every vendor's device of that name
+---@field unit? string only readings in this unit; the newest's where absent
+---@field quality? string|string[] "valid" where absent
+
 ---A device as it is stored.
 ---@class neap.Device
 ---@field id integer

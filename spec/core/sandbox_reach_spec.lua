@@ -65,10 +65,11 @@ end
 visit("plugin", plugin)
 visit("an account", account)
 visit("a budget", budget)
+if window then visit("a window", window) end
 for k in pairs(getmetatable "") do add("a text's metatable", k) end
 if getmetatable("").__index ~= string then add("a text's metatable", "(another __index)") end
-local given = { account, budget, req, plugin, json.array {}, json.raw "1" }
-for i = 1, 6 do
+local given = { account, budget, req, plugin, json.array {}, json.raw "1", window }
+for i = 1, 7 do
   if given[i] ~= nil and getmetatable(given[i]) ~= false then add("a metatable that is not locked:", i) end
   if given[i] ~= nil and pcall(setmetatable, given[i], {}) then add("a metatable that can be changed:", i) end
 end
@@ -79,11 +80,14 @@ local rule = [[
 local plugin = ...
 local json = require "neap.json"
 for _, name in ipairs { "crypto", "http", "log", "time", "webhooks" } do require("neap." .. name) end
-local account, budget, req
+local account, budget, req, window
 local function walk()
   WALK
 end
-plugin:on({ metric = "walk" }, function() plugin.store:put("found", { walk() }) end)]]
+plugin:on({ metric = "walk" }, function()
+  window = plugin:window { metric = "past", count = 2 }
+  plugin.store:put("found", { walk() })
+end)]]
 
 describe("what a plugin can reach", function()
   local host, reached
@@ -98,7 +102,11 @@ describe("what a plugin can reach", function()
         ["rules/walks.lua"] = rule_file,
         ["vendors/poster.lua"] = [[
 local plugin = ...
-plugin:serve { "POST /walk", handler = function() plugin:emit { device = "d", metric = "walk", value = 1 } return 204 end }]],
+plugin:serve { "POST /walk", handler = function()
+  for i = 1, 2 do plugin:emit { device = "d", metric = "past", value = i, unit = "u", at = i * 60000 } end
+  plugin:emit { device = "d", metric = "walk", value = 1 }
+  return 204
+end }]],
       },
     })
     reached = assert(probe.run(host, code))
@@ -119,6 +127,7 @@ plugin:serve { "POST /walk", handler = function() plugin:emit { device = "d", me
 
   it("is what the list in docs/plugins.md says, no more and no less", function()
     local list, found = listed(), places(reached)
+    list["a window"] = nil -- a rule has it
     for place, names in pairs(found) do
       for name in pairs(names) do
         assert.truthy((list[place] or {})[name], ("%s of %s can be reached and is not in the list of docs/plugins.md"):format(name, place))
@@ -131,12 +140,14 @@ plugin:serve { "POST /walk", handler = function() plugin:emit { device = "d", me
     end
   end)
 
-  it("is the same for a rule, apart from accounts and budgets", function()
+  it("is the same for a rule, apart from accounts and budgets, and windows in their place", function()
     assert.equal(204, (host:request("POST", "/walk")))
     local row = bed.wait("the rule", function() return host:sql("select value from kv where space = 'plugin:walks'")[1] end)
     local list = require "neap.json".decode(row.value)
     local a, b = places(reached), places(list)
     a["an account"], a["a budget"] = nil, nil
+    assert.same(listed()["a window"], b["a window"])
+    b["a window"] = nil
     assert.same(a, b)
   end)
 

@@ -198,8 +198,8 @@ local function paths(pattern)
   return list
 end
 
-local handle = { plugin = true, ["plugin.store"] = true, ["plugin.data"] = true, ["plugin.people"] = true, account = true, budget = true }
-local first = { "ledger.c", "ledger_store.c", "ledger_history.c", "store_list.c", "data.c", "people.c", "account_verbs.c", "budget.c" }
+local handle = { plugin = true, ["plugin.store"] = true, ["plugin.data"] = true, ["plugin.people"] = true, account = true, budget = true, window = true }
+local first = { "ledger.c", "ledger_store.c", "ledger_history.c", "ledger_window.c", "store_list.c", "data.c", "people.c", "account_verbs.c", "budget.c" }
 
 local modules = {
   { "crypto", "crypto.c", "crypto_text.c", "crypto_digest.c", "crypto_cipher.c", "crypto_rsa.c", "crypto_password.c", "crypto_jwt.c" },

@@ -50,7 +50,7 @@ end
 
 local classes = {
   plugin = "neap.Plugin", ["plugin.store"] = "neap.Store", ["plugin.data"] = "neap.Data", ["plugin.people"] = "neap.People",
-  account = "neap.Account", budget = "neap.Budget", p = "neap.test.Plugin",
+  account = "neap.Account", budget = "neap.Budget", window = "neap.Window", p = "neap.test.Plugin",
 }
 
 -- Methods of one table: its class, then them.
@@ -113,11 +113,11 @@ end
 
 local folder = arg[1] or error("Usage: types.lua FOLDER")
 for _, section in ipairs(source.sections()) do
-  local handle
+  local handle, window -- whose fields stand with their methods
   if not section.module then
     begin "_"
     for _, e in ipairs(section.list) do
-      if e.class == "neap.Plugin" then handle = e elseif e.class then put_class(e) end
+      if e.class == "neap.Plugin" then handle = e elseif e.class == "neap.Window" then window = e elseif e.class then put_class(e) end
     end
     write(folder .. "/shapes.lua")
   end
@@ -128,6 +128,7 @@ for _, section in ipairs(source.sections()) do
   if section.module then put("local %s = {}\n", local_name) end
   if not section.module then
     for _, owner in ipairs { "plugin.store", "plugin.data", "plugin.people", "account", "budget" } do put_methods(section.list, owner) end
+    put_methods(section.list, "window", window)
     put_methods(section.list, "plugin", handle)
   else
     for _, e in ipairs(section.list) do
