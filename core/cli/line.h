@@ -37,6 +37,7 @@ enum command {
   HELP,
   COMMANDS
 };
+_Static_assert(COMMANDS <= 32, "each command has a bit");
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
