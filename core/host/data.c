@@ -14,7 +14,7 @@
 #include "host/lane.h"
 #include "host/ledger.h"
 #include "host/ledger_parts.h"
-#include "host/tags.h"
+#include "host/rows.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -262,103 +262,9 @@ static int end_page(lua_State *L, const struct page *p, const char *verb, int re
   return 2;
 }
 
-static void set_text(lua_State *L, const char *field, const struct np_text *t) {
-  if (!t->len) return;
-  lua_pushlstring(L, t->ptr, t->len);
-  lua_setfield(L, -2, field);
-}
-
-static void set_integer(lua_State *L, const char *field, int64_t i) {
-  lua_pushinteger(L, i);
-  lua_setfield(L, -2, field);
-}
-
-static void set_json(lua_State *L, const char *field, const struct np_text *t) {
-  struct np_error err;
-  if (!t->len) return;
-  if (np_json_decode(L, t->ptr, t->len, &err) < 0) luaL_error(L, "plugin.data: %s in the store: %s", field, err.text);
-  lua_setfield(L, -2, field);
-}
-
-static void set_tags(lua_State *L, struct np_text tags) {
-  struct np_text tag;
-  lua_Integer n = 0;
-  if (!tags.len) return;
-  lua_newtable(L);
-  for (size_t at = 0; np_tags_next(tags, &at, &tag);) {
-    lua_pushlstring(L, tag.ptr, tag.len);
-    lua_rawseti(L, -2, ++n);
-  }
-  lua_setfield(L, -2, "tags");
-}
-
-/* @class neap.Device: a device as it is stored.
- * @field id integer
- * @field vendor string
- * @field connection string
- * @field device string
- * @field first_seen integer ms
- * @field last_seen integer ms
- * @field serial? string
- * @field model? string
- * @field name? string
- * @field owner? string
- * @field place? string
- * @field tags? string[] its vendor's
- * @field status? "unbound"|"bound"|"warming"|"active"|"ended"
- * @field online? boolean
- * @field extra? table
- */
-static void push_device(lua_State *L, const void *row) {
-  const struct np_device *d = row;
-  lua_createtable(L, 0, 14);
-  set_integer(L, "id", d->id);
-  set_text(L, "vendor", &d->vendor);
-  set_text(L, "connection", &d->connection);
-  set_text(L, "device", &d->device);
-  set_text(L, "serial", &d->serial);
-  set_text(L, "model", &d->model);
-  set_text(L, "name", &d->name);
-  set_text(L, "owner", &d->owner);
-  set_text(L, "place", &d->place);
-  set_text(L, "status", &d->status);
-  set_json(L, "extra", &d->extra);
-  set_tags(L, d->tags);
-  if (d->online >= 0) {
-    lua_pushboolean(L, d->online);
-    lua_setfield(L, -2, "online");
-  }
-  set_integer(L, "first_seen", d->first_seen);
-  set_integer(L, "last_seen", d->last_seen);
-}
-
+static void push_device(lua_State *L, const void *row) { np_push_device(L, row); }
 static void push_reading(lua_State *L, const void *row) { np_push_reading(L, row); }
-
-/* @class neap.Event: an event as it is stored.
- * @field id integer
- * @field device string
- * @field vendor string
- * @field connection string
- * @field type string
- * @field at integer ms
- * @field received integer ms
- * @field key? string
- * @field data? table
- */
-static void push_event(lua_State *L, const void *row) {
-  const struct np_event *e = row;
-  lua_createtable(L, 0, 9);
-  set_integer(L, "id", e->id);
-  set_text(L, "device", &e->device);
-  set_text(L, "vendor", &e->vendor);
-  set_text(L, "connection", &e->connection);
-  set_text(L, "type", &e->type);
-  set_integer(L, "at", e->at);
-  set_integer(L, "received", e->received);
-  set_text(L, "key", &e->key);
-  set_json(L, "data", &e->data);
-}
-
+static void push_event(lua_State *L, const void *row) { np_push_event(L, row); }
 static bool add_device(void *arg, const struct np_device *d) { return add_row(arg, d, 0, d->id); }
 static bool add_reading(void *arg, const struct np_reading *r) { return add_row(arg, r, r->at, r->seq); }
 static bool add_event(void *arg, const struct np_event *e) { return add_row(arg, e, e->at, e->id); }

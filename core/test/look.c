@@ -7,48 +7,29 @@
 
 #include "base/clock.h"
 #include "host/ledger.h"
-#include "host/tags.h"
+#include "host/rows.h"
 #include "lib/json.h"
 #include "test/spec_parts.h"
 
 #define ROWS_MOST 100000
-
-static void set_text(lua_State *L, const char *name, const struct np_text *t) {
-  if (!t->ptr || !t->len) return;
-  lua_pushlstring(L, t->ptr, t->len);
-  lua_setfield(L, -2, name);
-}
-
-static void set_integer(lua_State *L, const char *name, int64_t value) {
-  lua_pushinteger(L, value);
-  lua_setfield(L, -2, name);
-}
-
-/* The text where it is no JSON, which no verb writes. */
-static void set_json(lua_State *L, const char *name, const struct np_text *t) {
-  struct np_error err;
-  if (!t->ptr || !t->len) return;
-  if (np_json_decode(L, t->ptr, t->len, &err) < 0) lua_pushlstring(L, t->ptr, t->len);
-  lua_setfield(L, -2, name);
-}
 
 static void add(lua_State *L, int list) { lua_rawseti(L, list, (lua_Integer)lua_rawlen(L, list) + 1); }
 
 /* core.sent() -> all messages, oldest first, and what has become of each */
 static void push_message(lua_State *L, const struct np_message *m) {
   lua_createtable(L, 0, 12);
-  set_text(L, "id", &m->id);
-  set_text(L, "destination", &m->destination);
-  set_text(L, "device", &m->device);
-  set_text(L, "source", &m->source);
-  set_integer(L, "created", m->created);
-  set_integer(L, "attempts", 0);
-  if (m->reading) set_integer(L, "reading", m->reading);
-  if (m->expires) set_integer(L, "expires", m->expires);
+  np_set_text(L, "id", &m->id);
+  np_set_text(L, "destination", &m->destination);
+  np_set_text(L, "device", &m->device);
+  np_set_text(L, "source", &m->source);
+  np_set_integer(L, "created", m->created);
+  np_set_integer(L, "attempts", 0);
+  if (m->reading) np_set_integer(L, "reading", m->reading);
+  if (m->expires) np_set_integer(L, "expires", m->expires);
   lua_pushliteral(L, "waiting");
   lua_setfield(L, -2, "state");
-  set_text(L, "json", &m->body);
-  set_json(L, "data", &m->body);
+  np_set_text(L, "json", &m->body);
+  np_set_json(L, "data", &m->body);
 }
 
 static int sent(lua_State *L) {
@@ -66,11 +47,11 @@ static int sent(lua_State *L) {
       } else if (op->kind == NP_OP_SENT && lua_rawgeti(L, by_seq, op->as.sent.seq) == LUA_TTABLE) {
         lua_pushstring(L, op->as.sent.state == 'd' ? "delivered" : op->as.sent.state == 'x' ? "dead" : "waiting");
         lua_setfield(L, -2, "state");
-        set_integer(L, "attempts", op->as.sent.attempts);
-        set_integer(L, "status", op->as.sent.status);
-        if (op->as.sent.state == 'r') set_integer(L, "due", op->as.sent.due);
-        set_text(L, "error", &op->as.sent.error);
-        set_text(L, "reason", &op->as.sent.reason);
+        np_set_integer(L, "attempts", op->as.sent.attempts);
+        np_set_integer(L, "status", op->as.sent.status);
+        if (op->as.sent.state == 'r') np_set_integer(L, "due", op->as.sent.due);
+        np_set_text(L, "error", &op->as.sent.error);
+        np_set_text(L, "reason", &op->as.sent.reason);
         lua_pop(L, 1);
       } else if (op->kind == NP_OP_SENT) {
         lua_pop(L, 1);
@@ -105,61 +86,25 @@ struct rows {
 
 static bool add_event(void *arg, const struct np_event *e) {
   struct rows *r = arg;
-  lua_State *L = r->L;
-  lua_createtable(L, 0, 8);
-  set_text(L, "vendor", &e->vendor);
-  set_text(L, "connection", &e->connection);
-  set_text(L, "device", &e->device);
-  set_text(L, "type", &e->type);
-  set_text(L, "key", &e->key);
-  set_integer(L, "at", e->at);
-  set_integer(L, "received", e->received);
-  set_json(L, "data", &e->data);
-  add(L, r->list);
+  np_push_event(r->L, e);
+  add(r->L, r->list);
   return true;
 }
 
 static bool add_device(void *arg, const struct np_device *d) {
   struct rows *r = arg;
-  lua_State *L = r->L;
-  lua_createtable(L, 0, 14);
-  set_text(L, "vendor", &d->vendor);
-  set_text(L, "connection", &d->connection);
-  set_text(L, "device", &d->device);
-  set_text(L, "serial", &d->serial);
-  set_text(L, "model", &d->model);
-  set_text(L, "name", &d->name);
-  set_text(L, "owner", &d->owner);
-  set_text(L, "place", &d->place);
-  set_text(L, "status", &d->status);
-  set_json(L, "extra", &d->extra);
-  if (d->tags.len) {
-    struct np_text tag;
-    lua_Integer n = 0;
-    lua_newtable(L);
-    for (size_t at = 0; np_tags_next(d->tags, &at, &tag);) {
-      lua_pushlstring(L, tag.ptr, tag.len);
-      lua_rawseti(L, -2, ++n);
-    }
-    lua_setfield(L, -2, "tags");
-  }
-  if (d->online >= 0) {
-    lua_pushboolean(L, d->online);
-    lua_setfield(L, -2, "online");
-  }
-  set_integer(L, "first_seen", d->first_seen);
-  set_integer(L, "last_seen", d->last_seen);
-  add(L, r->list);
+  np_push_device(r->L, d);
+  add(r->L, r->list);
   return true;
 }
 
 static bool add_timer(void *arg, const struct np_timer *t) {
   struct rows *r = arg;
   lua_createtable(r->L, 0, 4);
-  set_text(r->L, "plugin", &t->instance);
-  set_text(r->L, "name", &t->name);
-  set_text(r->L, "key", &t->key);
-  set_integer(r->L, "due", t->due);
+  np_set_text(r->L, "plugin", &t->instance);
+  np_set_text(r->L, "name", &t->name);
+  np_set_text(r->L, "key", &t->key);
+  np_set_integer(r->L, "due", t->due);
   add(r->L, r->list);
   return true;
 }
@@ -167,12 +112,12 @@ static bool add_timer(void *arg, const struct np_timer *t) {
 static bool add_held(void *arg, const struct np_held *h) {
   struct rows *r = arg;
   lua_createtable(r->L, 0, 6);
-  set_text(r->L, "plugin", &h->instance);
-  set_text(r->L, "name", &h->name);
-  if (!h->reading) set_text(r->L, "key", &h->key); /* of a timer */
-  set_text(r->L, "error", &h->error);
-  set_integer(r->L, "at", h->at);
-  if (h->reading) set_integer(r->L, "reading", h->reading);
+  np_set_text(r->L, "plugin", &h->instance);
+  np_set_text(r->L, "name", &h->name);
+  if (!h->reading) np_set_text(r->L, "key", &h->key); /* of a timer */
+  np_set_text(r->L, "error", &h->error);
+  np_set_integer(r->L, "at", h->at);
+  if (h->reading) np_set_integer(r->L, "reading", h->reading);
   add(r->L, r->list);
   return true;
 }

@@ -128,36 +128,6 @@
 ---@field unit? string only readings in this unit; the newest's where absent
 ---@field quality? string|string[] "valid" where absent
 
----A device as it is stored.
----@class neap.Device
----@field id integer
----@field vendor string
----@field connection string
----@field device string
----@field first_seen integer ms
----@field last_seen integer ms
----@field serial? string
----@field model? string
----@field name? string
----@field owner? string
----@field place? string
----@field tags? string[] its vendor's
----@field status? "unbound"|"bound"|"warming"|"active"|"ended"
----@field online? boolean
----@field extra? table
-
----An event as it is stored.
----@class neap.Event
----@field id integer
----@field device string
----@field vendor string
----@field connection string
----@field type string
----@field at integer ms
----@field received integer ms
----@field key? string
----@field data? table
-
 ---Which devices plugin.data:devices gives.
 ---@class neap.DeviceFilter
 ---@field device? string|string[]
@@ -238,6 +208,36 @@
 ---@field hours? string[]|string[][] { "22:00", "06:00" }, or a list of such pairs
 ---@field weekdays? string|string[] mon, tue, wed, thu, fri, sat, sun
 ---@field zone? string of hours, weekdays and the day
+
+---A device as it is stored.
+---@class neap.Device
+---@field id integer
+---@field vendor string
+---@field connection string
+---@field device string
+---@field first_seen integer ms
+---@field last_seen integer ms
+---@field serial? string
+---@field model? string
+---@field name? string
+---@field owner? string
+---@field place? string
+---@field tags? string[] its vendor's
+---@field status? "unbound"|"bound"|"warming"|"active"|"ended"
+---@field online? boolean
+---@field extra? table
+
+---An event as it is stored.
+---@class neap.Event
+---@field id integer
+---@field device string
+---@field vendor string
+---@field connection string
+---@field type string
+---@field at integer ms
+---@field received integer ms
+---@field key? string
+---@field data? table
 
 ---What a value may be: { TYPE, option = … }.
 ---@class neap.Field
