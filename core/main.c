@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
+#include "base/duration.h"
 #include "base/log.h"
 #include "cli/ask.h"
 #include "cli/keep.h"
@@ -18,6 +20,7 @@
 #include "host/config.h"
 #include "host/deploy.h"
 #include "host/host.h"
+#include "host/replay_dry.h"
 #include "host/stage.h"
 #include "test/run.h"
 
@@ -78,6 +81,39 @@ static int check(const struct np_line *l) {
   return troubles != 0;
 }
 
+/* How long ago, or a moment. */
+static int read_moment(const struct np_line *l, enum option o, int64_t *at) {
+  int64_t ago;
+  if (l->values[o] && np_duration_parse(l->values[o], strlen(l->values[o]), &ago) == 0) {
+    *at = np_now_ms() - ago;
+    return 0;
+  }
+  return np_cli_time(l, o, at);
+}
+
+static int replay(const struct np_line *l) {
+  struct np_replay_dry dry = {.rule = l->values[RULE],
+                              .device = l->values[DEVICE],
+                              .metric = l->values[METRIC],
+                              .vendor = l->values[VENDOR],
+                              .connection = l->values[CONNECTION],
+                              .json = l->values[JSON] != NULL};
+  struct np_config_flags flags = {.store = l->values[STORE]};
+  struct np_error err;
+  if (l->word_count || l->values[FAILED]) return np_line_wrong(l, "a connection's requests and a rule are two things");
+  if (!l->values[DRY_RUN]) return np_line_wrong(l, "expected --dry-run");
+  if (!dry.rule == !l->values[ALL]) return np_line_wrong(l, "expected --rule NAME, or --all");
+  if (read_moment(l, SINCE, &dry.from) < 0 || read_moment(l, UNTIL, &dry.to) < 0) return 2;
+  np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
+  struct np_config *config = np_config_load(l->values[CONFIG], &flags, &err);
+  if (!config) return np_ask_config_failed(&err, dry.json);
+  dry.config = config;
+  dry.store = config->store;
+  int code = np_replay_dry(&dry);
+  np_config_free(config);
+  return code;
+}
+
 static int test(const struct np_line *l) {
   long seconds = 0;
   if (np_line_whole(l, TIMEOUT, 3600, "a number from 1 to 3600", &seconds) < 0) return 2;
@@ -129,7 +165,7 @@ static int act(const struct np_line *l) {
   case ROLLBACK:
   case RELEASE:
   case APPROVE: return np_ask_generations(l);
-  case REPLAY: return np_ask_replay(l);
+  case REPLAY: return l->values[RULE] || l->values[ALL] || l->values[DRY_RUN] ? replay(l) : np_ask_replay(l);
   case DEAD: return np_ask_dead(l);
   case BACKUP: return np_cli_backup(l);
   case EXPORT: return np_cli_export(l);

@@ -206,7 +206,7 @@ static int export_all(struct export *e, struct np_reader *r, struct np_error *er
   return write_out(e) < 0 ? np_fail(err, "standard output: %s", strerror(errno)) : 0;
 }
 
-static int read_time(const struct np_line *l, enum option o, int64_t *ms) {
+int np_cli_time(const struct np_line *l, enum option o, int64_t *ms) {
   struct np_error err;
   if (!l->values[o] || np_time_read(l->values[o], strlen(l->values[o]), NULL, 0, utc(), ms, &err) == 0) return 0;
   return np_line_bad_value(l, o, "a time such as 2026-03-01T08:00:00Z");
@@ -219,8 +219,8 @@ int np_cli_export(const struct np_line *l) {
   struct np_error err;
   int format = 0;
   if (l->word_count) return np_line_wrong(l, "too many arguments: it writes to standard output");
-  if (np_line_word(l, FORMAT, formats, 2, "ndjson or csv", &format) < 0 || read_time(l, SINCE, &e.since) < 0 ||
-      read_time(l, UNTIL, &e.until) < 0)
+  if (np_line_word(l, FORMAT, formats, 2, "ndjson or csv", &format) < 0 || np_cli_time(l, SINCE, &e.since) < 0 ||
+      np_cli_time(l, UNTIL, &e.until) < 0)
     return 2;
   e.csv = format == 1;
   char *store = np_config_store(l->values[CONFIG], &flags, &err);

@@ -80,6 +80,7 @@ enum option {
   FORMAT,
   SINCE,
   UNTIL,
+  DRY_RUN,
   OPTIONS
 };
 

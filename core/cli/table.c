@@ -14,11 +14,11 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [LOG] = {"--log", "FORM", "human (the default on a terminal) or json", BIT(RUN) | BIT(SANDBOX)},
     [JSON] = {"--json", NULL, "JSON, an object a line", BIT(CHECK) | BIT(TEST) | BIT(SANDBOX) | CLIENTS},
     [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below",
-                BIT(TAIL) | BIT(EXPORT)},
-    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL) | BIT(EXPORT)},
-    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(EXPORT) | BIT(TAG)},
-    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL) | BIT(EXPORT)},
-    [RULE] = {"--rule", "NAME", "only of this rule", BIT(TAIL)},
+                BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
+    [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY) | BIT(TAG)},
+    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
+    [RULE] = {"--rule", "NAME", "only of this rule", BIT(TAIL) | BIT(REPLAY)},
     [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
     [QUALITY] = {"--quality", "WORD", "only valid, warmup or invalid ones", BIT(TAIL)},
@@ -36,10 +36,12 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [DESTINATION] = {"--destination", "NAME", "only what was for this destination", BIT(DEAD) | BIT(TAIL)},
     [OLDER] = {"--older", "AGE", "only what has been dead for longer, such as 7d", BIT(DEAD)},
     [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
-    [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD)},
+    [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD) | BIT(REPLAY)},
     [FORMAT] = {"--format", "FORM", "ndjson (the default) or csv", BIT(EXPORT)},
-    [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z", BIT(EXPORT)},
-    [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT)},
+    [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z; of a replay, what came",
+               BIT(EXPORT) | BIT(REPLAY)},
+    [DRY_RUN] = {"--dry-run", NULL, "only tells what would be sent otherwise than it was", BIT(REPLAY)},
+    [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
 };
 
 const struct np_cli_command np_cli_commands[COMMANDS] = {
@@ -162,13 +164,15 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "A plugin that goes past its limits again and again is quarantined: its work is held, and it is tried again after a "
          "while. This does\nso now. Requests that came meanwhile are run again by neap replay --failed.",
          "neap release low-glucose"},
-    [REPLAY] = {"replay", "CONNECTION", "runs a connection's failed requests again",
-                "Those that its plugin had failed on, which were kept, oldest first, by the generation in force, with the time at "
-                "which they came as\n"
-                "the present. What becomes of one is on disk together with what it did; one that fails again stays as it was. The "
-                "exit code is 1\n"
-                "where any is still not done.",
-                "neap replay ward-3 --failed"},
+    [REPLAY] =
+        {"replay", "CONNECTION --failed | --rule NAME --dry-run", "runs failed requests again, or tries rules on what came",
+         "With --failed: the requests of a connection that its plugin had failed on, which were kept, oldest first, by the "
+         "generation in force,\nwith the time at which they came as the present. What becomes of one is on disk together with "
+         "what it did; one that fails again stays\nas it was. The exit code is 1 where any is still not done.\n\n"
+         "With --dry-run: a rule, or --all, as its file stands, is run over the readings of the store, and what it would send is "
+         "compared with what\nwas sent. Nothing is sent, and nothing is changed. --since and --until also take how long ago: 24h. "
+         "The rule begins without any memory.",
+         "neap replay --rule low-glucose --since 24h --dry-run"},
     [NEW] = {"new", "vendor|rule|destination NAME", "writes a plugin that works, and a spec that tests it",
              "Below ./plugins, or the folder that is given. Beside that folder, where they are not there yet: .luarc.json and "
              "types for "

@@ -44,6 +44,9 @@ void np_gates_want(struct np_deploy *d, struct np_gate *g);
  * good one of the store. */
 void np_gate_prepare(struct np_deploy *d, const struct np_want *want, const struct np_check *check, struct np_reader *reader,
                      const struct np_code *old, struct np_gate_job *job);
+/* Whom messages may be sent to once what is built now is in force; a reference. The one instance that was built, which is the caller's then. */
+struct np_epoch *np_gate_epoch(const struct np_deploy *d);
+struct np_instance *np_gate_take(struct np_built *b);
 /* What came of it, as verdicts. */
 void np_gate_judge(struct np_gate *g, const struct np_gate_job *job);
 

@@ -55,7 +55,7 @@ static bool any_name(void *arg, const char *name) {
 }
 
 /* Whom messages may be sent to once what is built now is in force. */
-static struct np_epoch *make_epoch(const struct np_deploy *d) {
+struct np_epoch *np_gate_epoch(const struct np_deploy *d) {
   struct np_epoch *e = np_alloc(sizeof *e);
   e->refs = 1;
   e->slots = np_alloc((d->unit_count + 1) * sizeof *e->slots);
@@ -70,7 +70,7 @@ static struct np_epoch *make_epoch(const struct np_deploy *d) {
   return e;
 }
 
-static struct np_instance *take_instance(struct np_built *b) {
+struct np_instance *np_gate_take(struct np_built *b) {
   struct np_instance *in = b->instances[0];
   if (b->spare) np_instance_close(b->spare);
   free(b->instances);
@@ -122,13 +122,13 @@ static void prepare_shadow(struct np_deploy *d, const struct np_want *want, stru
     job->file = np_strdup(fresh.code->file);
     job->bundle = fresh.bundle, fresh.bundle = NULL;
     job->bundle_len = fresh.bundle_len;
-    job->fresh = take_instance(&fresh);
+    job->fresh = np_gate_take(&fresh);
     if (!old) o.settings = np_gate_settings(reader, want->instance);
     bool read = np_reader_generations(reader, want->instance, INT64_MAX, INT32_MAX, build_old, &o, &o.err) == 0;
     if (read && !o.found) np_fail(&o.err, "the generation in force is not in the store");
-    if (o.ok) job->old = take_instance(&o.built);
+    if (o.ok) job->old = np_gate_take(&o.built);
     if (!o.ok) np_fail(&err, "the generation in force cannot be built for a comparison: %s", o.err.text);
-    job->to = make_epoch(d);
+    job->to = np_gate_epoch(d);
     free(o.settings);
   }
   if (!job->old) job->failed = np_strdup(err.text);

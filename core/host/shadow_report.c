@@ -225,6 +225,72 @@ int np_shadow_compare(struct np_instance *old, struct np_instance *fresh, struct
   return result;
 }
 
+/* Against what was sent in truth */
+
+struct np_shadow_record {
+  struct side side;
+};
+
+void np_shadow_sent(struct np_shadow_record *record, const struct np_reading *reading, const struct np_message *m) {
+  const struct np_shadow_cause cause = {.reading = reading, .timer = "", .key = "", .at = reading ? reading->received : m->created};
+  on_message(&record->side, &cause, m);
+}
+
+static int64_t away(const struct said *a, const struct said *b) { return a->at < b->at ? b->at - a->at : a->at - b->at; }
+
+/* A message on record does not say which timer it came from, and was made a little after that was due. */
+static void place_timers(struct side *record, struct side *run) {
+  for (size_t i = 0; i < record->count; i++) {
+    struct said *sent = &record->list[i], *best = NULL;
+    if (sent->reading) continue;
+    for (size_t k = 0; k < run->count; k++) {
+      struct said *said = &run->list[k];
+      if (said->reading || said->paired || !said->destination) continue;
+      if (strcmp(said->destination, sent->destination) != 0 || strcmp(said->device, sent->device) != 0) continue;
+      if (!best || away(said, sent) < away(best, sent)) best = said;
+    }
+    if (!best) continue;
+    best->paired = true;
+    sent->at = best->at;
+    sent->timer = best->timer;
+    sent->key = best->key;
+  }
+  for (size_t k = 0; k < run->count; k++) run->list[k].paired = false;
+}
+
+static int run_alone(struct np_instance *in, struct np_epoch *to, struct np_reader *reader, const struct np_shadow_span *span,
+                     struct side *side, struct np_shadow_covered *covered, struct np_error *err) {
+  const struct np_shadow_heard heard = {on_message, on_failed, side};
+  struct np_shadow *run = np_shadow_new(in, to, reader, &heard, err);
+  if (!run) return -1;
+  int result = np_shadow_run(&run, 1, span, covered, err);
+  np_shadow_free(run);
+  return result;
+}
+
+int np_shadow_against(struct np_instance *in, struct np_epoch *to, struct np_reader *reader, const struct np_shadow_span *span,
+                      int (*sent)(void *arg, struct np_shadow_record *record, struct np_error *err), void *arg,
+                      struct np_shadow_report *report, struct np_error *err) {
+  atomic_bool full = false;
+  lua_State *L = luaL_newstate();
+  if (!L) abort(); /* out of memory */
+  struct side run = {.L = L, .full = &full};
+  struct np_shadow_record record = {.side = {.L = L, .full = &full}};
+  struct np_shadow_span bounded = *span;
+  *report = (struct np_shadow_report){.wanted = 0};
+  bounded.full = &full;
+  int result = run_alone(in, to, reader, &bounded, &run, &report->covered, err);
+  if (result == 0) result = sent(arg, &record, err);
+  if (result == 0) {
+    place_timers(&record.side, &run);
+    compare_all(&record.side, &run, report);
+  }
+  np_arena_free(&run.arena), np_arena_free(&record.side.arena);
+  free(run.list), free(record.side.list);
+  lua_close(L);
+  return result;
+}
+
 void np_shadow_report_free(struct np_shadow_report *r) {
   for (size_t i = 0; i < r->count; i++) {
     struct np_shadow_change *c = &r->list[i];

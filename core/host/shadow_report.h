@@ -34,6 +34,13 @@ struct np_shadow_report {
 /* Takes over both instances. Compared is what both were run on. -1 and err: then there is no report. */
 int np_shadow_compare(struct np_instance *old, struct np_instance *fresh, struct np_epoch *to, struct np_reader *reader,
                       const struct np_shadow_span *span, struct np_shadow_report *report, struct np_error *err);
+/* The same against what was sent in truth. It takes over the instance. `sent` adds each message by np_shadow_sent, with the reading that led to it, or NULL where a
+ * timer did: such a one stands for the nearest that the run's timers would send to the same destination about the same device. */
+struct np_shadow_record;
+void np_shadow_sent(struct np_shadow_record *record, const struct np_reading *reading, const struct np_message *m);
+int np_shadow_against(struct np_instance *in, struct np_epoch *to, struct np_reader *reader, const struct np_shadow_span *span,
+                      int (*sent)(void *arg, struct np_shadow_record *record, struct np_error *err), void *arg,
+                      struct np_shadow_report *report, struct np_error *err);
 void np_shadow_report_free(struct np_shadow_report *r);
 bool np_shadow_differs(const struct np_shadow_report *r);
 /* "3 new, 1 gone, 2 different of the last 1,000 readings". */

@@ -153,14 +153,22 @@ int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void 
   return found;
 }
 
-int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_MESSAGES_OF, "i", reading);
+static int walk_sent(struct np_reader *r, sqlite3_stmt *st, np_sent_fn *fn, void *arg, struct np_error *err) {
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
     struct np_sent s = sent_of(st, *np_sql_text(st, 20).ptr);
     if (!fn(arg, &s)) break;
   }
   return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err) {
+  return walk_sent(r, np_sql_start(&r->sql, R_MESSAGES_OF, "i", reading), fn, arg, err);
+}
+
+int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,
+                          np_sent_fn *fn, void *arg, struct np_error *err) {
+  return walk_sent(r, np_sql_start(&r->sql, R_MESSAGES_BY, "siiii", rule, after, upto, from, to), fn, arg, err);
 }
 
 int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,

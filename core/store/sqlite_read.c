@@ -10,6 +10,8 @@ enum { MOST = 50000 };
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
 #define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
+#define BY                                                                                                                         \
+  " WHERE source = ?1 AND replayed = 0 AND ((reading > ?2 AND reading <= ?3) OR (reading = 0 AND created BETWEEN ?4 AND ?5))"
 #define OF " WHERE reading = ?1 AND reading > 0"
 #define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
 
@@ -73,6 +75,11 @@ const char *const np_read_texts[R_COUNT] = {
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" OF
                       " UNION ALL SELECT " MESSAGE
                       ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" OF " ORDER BY 1",
+    [R_MESSAGES_BY] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" BY
+                      " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" BY
+                      " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" BY
+                      " UNION ALL SELECT " MESSAGE
+                      ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" BY " ORDER BY 1",
     [R_DEAD_LIST] =
         "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE seq > ?1"
         " AND (?2 IS NULL OR destination = ?2) AND at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR id = ?5) ORDER BY seq LIMIT ?6",

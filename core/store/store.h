@@ -205,6 +205,10 @@ typedef bool np_sent_fn(void *arg, const struct np_sent *s);
 int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void *arg, struct np_error *err);
 /* Those that a reading led to, oldest first, wherever they are. */
 int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err);
+/* What a rule has sent, apart from replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms). In no order; looks at all
+ * messages. */
+int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,
+                          np_sent_fn *fn, void *arg, struct np_error *err);
 /* Its attempts, the first and the newest 20, in order. By the message's seq. */
 int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,
                        struct np_error *err);

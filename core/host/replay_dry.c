@@ -1,0 +1,223 @@
+/* Dry replays. */
+#include "host/replay_dry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "host/client_show.h"
+#include "host/gate_parts.h"
+#include "host/rule.h"
+
+struct dry {
+  const struct np_replay_dry *options; /* borrowed */
+  struct np_deploy d;
+  struct np_reader *reader, *other; /* owned: two, for one is asked while the other gives */
+  struct np_filter *filter;         /* owned */
+  struct np_shadow_span span;
+  struct np_epoch *to; /* a reference */
+  const char *rule;    /* borrowed: the one that is run */
+};
+
+static int fail(const struct dry *r, const char *what, const struct np_error *err) {
+  struct np_buf b = {0};
+  np_buf_addf(&b, "%s%s%s", what ? what : "", what ? ": " : "", err->text);
+  if (r->options->json) {
+    printf("{\"error\":");
+    struct np_buf json = {0};
+    np_buf_add_json(&json, b.data, b.len);
+    printf("%s}\n", json.data);
+    np_buf_free(&json);
+  } else {
+    fprintf(stderr, "neap replay: %s\n", b.data);
+  }
+  np_buf_free(&b);
+  return 1;
+}
+
+static struct np_filter *make_filter(const struct np_replay_dry *o, struct np_error *err) {
+  const char *const names[] = {"device", "metric", "vendor", "connection"};
+  const char *const values[] = {o->device, o->metric, o->vendor, o->connection};
+  lua_State *L = luaL_newstate();
+  if (!L) abort(); /* out of memory */
+  lua_newtable(L);
+  for (int i = 0; i < 4; i++) {
+    if (!values[i]) continue;
+    lua_pushstring(L, values[i]);
+    lua_setfield(L, -2, names[i]);
+  }
+  struct np_filter *f = np_filter_compile(L, 1, err);
+  lua_close(L);
+  return f;
+}
+
+/* What was sent */
+
+struct sent {
+  struct dry *r;
+  struct np_shadow_record *record;
+  const struct np_sent *message;
+  struct np_error err;
+  bool failed;
+};
+
+static bool take_cause(void *arg, const struct np_reading *reading) {
+  struct sent *s = arg;
+  const struct np_shadow_span *span = &s->r->span;
+  bool inside = reading->received >= span->from && reading->received <= span->to && np_filter_match(span->filter, reading);
+  if (inside) np_shadow_sent(s->record, reading, &s->message->message);
+  return false;
+}
+
+/* A timer's message is told from others by its device alone. */
+static bool is_of_device(const struct dry *r, const struct np_message *m) {
+  const char *device = r->options->device;
+  return !device || np_glob_match(device, strlen(device), m->device.ptr, m->device.len);
+}
+
+static bool take_sent(void *arg, const struct np_sent *m) {
+  struct sent *s = arg;
+  s->message = m;
+  if (!m->message.reading) {
+    if (is_of_device(s->r, &m->message)) np_shadow_sent(s->record, NULL, &m->message);
+  } else if (np_reader_reading(s->r->other, m->message.reading, take_cause, s, &s->err) < 0) {
+    s->failed = true;
+  }
+  return !s->failed;
+}
+
+static int add_sent(void *arg, struct np_shadow_record *record, struct np_error *err) {
+  struct sent s = {.r = arg, .record = record};
+  const struct np_shadow_span *span = &s.r->span;
+  if (np_reader_messages_by(s.r->reader, s.r->rule, span->after, span->upto, span->from, span->to, take_sent, &s, err) < 0)
+    return -1;
+  return s.failed ? np_fail(err, "%s", s.err.text) : 0;
+}
+
+/* Telling */
+
+static void tell_json(const struct dry *r, const struct np_shadow_report *report) {
+  struct np_buf b = {0};
+  np_buf_adds(&b, "{\"rule\":");
+  np_buf_add_json(&b, r->rule, strlen(r->rule));
+  np_buf_addf(&b, ",\"readings\":%lld", (long long)report->covered.readings);
+  for (int i = 0; i < NP_DIFFERENCES; i++) np_buf_addf(&b, ",\"%s\":%d", np_difference_names[i], report->counts[i]);
+  if (!report->covered.whole) np_buf_adds(&b, ",\"cut\":true");
+  np_buf_adds(&b, ",\"messages\":[");
+  for (size_t i = 0; i < report->count; i++) {
+    np_buf_adds(&b, i ? ",{" : "{");
+    np_shadow_change_json(&report->list[i], &b);
+    np_buf_addc(&b, '}');
+  }
+  printf("%s]}\n", b.data);
+  np_buf_free(&b);
+}
+
+static void tell_rows(const struct np_shadow_report *report) {
+  struct np_show *show = np_show_new("messages", false, false);
+  struct np_error err;
+  for (size_t i = 0; i < report->count; i++) {
+    struct np_buf b = {0};
+    np_buf_addc(&b, '{');
+    np_shadow_change_json(&report->list[i], &b);
+    np_buf_addc(&b, '}');
+    if (np_show_line(show, b.data, b.len, &err) < 0) fprintf(stderr, "%s\n", err.text);
+    np_buf_free(&b);
+  }
+  np_show_flush(show);
+  np_show_free(show);
+}
+
+static void tell(const struct dry *r, const struct np_shadow_report *report) {
+  bool any = false;
+  if (r->options->json) {
+    tell_json(r, report);
+    return;
+  }
+  printf("%s: ", r->rule);
+  for (int i = 0; i < NP_DIFFERENCES; i++) {
+    if (!report->counts[i]) continue;
+    printf("%s%d %s", any ? ", " : "", report->counts[i], np_difference_names[i]);
+    any = true;
+  }
+  printf("%s, over %lld reading%s%s\n", any ? "" : "what was sent", (long long)report->covered.readings,
+         report->covered.readings == 1 ? "" : "s", report->covered.whole ? "" : ": there was more than can be compared at once");
+  fflush(stdout);
+  tell_rows(report);
+}
+
+static int run(struct dry *r, struct np_unit *u) {
+  struct np_shadow_report report;
+  struct np_error err;
+  r->rule = u->instance;
+  if (np_shadow_against(np_gate_take(&u->built), r->to, r->reader, &r->span, add_sent, r, &report, &err) < 0)
+    return fail(r, u->instance, &err);
+  tell(r, &report);
+  np_shadow_report_free(&report);
+  return 0;
+}
+
+static int run_all(struct dry *r) {
+  struct np_error err;
+  int code = 0;
+  bool found = false;
+  for (size_t i = 0; i < r->d.unit_count; i++) {
+    struct np_unit *u = r->d.units[i];
+    bool named = r->options->rule && strcmp(r->options->rule, u->instance) == 0;
+    if (r->options->rule && !named) continue;
+    if (u->built.code && u->built.code->kind == NP_RULE) {
+      found = true;
+      code |= run(r, u);
+    } else if (named || (u->error && !u->unconfigured && u->kind == NP_RULE)) {
+      found = true;
+      np_fail(&err, "%s", u->error ? u->error : "it is no rule");
+      code |= fail(r, u->error ? NULL : u->instance, &err);
+    }
+  }
+  if (found) return code;
+  np_fail(&err, r->options->rule ? "there is no rule \"%s\"" : "there are no rules", r->options->rule);
+  return fail(r, NULL, &err);
+}
+
+static int open_all(struct dry *r, struct np_error *err) {
+  r->filter = make_filter(r->options, err);
+  if (!r->filter || !(r->reader = np_reader_open(r->options->store, err)) || !(r->other = np_reader_open(r->options->store, err)))
+    return -1;
+  int64_t last = np_reader_last_seq(r->reader), now = np_now_ms();
+  if (last < 0) return np_fail(err, "the store cannot be read");
+  r->span = (struct np_shadow_span){.upto = last ? last : 1, /* nothing yet: 0 would be all */
+                                    .from = r->options->from,
+                                    .to = r->options->to ? r->options->to : now,
+                                    .filter = r->filter,
+                                    .until = r->options->to ? r->options->to : now};
+  return np_deploy_read(&r->d, err);
+}
+
+int np_replay_dry(const struct np_replay_dry *options) {
+  struct dry r = {.options = options, .d = {.config = options->config, .plugins = options->config->plugins, .lanes = 1}};
+  struct np_deploy *d = &r.d;
+  struct np_deploy_change change = {0};
+  struct np_error err;
+  int code;
+  setpriority(PRIO_PROCESS, 0, 10); /* a host on this machine comes first */
+  if (open_all(&r, &err) < 0) {
+    code = fail(&r, NULL, &err);
+  } else {
+    np_deploy_build(d, &change);
+    r.to = np_gate_epoch(d);
+    code = run_all(&r);
+    np_epoch_unref(r.to);
+    for (size_t i = 0; i < d->unit_count; i++) np_unit_free(d, d->units[i]);
+    free(d->units);
+    free(d->wants.list);
+  }
+  np_sources_free(&d->sources);
+  if (r.filter) np_filter_free(r.filter);
+  if (r.reader) np_reader_close(r.reader);
+  if (r.other) np_reader_close(r.other);
+  return code;
+}
