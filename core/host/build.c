@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/near.h"
+#include "host/shipped.h"
 
 #define BUNDLE_MAX 200
 
@@ -22,7 +23,12 @@ static int find_library(void *arg, const char *name, const struct np_source **fo
     return 0;
   }
   const struct np_file *f = l->stored ? NULL : np_sources_find(l->context->sources, true, name);
-  if (!f) return np_fail(err, "no library \"%s\" in plugins/lib", name);
+  if (!f) {
+    char *hint = np_shipped_hint(true, name);
+    np_fail(err, "no library \"%s\" in plugins/lib%s", name, hint);
+    free(hint);
+    return -1;
+  }
   if (f->error) return np_fail(err, "%s", f->error);
   *found = &f->source;
   return 0;
@@ -144,7 +150,12 @@ static int finish(const struct np_build_context *context, const struct np_want *
 int np_build(const struct np_build_context *context, const struct np_want *want, struct np_built *b, struct np_error *err) {
   *b = (struct np_built){0};
   struct libraries libraries = {.context = context};
-  if (!want->file) return np_fail(err, "%s: no plugin file %s.lua in %s", want->at, want->plugin, context->config->plugins);
+  if (!want->file) {
+    char *hint = np_shipped_hint(false, want->plugin);
+    np_fail(err, "%s: no plugin file %s.lua in %s%s", want->at, want->plugin, context->config->plugins, hint);
+    free(hint);
+    return -1;
+  }
   if (want->file->error) return np_fail(err, "%s", want->file->error);
   return finish(context, want, &want->file->source, &libraries, b, err);
 }

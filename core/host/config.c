@@ -13,10 +13,8 @@
 #include "base/buf.h"
 #include "host/config_entry.h"
 #include "host/config_lua.h"
+#include "host/shipped.h"
 
-#ifndef NP_PLUGINS
-#define NP_PLUGINS "/usr/local/share/neap/plugins"
-#endif
 #define LANES_MAX 64
 #define TEXT_MAX ((size_t)4 << 20)
 
@@ -283,7 +281,7 @@ static void set_defaults(struct np_config *c, const struct source *s) {
   c->listen = np_strdup("127.0.0.1:8080");
   c->store = absolute(s->folder, "neap.db");
   c->plugins = absolute(s->folder, "plugins");
-  if (stat(c->plugins, &st) < 0 || !S_ISDIR(st.st_mode)) set(&c->plugins, np_strdup(NP_PLUGINS));
+  if (stat(c->plugins, &st) < 0 || !S_ISDIR(st.st_mode)) set(&c->plugins, np_shipped_folder());
 }
 
 static int apply_flags(const struct load *l, struct np_error *err) {

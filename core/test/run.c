@@ -13,16 +13,13 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "host/config.h"
+#include "host/shipped.h"
 #include "io/fetch.h"
 #include "io/watch.h"
 #include "test/spec.h"
 
 #define DEPTH_MAX 8
 #define QUIET_MS 30
-
-#ifndef NP_PLUGINS
-#define NP_PLUGINS "/usr/local/share/neap/plugins"
-#endif
 
 struct files {
   char **list; /* owned */
@@ -100,7 +97,7 @@ static char *find_plugins(const struct np_test_options *o) {
     if (of && is_folder(of)) return of;
     free(of);
   }
-  return np_strdup(is_folder("plugins") ? "plugins" : NP_PLUGINS);
+  return is_folder("plugins") ? np_strdup("plugins") : np_shipped_folder();
 }
 
 /* A word is a spec's file, a plugin's file, or a plugin's name. -1 where it is none. */

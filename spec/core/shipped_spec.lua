@@ -1,0 +1,78 @@
+-- The plugins that came with neap: a program that is moved with its share/ finds its own, and whoever has plugins of his own and misses one is told where it is.
+local bed = require "bed"
+
+describe("the plugins that came with neap", function()
+  local root, work, shipped
+  before_each(function()
+    root, work = bed.folder(), bed.folder()
+    shipped = root .. "/share/neap/plugins"
+    assert(os.execute(("mkdir -p '%s/bin' '%s/share/neap' && cp '%s' '%s/bin/neap' && cp -r '%s' '%s'"):format(
+      root, root, bed.neap, root, bed.plugins, shipped)))
+  end)
+
+  local function neap(...) return bed.run({ root .. "/bin/neap", ... }, { cwd = work }) end
+  local function configure(text) bed.write(work .. "/neap.lua", "return { " .. text .. " }") end
+  local function own(name, text) bed.write(work .. "/plugins/" .. name, text or "local plugin = ...\nplugin:on({ metric = \"m\" }, function() end)\n") end
+  local function says(out, text) assert.truthy(out:find(text, 1, true), out) end
+
+  it("are used by a host that has no plugins folder, from beside the program", function()
+    configure [[rules = { { "low-glucose", to = "log" } }]]
+    local out, code = neap "check"
+    assert.equal(0, code, out)
+    says(out, "plugins, all good")
+    out, code = neap("test", "low-glucose")
+    assert.equal(0, code, out)
+    says(out, shipped .. "/rules/low-glucose_spec.lua")
+  end)
+
+  it("are not seen by one that has, which is told where to copy from, by library too, until all is there", function()
+    own "rules/mine.lua"
+    configure [[destinations = { { "webhook", name = "desk", url = "http://192.0.2.1/" } }]]
+    local copied = {}
+    for _ = 1, 10 do
+      local out, code = neap "check"
+      if code == 0 then break end
+      local path = assert(out:match "; neap came with one: copy it from (%S+%.lua)", out)
+      assert.equal(shipped, path:sub(1, #shipped))
+      copied[#copied + 1] = path:sub(#shipped + 2)
+      own(copied[#copied], bed.read(path))
+    end
+    table.sort(copied)
+    assert.same({ "destinations/webhook.lua", "lib/template.lua" }, copied)
+    local out, code = neap "check"
+    assert.equal(0, code, out)
+  end)
+
+  for _, entry in ipairs { { "connections", "tuya", "vendors" }, { "rules", "forward", "rules" }, { "destinations", "log", "destinations" } } do
+    it("are found in " .. entry[3] .. "/", function()
+      own "rules/mine.lua"
+      configure(("%s = { { %q } }"):format(entry[1], entry[2]))
+      local out, code = neap "check"
+      assert.equal(1, code)
+      says(out, ("no plugin file %s.lua in %s/plugins; neap came with one: copy it from %s/%s/%s.lua"):format(entry[2], work, shipped, entry[3], entry[2]))
+    end)
+  end
+
+  it("are not spoken of where none has that name", function()
+    own("rules/mine.lua", "local plugin = ...\nrequire \"vendors.log\"\nplugin:on({ metric = \"m\" }, function() end)\n")
+    own("rules/other.lua", "local plugin = ...\nrequire \"../destinations/log\"\nplugin:on({ metric = \"m\" }, function() end)\n")
+    configure [[destinations = { { "pager" }, { "message" } }]]
+    local out, code = neap "check"
+    assert.equal(1, code)
+    says(out, "no plugin file pager.lua in ")
+    says(out, "no plugin file message.lua in ") -- a library is no plugin
+    says(out, 'no library "vendors.log" in plugins/lib')
+    says(out, 'no library "../destinations/log" in plugins/lib')
+    assert.falsy(out:find("came with", 1, true), out)
+  end)
+
+  it("are those of the installation where the program stands alone", function()
+    own "rules/mine.lua"
+    assert(os.execute(("rm -r '%s/share'"):format(root)))
+    configure [[destinations = { { "log" } }]]
+    local out, code = neap "check"
+    assert.equal(1, code)
+    says(out, "no plugin file log.lua in ")
+    assert.falsy(out:find(root, 1, true), out)
+  end)
+end)
