@@ -4,16 +4,31 @@ version = "0.1.0-1"
 source = { url = "." }
 description = {
   summary = "Plugins of neap: vendors, rules and destinations for device readings",
-  detailed = "The Lua side of neap, a small C host for Lua plugins that move device readings between vendors' clouds, rules and destinations. It runs inside neap.",
+  detailed = [[
+The Lua side of neap, a small C host for Lua plugins that move device readings between vendors' clouds, rules and destinations: the plugins that come
+with it, the libraries that they share, their specs, and definitions of all that plugins can call, the test module's too, for editors (LuaCATS).
+They run inside neap, whose program has the modules themselves: neap run --plugins DIR and neap test --plugins DIR, where DIR is neap/plugins in
+LuaRocks' folder of Lua files. An editor's library is neap/types there.]],
   license = "MIT",
 }
 dependencies = { "lua >= 5.4, < 5.5" }
 build = {
   type = "none",
+  copy_directories = { "docs" },
   install = {
+    conf = { "LICENSE" }, -- whose words have to go with what is installed
+    -- One for each file below plugins/ and core/types/, at the same place below neap/plugins and neap/types/neap.
     lua = {
+      ["neap.plugins.destinations.fhir"] = "plugins/destinations/fhir.lua",
+      ["neap.plugins.destinations.fhir_spec"] = "plugins/destinations/fhir_spec.lua",
+      ["neap.plugins.destinations.influx"] = "plugins/destinations/influx.lua",
+      ["neap.plugins.destinations.influx_spec"] = "plugins/destinations/influx_spec.lua",
       ["neap.plugins.destinations.log"] = "plugins/destinations/log.lua",
+      ["neap.plugins.destinations.log_spec"] = "plugins/destinations/log_spec.lua",
+      ["neap.plugins.destinations.nightscout"] = "plugins/destinations/nightscout.lua",
+      ["neap.plugins.destinations.nightscout_spec"] = "plugins/destinations/nightscout_spec.lua",
       ["neap.plugins.destinations.webhook"] = "plugins/destinations/webhook.lua",
+      ["neap.plugins.destinations.webhook_spec"] = "plugins/destinations/webhook_spec.lua",
       ["neap.plugins.lib.dreisam.apps"] = "plugins/lib/dreisam/apps.lua",
       ["neap.plugins.lib.dreisam.pull"] = "plugins/lib/dreisam/pull.lua",
       ["neap.plugins.lib.dreisam.sandbox"] = "plugins/lib/dreisam/sandbox.lua",
@@ -26,6 +41,7 @@ build = {
       ["neap.plugins.lib.elexir.sandbox"] = "plugins/lib/elexir/sandbox.lua",
       ["neap.plugins.lib.elexir.users"] = "plugins/lib/elexir/users.lua",
       ["neap.plugins.lib.glucose"] = "plugins/lib/glucose.lua",
+      ["neap.plugins.lib.message"] = "plugins/lib/message.lua",
       ["neap.plugins.lib.neuron.connect"] = "plugins/lib/neuron/connect.lua",
       ["neap.plugins.lib.neuron.datasets"] = "plugins/lib/neuron/datasets.lua",
       ["neap.plugins.lib.neuron.history"] = "plugins/lib/neuron/history.lua",
@@ -37,6 +53,7 @@ build = {
       ["neap.plugins.lib.plausible"] = "plugins/lib/plausible.lua",
       ["neap.plugins.lib.sinocare.push"] = "plugins/lib/sinocare/push.lua",
       ["neap.plugins.lib.sinocare.sandbox"] = "plugins/lib/sinocare/sandbox.lua",
+      ["neap.plugins.lib.template"] = "plugins/lib/template.lua",
       ["neap.plugins.lib.timeline"] = "plugins/lib/timeline.lua",
       ["neap.plugins.lib.tokens"] = "plugins/lib/tokens.lua",
       ["neap.plugins.lib.trend"] = "plugins/lib/trend.lua",
@@ -52,12 +69,29 @@ build = {
       ["neap.plugins.lib.tuya.sync"] = "plugins/lib/tuya/sync.lua",
       ["neap.plugins.lib.windows"] = "plugins/lib/windows.lua",
       ["neap.plugins.rules.forward"] = "plugins/rules/forward.lua",
+      ["neap.plugins.rules.forward_spec"] = "plugins/rules/forward_spec.lua",
       ["neap.plugins.rules.low-glucose"] = "plugins/rules/low-glucose.lua",
+      ["neap.plugins.rules.low-glucose_spec"] = "plugins/rules/low-glucose_spec.lua",
       ["neap.plugins.vendors.dreisam"] = "plugins/vendors/dreisam.lua",
+      ["neap.plugins.vendors.dreisam_spec"] = "plugins/vendors/dreisam_spec.lua",
       ["neap.plugins.vendors.elexir"] = "plugins/vendors/elexir.lua",
+      ["neap.plugins.vendors.elexir_spec"] = "plugins/vendors/elexir_spec.lua",
       ["neap.plugins.vendors.neuron"] = "plugins/vendors/neuron.lua",
+      ["neap.plugins.vendors.neuron_spec"] = "plugins/vendors/neuron_spec.lua",
       ["neap.plugins.vendors.sinocare"] = "plugins/vendors/sinocare.lua",
+      ["neap.plugins.vendors.sinocare_spec"] = "plugins/vendors/sinocare_spec.lua",
       ["neap.plugins.vendors.tuya"] = "plugins/vendors/tuya.lua",
+      ["neap.plugins.vendors.tuya_spec"] = "plugins/vendors/tuya_spec.lua",
+      ["neap.types.neap.crypto"] = "core/types/crypto.lua",
+      ["neap.types.neap.http"] = "core/types/http.lua",
+      ["neap.types.neap.json"] = "core/types/json.lua",
+      ["neap.types.neap.log"] = "core/types/log.lua",
+      ["neap.types.neap.plugin"] = "core/types/plugin.lua",
+      ["neap.types.neap.shapes"] = "core/types/shapes.lua",
+      ["neap.types.neap.test"] = "core/types/test.lua",
+      ["neap.types.neap.time"] = "core/types/time.lua",
+      ["neap.types.neap.webhooks"] = "core/types/webhooks.lua",
     },
   },
 }
+test = { type = "command", command = "neap test --plugins plugins" }
