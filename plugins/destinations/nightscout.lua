@@ -18,9 +18,6 @@ local config = plugin:config {
 }
 if (config.secret ~= nil) == (config.token ~= nil) then error("secret: say either secret or token", 0) end
 
-local DIRECTION = { rising_fast = "SingleUp", rising_slowly = "FortyFiveUp", flat = "Flat", falling_slowly = "FortyFiveDown",
-  falling_fast = "SingleDown" }
-
 local function of_reading(r)
   if r.metric ~= "glucose" then return nil, ("Nightscout's entries are of glucose, not of %q"):format(r.metric) end
   if r.quality and r.quality ~= "valid" then
@@ -31,7 +28,7 @@ local function of_reading(r)
   local rounded = math.floor(mgdl + 0.5)
   local entry = { type = config.type, [config.type] = rounded, date = r.at, dateString = time.format(r.at),
     device = config.device or r.device }
-  if config.type == "sgv" then entry.direction = DIRECTION[r.trend] or "NONE" end
+  if config.type == "sgv" then entry.direction = glucose.arrows.nightscout.of[r.trend] or "NONE" end
   return { path = "entries", row = entry }
 end
 

@@ -36,7 +36,7 @@ local MONTH = 30 * DAY -- the longest range of a user's records
 local LAST = 253402300799999 -- the end of the year 9999, UTC
 local DENIED, UNKNOWN, BAD = 1002, 1001, 1003 -- the third is not in the document, which has no code for bad parameters
 local STATUS = { unbound = 0, bound = 1, warming = 2, active = 2, ended = 3 }
-local TRENDS = { flat = 1, rising_slowly = 5, falling_slowly = 10, rising_fast = 15, falling_fast = 20 }
+local TRENDS = glucose.arrows.dreisam.of
 
 local store, data = plugin.store, plugin.data
 local access = tokens.new(plugin, "access", math.ceil(config.token_life))

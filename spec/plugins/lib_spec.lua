@@ -117,6 +117,31 @@ describe("glucose", function()
     assert.is_nil(glucose.to_mmol(6, "g/L"))
     assert.is_nil(glucose.to_mgdl(6, "Cel"))
   end)
+
+  it("has arrows that lead there and back, and no trend of what is none", function()
+    for vendor, arrows in pairs(glucose.arrows) do
+      local n = 0
+      for name, theirs in pairs(arrows.of) do
+        assert.equal(name, arrows.to[theirs], vendor)
+        n = n + 1
+      end
+      assert.equal(5, n)
+    end
+    assert.equal("falling_fast", glucose.arrows.nightscout.to.DoubleDown)
+    assert.is_nil(glucose.arrows.nightscout.to["NOT COMPUTABLE"])
+    assert.is_nil(glucose.arrows.dreisam.to[0])
+  end)
+
+  it("has the consensus's ranges, round in both units, with 70 and 180 in range", function()
+    for unit, values in pairs { ["mg/dL"] = { 53, 54, 69, 70, 180, 181, 250, 251 }, ["mmol/L"] = { 2.9, 3.0, 3.8, 3.9, 10.0, 10.1, 13.9, 14.0 } } do
+      local got = {}
+      for i, v in ipairs(values) do got[i] = glucose.range(v, unit) end
+      assert.same({ "very_low", "low", "low", "in_range", "in_range", "high", "high", "very_high" }, got)
+    end
+    assert.is_nil(glucose.range(5, "g/L"))
+    assert.is_nil(glucose.gmi(5, "g/L"))
+    assert.equal(3.31 + 0.02392 * 100, glucose.gmi(100, "mg/dL"))
+  end)
 end)
 
 describe("trend", function()

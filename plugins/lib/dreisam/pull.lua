@@ -9,7 +9,7 @@ local windows = require "windows"
 
 local EXPIRED, DENIED = 1001, 1002
 local STATUS = { [0] = "unbound", "bound", "active", "ended" }
-local TRENDS = { [1] = "flat", [5] = "rising_slowly", [10] = "falling_slowly", [15] = "rising_fast", [20] = "falling_fast" }
+local TRENDS = require "glucose".arrows.dreisam.to
 local LAST = 253402300799999 -- the end of the year 9999, UTC
 local INFO_AGAIN, INFO_FAILED = 3600000, 300000 -- ms after which a device that has not ended is asked about again
 local ANSWER_MAX = "32MiB"
