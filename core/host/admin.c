@@ -94,22 +94,27 @@ void np_talk_again(struct np_talk *t, int ms) {
 
 /* Commands. */
 
-/* A neap.lua that is not in force has a line of its own, as a plugin has. Returns whether there is one. */
-static bool config_line(struct np_talk *t) {
-  const char *error = np_deploy_config_error(t->host->deploy);
-  if (!error) return false;
+static int trouble_line(struct np_talk *t, const char *name, const char *file, const char *error) {
+  if (!error) return 0;
   np_line_begin(&t->out);
-  np_line_text(&t->out, "instance", "neap.lua");
+  np_line_text(&t->out, "instance", name);
   np_line_text(&t->out, "state", "last good");
-  np_line_text(&t->out, "file", t->host->config->path);
+  np_line_text(&t->out, "file", file);
   np_line_text(&t->out, "error", error);
   np_line_end(&t->out);
-  return true;
+  return 1;
+}
+
+/* A neap.lua that is not in force has a line of its own, as a plugin has, and so has a folder of plugins that cannot be read. Returns how many. */
+static int trouble_lines(struct np_talk *t) {
+  const struct np_config *c = t->host->config;
+  return trouble_line(t, "neap.lua", c->path, np_deploy_config_error(t->host->deploy)) +
+         trouble_line(t, "plugins/", c->plugins, np_deploy_unread(t->host->deploy));
 }
 
 static void plugins(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
-  config_line(t);
+  trouble_lines(t);
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     np_line_status(&t->out, &s, t->host);
@@ -123,7 +128,7 @@ static void reload(struct np_talk *t) {
   struct np_deploy_change change = np_deploy_reload(d);
   np_accounts_reload(t->host->broker);
   change.waiting = 0;
-  change.failed = config_line(t); /* all whose present text is not in force: the watch may have seen some of them before */
+  change.failed = trouble_lines(t); /* all whose present text is not in force: the watch may have seen some of them before */
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
     const char *waiting = np_gate_says(s.gate);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -61,7 +62,10 @@ void np_deploy_build(struct np_deploy *d, struct np_deploy_change *change) {
     if (np_sources_find(&d->sources, false, u->plugin)) continue;
     int64_t now = np_mono_us() / 1000;
     if (!u->gone_since) u->gone_since = now;
-    if (now - u->gone_since < NP_GONE_MS) u->wanted = d->gone = true;
+    if (now - u->gone_since < NP_GONE_MS)
+      u->wanted = d->gone = true;
+    else
+      np_unit_set(&u->error, NULL); /* that was its text's, which is gone */
   }
   if (d->gone) look_again(d, NP_GONE_MS + 20);
 }
@@ -123,23 +127,40 @@ static void read_config(struct np_deploy *d) {
   if (d->watch) np_watch_quiet(d->watch, (int)c->settle);
 }
 
-/* patient: where all has to be one epoch, a file that is perhaps gone, or only renamed, is waited for with the rest. */
-static struct np_deploy_change reload(struct np_deploy *d, bool patient) {
+/* What the files and neap.lua say now. */
+static bool read_all(struct np_deploy *d) {
+  struct np_error err;
+  struct stat st;
+  int result = stat(d->plugins, &st) < 0 ? np_fail(&err, "%s: %s", d->plugins, strerror(errno)) : np_deploy_read(d, &err);
+  if (result < 0 && !np_unit_same(d->unread, err.text))
+    np_log(NP_ERROR, "cannot read the plugins; what is in force goes on", "error", err.text, NULL);
+  else if (result == 0 && d->unread)
+    np_log(NP_INFO, "the plugins can be read again", NULL);
+  np_unit_set(&d->unread, result < 0 ? err.text : NULL);
+  if (result == 0) read_config(d);
+  return result == 0;
+}
+
+enum reload {
+  AT_ONCE, /* as all is now */
+  PATIENT, /* where all has to be one epoch, a file that is perhaps gone, or only renamed, is waited for with the rest */
+  AS_SEEN  /* as all was at the last look */
+};
+
+static struct np_deploy_change reload(struct np_deploy *d, enum reload how) {
   struct np_deploy_change change = {0};
   struct np_error err;
   if (!np_deploy_all_adopted(d)) { /* a lane is in a long call: it has not taken the last change yet */
     look_again(d, ADOPT_MS);
     return change;
   }
-  read_config(d);
-  if (np_deploy_read(d, &err) < 0) {
-    np_log(NP_ERROR, "cannot read the plugins; what is in force goes on", "error", err.text, NULL);
+  if (how != AS_SEEN && !read_all(d)) {
     look_again(d, 1000);
     change.failed++;
     return change;
   }
   np_deploy_build(d, &change);
-  if (patient && d->config->atomic && d->gone) { /* it is looked again soon */
+  if (how == PATIENT && d->config->atomic && d->gone) { /* it is looked again soon */
     np_deploy_discard(d);
     return change;
   }
@@ -169,7 +190,7 @@ static struct np_deploy_change reload(struct np_deploy *d, bool patient) {
 }
 
 struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
-  return reload(d, false);
+  return reload(d, AT_ONCE);
 }
 
 /* Files that are changed together are looked at together, however long they take to be written, within bounds. */
@@ -189,18 +210,20 @@ static bool waits_for_set(struct np_deploy *d) {
   return waits;
 }
 
-static void look(struct np_deploy *d) {
+void np_deploy_look(struct np_deploy *d) {
   if (waits_for_set(d))
     look_again(d, SIGNS_MS);
   else
-    reload(d, true);
+    reload(d, PATIENT);
 }
 
-static void on_change(void *arg) { look(arg); }
+void np_deploy_decided(struct np_deploy *d) { reload(d, d->unread || waits_for_set(d) ? AS_SEEN : AT_ONCE); }
+
+static void on_change(void *arg) { np_deploy_look(arg); }
 
 static void on_again(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
-  look(arg);
+  np_deploy_look(arg);
 }
 
 struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
@@ -250,6 +273,7 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err) {
 }
 
 const char *np_deploy_config_error(const struct np_deploy *d) { return d->config_error; }
+const char *np_deploy_unread(const struct np_deploy *d) { return d->unread; }
 
 size_t np_deploy_count(const struct np_deploy *d) { return d->unit_count; }
 
@@ -294,5 +318,6 @@ void np_deploy_free(struct np_deploy *d) {
   np_sources_free(&d->sources);
   np_config_free(d->newest);
   free(d->config_error);
+  free(d->unread);
   free(d);
 }

@@ -42,6 +42,8 @@ int np_deploy_release(struct np_deploy *d, const char *instance, const char *cau
 struct np_deploy_change np_deploy_reload(struct np_deploy *d);
 /* Why neap.lua as it stands is not in force; NULL where it is. Borrowed until the next deploy. */
 const char *np_deploy_config_error(const struct np_deploy *d);
+/* Why the folder of plugins cannot be read, so that what is in force goes on; NULL where it can. Borrowed likewise. */
+const char *np_deploy_unread(const struct np_deploy *d);
 size_t np_deploy_count(const struct np_deploy *d);
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
 void np_deploy_free(struct np_deploy *d);

@@ -115,7 +115,7 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
   u->pin_print = NULL;
   u->pinned = f.number;
   np_unit_set(&u->cause, cause);
-  np_deploy_reload(d);
+  np_deploy_decided(d);
   u = np_unit_find(d, instance);
   if (u && u->code && u->code->number == f.number) {
     free(print);
@@ -128,7 +128,7 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
     u->pinned = was;
     u->pin_changed = false;
     np_unit_set(&u->cause, NULL);
-    np_deploy_reload(d); /* it is in order */
+    np_deploy_decided(d); /* it is in order */
   }
   return -1;
 }
@@ -163,7 +163,7 @@ static void take_back(struct np_deploy *d, struct np_unit *u, const char *failed
   snprintf(to, sizeof to, "%d", u->before);
   snprintf(cause, sizeof cause, "taken back by itself: %s", failed);
   int number = u->before, failing = u->code->number;
-  np_deploy_reload(d); /* a file that has just been saved is not the one that failed: it comes first */
+  np_deploy_decided(d); /* a file that has just been saved is not the one that failed: it comes first */
   u = np_unit_find(d, instance);
   if (!u || !u->code || u->code->number != failing || !np_deploy_all_adopted(d)) {
     free(instance);

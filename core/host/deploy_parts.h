@@ -60,6 +60,7 @@ struct np_deploy {
   struct np_config *newest; /* owned: as neap.lua is now, without the command line's words; NULL before the first look */
   const char *plugins;      /* borrowed: the folder, as it was at the start */
   char *config_error;       /* owned: why neap.lua as it stands is not in force */
+  char *unread;             /* owned: why the files cannot be read; NULL where they can */
   struct np_sources sources;
   struct np_wants wants;  /* made of both at the last look */
   char names_hash[65];    /* of all that a unit may name: what failed for want of one is built again when there is another */
@@ -91,6 +92,9 @@ char *np_unit_text(const char *format, ...) __attribute__((format(printf, 1, 2))
 /* At a start: its last good generation instead of what its file says, for why not; false where there is none. */
 bool np_unit_fall_back(struct np_deploy *d, struct np_unit *u, const char *why);
 struct np_build_context np_unit_context(struct np_deploy *d);
+/* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all, and all names
+ * of connections and destinations. The caller's. */
+char *np_unit_fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want);
 char *np_unit_pinned_print(int number,
                            const struct np_want *want); /* the fingerprint of that generation with these settings; the caller's */
 
@@ -104,6 +108,10 @@ bool np_unit_look_quarantine(struct np_deploy *d, struct np_unit *u);
 void np_deploy_quarantine_rules(struct np_deploy *d); /* those of neap.lua are in force */
 void np_deploy_watch_failures(struct np_deploy *d);
 
+/* Looks at everything, once no set of changes is still being written. */
+void np_deploy_look(struct np_deploy *d);
+/* Something was decided about what was seen. It is put in force now: with the files as they are, or, in the middle of a set, as they were before it. */
+void np_deploy_decided(struct np_deploy *d);
 int np_deploy_read(struct np_deploy *d, struct np_error *err); /* all files as they are now */
 void np_deploy_build(struct np_deploy *d,
                      struct np_deploy_change *change); /* looks at every unit: what has changed is built beside what is in force */

@@ -219,9 +219,7 @@ static char *with_settings(const char *sources, const struct np_want *want, cons
   return print;
 }
 
-/* Two builds with one fingerprint would be the same. With the code that came of it, only the libraries that it requires count; without, all,
- * and all names of connections and destinations. */
-static char *fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
+char *np_unit_fingerprint(const struct np_deploy *d, const struct np_code *code, const struct np_want *want) {
   char hash[65];
   struct np_buf text = {0};
   if (!code) {
@@ -310,7 +308,7 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
     number_it(d, u);
     u->unconfigured = false;
     if (np_gate_let_in(d, u, want)) {
-      u->print = fingerprint(d, u->built.code, want);
+      u->print = np_unit_fingerprint(d, u->built.code, want);
       u->last_good = false;
       return;
     }
@@ -347,9 +345,9 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     np_gate_pinned(u, want);
     return;
   }
-  char *good = u->code ? fingerprint(d, u->code, want) : NULL;
+  char *good = u->code ? np_unit_fingerprint(d, u->code, want) : NULL;
   free(u->tried);
-  u->tried = fingerprint(d, NULL, want);
+  u->tried = np_unit_fingerprint(d, NULL, want);
   if (u->code && np_unit_same(good, u->good)) {
     if (u->error) np_log(NP_INFO, "the file is again what is in force", "plugin", u->instance, NULL);
     np_unit_set(&u->error, NULL);

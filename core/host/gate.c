@@ -43,6 +43,7 @@ static void begin(struct np_gate *g) {
   g->begun = g->approved = false;
   g->number = 0;
   np_unit_set(&g->print, NULL);
+  np_unit_set(&g->own_print, NULL);
   np_unit_set(&g->spec_text, NULL);
   np_unit_set(&g->hash, NULL);
   np_unit_set(&g->settings, NULL);
@@ -158,6 +159,14 @@ static bool lets(const struct np_deploy *d, const struct np_unit *u) {
 
 static bool is_about(const struct np_unit *u) { return np_unit_same(u->gate->print, u->tried); }
 
+/* The same for what is built, whatever else has come or gone beside it. */
+static bool is_about_built(const struct np_deploy *d, const struct np_unit *u, const struct np_want *want) {
+  char *own = np_unit_fingerprint(d, u->built.code, want);
+  bool same = np_unit_same(u->gate->own_print, own);
+  free(own);
+  return same;
+}
+
 /* What is still to be passed. False: nothing; what runs meanwhile only informs. */
 static bool begin_slow(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
   struct np_gate *g = u->gate;
@@ -166,6 +175,7 @@ static bool begin_slow(struct np_deploy *d, struct np_unit *u, const struct np_w
   bool starts = !u->code && !check.hold;
   bool shadow = u->built.code->kind == NP_RULE && check.shadow && !new_here && !starts;
   np_unit_set(&g->print, u->tried);
+  g->own_print = np_unit_fingerprint(d, u->built.code, want);
   np_unit_set(&g->hash, u->built.code->hash);
   if (u->code) np_code_ref(g->old = u->code);
   if (check.spec) g->spec_text = np_gate_spec_hash(d, want);
@@ -207,7 +217,7 @@ static void pass_last(struct np_unit *u) {
 
 bool np_gate_let_in(struct np_deploy *d, struct np_unit *u, const struct np_want *want) {
   struct np_gate *g = gate_of(u);
-  if (is_about(u) && lets(d, u)) {
+  if (lets(d, u) && is_about_built(d, u, want)) {
     g->state = NP_GATE_LET;
     np_gate_say_is(g, NULL);
     pass_last(u); /* or it is told of later in this look */
@@ -255,7 +265,7 @@ int np_deploy_approve(struct np_deploy *d, const char *instance, const char *cau
   int number = u->gate->number;
   u->gate->approved = true;
   np_unit_set(&u->cause, cause);
-  np_deploy_reload(d);
+  np_deploy_decided(d);
   u = np_unit_find(d, instance);
   if (u && u->code && u->code->number == number) return number;
   if (u && u->held) return np_fail(err, "%s: generation %d is approved, and still %s", instance, number, u->held);

@@ -23,7 +23,8 @@ struct np_gate {
   uint64_t turn; /* of its newest job; 0: none is wanted or under way */
   bool begun;    /* it is under way */
   bool approved;
-  char *print;          /* owned: fingerprint of what it is about */
+  char *print;          /* owned: fingerprint of what it is about, with all libraries and names */
+  char *own_print;      /* owned: the same with the libraries alone that it requires */
   char *spec_text;      /* owned: hash of the spec that was run, or is to be; NULL where it has none */
   const char *instance; /* borrowed: the unit's */
   char *says, *why;     /* owned: for people; why begins with the instance */

@@ -390,7 +390,7 @@ static void on_done(evutil_socket_t fd, short what, void *arg) {
   if (all->look && (!whose_turn(d) || now - all->looked > LOOK_MS)) { /* what passes together comes into force together */
     all->look = false;
     all->looked = now;
-    np_deploy_reload(d);
+    np_deploy_look(d);
   }
   want_turn(all);
 }

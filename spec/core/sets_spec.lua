@@ -39,6 +39,26 @@ describe("a set of changes", function()
   end
   local function sh(command) assert(os.execute(("cd '%s' && %s >/dev/null 2>&1"):format(host.plugins, command))) end
 
+  it("is none where the whole folder cannot be found: all goes on, and can be gone back with, until it is there again", function()
+    host = bed.host { plugins = { ["vendors/v.lua"] = vendor "1", ["vendors/w.lua"] = vendor("1", "/w") } }
+    bed.replace(file "vendors/v.lua", vendor "2")
+    in_force "2"
+    assert(os.rename(host.plugins, host.plugins .. ".away"))
+    host:wait_for "cannot read the plugins; what is in force goes on"
+    local out, code = bed.run { bed.neap, "reload", "--store", host.store }
+    assert.same({ 1, "2", "1" }, { code, ask(), (ask "/w") }, out)
+    assert.matches("plugins/ +last good", out)
+    assert.matches("No such file", failing("plugins/", "plugins").error, 1, true)
+    out, code = bed.run { bed.neap, "rollback", "v", "--store", host.store }
+    assert.same({ 0, "1" }, { code, (ask()) }, out)
+    assert(os.rename(host.plugins .. ".away", host.plugins))
+    bed.wait("the folder to be read", function() return not host:plugin "plugins/" end)
+    assert.same({ "rolled back", "1" }, { host:plugin("v").state, (ask()) })
+    bed.replace(file "vendors/w.lua", vendor("2", "/w"))
+    in_force("2", "/w")
+    assert.equal(1, select(2, host.output:gsub("cannot read the plugins", "")))
+  end)
+
   describe("that is still being written is waited for:", function()
     before_each(function()
       host = bed.host { plugins = { ["vendors/v.lua"] = vendor "1", ["vendors/w.lua"] = vendor("1", "/w"),
@@ -122,6 +142,18 @@ describe("a set of changes", function()
         local p = host:plugin(name)
         assert.same({ "in force", nil }, { p.state, p.error })
       end
+    end)
+
+    it("goes on when the file that held it back is taken away", function()
+      bed.write(file ".hold", "")
+      bed.replace(file "vendors/v.lua", vendor "2")
+      bed.replace(file "vendors/w.lua", "local plugin = ...\nlocal x = = 1")
+      os.remove(file ".hold")
+      failing("v", "held back")
+      os.remove(file "vendors/w.lua")
+      in_force "2"
+      all { ["/v"] = "2", ["/w"] = 404, ["/x"] = "1" }
+      assert.same({ nil, nil }, { host:plugin "w", host:plugin("v").error })
     end)
 
     it("counts neap.lua in", function()
