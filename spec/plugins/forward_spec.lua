@@ -22,7 +22,7 @@ describe("forward", function()
   local function begin(rules)
     receiver = bed.receiver()
     folder = bed.folder()
-    os.execute(("mkdir -p '%s/plugins' && cp -r '%s/rules' '%s/destinations' '%s/plugins/'"):format(folder, bed.plugins, bed.plugins, folder))
+    os.execute(("mkdir -p '%s/plugins' && cp -r '%s/rules' '%s/destinations' '%s/lib' '%s/plugins/'"):format(folder, bed.plugins, bed.plugins, bed.plugins, folder))
     host = bed.host { folder = folder, plugins = { ["vendors/source.lua"] = source, ["vendors/campus.lua"] = campus },
       config = ([[connections = { { "source", name = "ward-3" }, { "source", name = "ward-4", mount = "/four" }, { "campus" } },
         rules = { %s }, destinations = { desk = { "webhook", url = %q }, paper = { "log" } }]]):format(rules, receiver.url) }
