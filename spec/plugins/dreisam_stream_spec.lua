@@ -21,7 +21,7 @@ describe("a history of 200,000 records", function()
 
   setup(function()
     host = bed.host { plugins = bed.own_plugins { ["vendors/maker.lua"] = MAKER },
-      config = [[lanes = 1, timeouts = { write = "120s" }, connections = { { "maker", name = "made" }, { "dreisam", name = "face", shows = { "made" } } }]] }
+      config = [[lanes = 1, limits = { emits = 20000 }, timeouts = { write = "120s" }, connections = { { "maker", name = "made" }, { "dreisam", name = "face", shows = { "made" } } }]] }
     for n = 1, RECORDS, 10000 do
       for device, offset in pairs { long = 0, other = 5000 } do
         local status, text = host:request("POST", "/many", { device = device, owner = "u", first = n, last = n + 9999, offset = offset })
