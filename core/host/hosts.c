@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 
 #include "base/buf.h"
+#include "lib/json.h"
 
 /* "host:port" in lower case, the caller's to free; NULL where it is no http(s) URL. */
 static char *authority(const char *url) {
@@ -56,5 +57,18 @@ bool np_hosts_may_reach(struct np_env *env, const char *url) {
   bool may = false;
   for (size_t i = 0; host && i < code->host_count && !may; i++) may = strcmp(host, code->hosts[i]) == 0;
   free(host);
+  return may;
+}
+
+bool np_hosts_may_write(struct np_env *env, lua_State *L, const char *folder) {
+  const char *settings = ((struct np_instance *)env)->code->settings;
+  struct np_error err;
+  bool may = false;
+  int top = lua_gettop(L);
+  if (np_json_decode(L, settings, strlen(settings), &err) == 0 && lua_istable(L, -1)) {
+    lua_pushliteral(L, "folder");
+    may = lua_rawget(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -1), folder) == 0;
+  }
+  lua_settop(L, top);
   return may;
 }

@@ -65,6 +65,7 @@ static void take_in(struct np_lane *lane, const struct np_slot *slot) {
   in->lane = lane;
   in->fresh = true;
   in->env.fetch = lane->fetch;
+  in->env.appender = &lane->appender;
   np_limit_adopt(in);
   atomic_fetch_add_explicit(&lane->live_states, 1, memory_order_relaxed);
 }
@@ -275,6 +276,7 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
     np_fail(err, "lane %d: no descriptor left for its loop", index);
     return NULL;
   }
+  lane->appender = (struct np_appender){.base = lane->base, .script = fetch.script, .script_arg = fetch.script_arg};
   lane->fetch = np_fetch_new(lane->base, &fetch, err);
   if (!lane->fetch) return NULL;
   lane->reader = np_reader_open(host->config->store, err);

@@ -11,6 +11,7 @@
 #include "host/facts.h"
 #include "host/plugin.h"
 #include "host/rules.h"
+#include "io/append.h"
 #include "io/fetch.h"
 #include "io/routes.h"
 #include "io/serve.h"
@@ -59,6 +60,7 @@ struct np_lane {
   struct event_base *base;           /* owned */
   struct np_server *server;          /* owned */
   struct np_fetch *fetch;            /* owned */
+  struct np_appender appender;       /* of files */
   struct np_reader *reader;          /* owned */
   struct np_facts_cache facts;       /* of the devices whose readings are routed here */
   struct np_epoch *epoch;            /* a reference: what this lane has adopted */

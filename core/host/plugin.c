@@ -192,6 +192,7 @@ static struct np_instance *open_state(struct np_error *err) {
   *(struct np_env **)lua_getextraspace(in->L) = &in->env;
   in->env = (struct np_env){.forbidden = np_task_forbidden,
                             .may_reach = np_hosts_may_reach,
+                            .may_write = np_hosts_may_write,
                             .time_left = np_task_time_left,
                             .ticket = np_task_ticket,
                             .wake = np_task_wake,

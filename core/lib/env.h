@@ -8,18 +8,22 @@
 
 #include <lua.h>
 
+#include "io/append.h"
 #include "io/fetch.h"
 
 struct np_turn;
 
 struct np_env {
-  const char *name;       /* the instance's: "ward-3" */
-  struct np_fetch *fetch; /* the lane's; NULL while the chunk is being loaded */
-  int64_t *now_slot;      /* of the time module: 0 is the real clock */
+  const char *name;                   /* the instance's: "ward-3" */
+  struct np_fetch *fetch;             /* the lane's; NULL while the chunk is being loaded */
+  const struct np_appender *appender; /* the lane's; NULL likewise */
+  int64_t *now_slot;                  /* of the time module: 0 is the real clock */
   /* NULL where the verb may be used in the call that runs now; else a sentence that says why not and what to do instead. */
   const char *(*forbidden)(struct np_env *env, lua_State *L, const char *verb);
   /* Whether this instance may talk to that URL's host and port: those that its settings name. */
   bool (*may_reach)(struct np_env *env, const char *url);
+  /* Whether a setting `folder` that a person has written in neap.lua is that folder: there it may write files. */
+  bool (*may_write)(struct np_env *env, lua_State *L, const char *folder);
   /* Seconds that the call that runs now may still take in all, waiting included. */
   double (*time_left)(struct np_env *env);
   /* Before a yield: a ticket for the call that runs now. wake() with it later, from the same thread, exactly once, makes the host resume

@@ -27,7 +27,7 @@ function t.asked(what)
 end
 
 local function script(what, level)
-  if type(what) ~= "string" or not what:find "^[%u*]+ https?://" then
+  if type(what) ~= "string" or not (what:find "^[%u*]+ https?://" or what:find "^APPEND file:///") then
     error(("expected a method and a URL such as \"POST https://desk.example/alerts\", got %s"):format(text_of(what)), level + 1)
   end
 end
@@ -39,10 +39,11 @@ function matches_script(what, request)
     or (request.method .. " " .. request.url):find(pattern) ~= nil
 end
 
--- t.http(what, answer…): answers the requests that plugins make of it, from now on. what is "POST https://desk.example/alerts",
--- * any characters; the query need not be in it. answer is a function that is given { method, url, query, headers, body, json }
--- and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request that
--- nothing answers fails the test.
+-- t.http(what, answer…): answers the requests that plugins make of it, from now on. what is "POST
+-- https://desk.example/alerts", * any characters; the query need not be in it. neap.file asks "APPEND file:///folder/name"
+-- with the lines as body: 200 is done, any other status a failure. answer is a function that is given { method, url, query,
+-- headers, body, json } and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits
+-- counts. A request that nothing answers fails the test.
 -- @param what string
 -- @param answer integer|fun(req: neap.test.Asked): any a status; or a function that returns status, body, headers
 -- @param body? string|table

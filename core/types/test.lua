@@ -170,9 +170,10 @@ function p:stored(key) end
 function t.asked(what) end
 
 ---Answers the requests that plugins make of it, from now on. what is "POST https://desk.example/alerts", * any
----characters; the query need not be in it. answer is a function that is given { method, url, query, headers, body, json
----} and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A
----request that nothing answers fails the test.
+---characters; the query need not be in it. neap.file asks "APPEND file:///folder/name" with the lines as body: 200 is
+---done, any other status a failure. answer is a function that is given { method, url, query, headers, body, json } and
+---returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request
+---that nothing answers fails the test.
 ---@param what string
 ---@param answer integer|fun(req: neap.test.Asked): any a status; or a function that returns status, body, headers
 ---@param body? string|table
