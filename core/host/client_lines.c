@@ -302,20 +302,21 @@ static void history_line(struct np_show *s, lua_State *L) {
   char *state = np_show_field(L, "state"), *verdict = np_show_field(L, "verdict"), *cause = np_show_field(L, "cause"),
        *reason = np_show_field(L, "reason");
   const char *messages = changed_messages(L);
-  bool bad = strcmp(verdict, "bad") == 0, waited = strcmp(verdict, "waiting") == 0;
+  bool bad = strcmp(verdict, "bad") == 0, waited = strcmp(verdict, "waiting") == 0, good = strcmp(verdict, "good") == 0;
   struct np_buf why = {0};
-  np_buf_adds(&why, *cause ? cause : bad ? reason : waited ? "its messages would be others" : "");
+  np_buf_adds(&why, *cause ? cause : waited ? "its messages would be others" : good ? "" : reason);
   if (messages) np_buf_addf(&why, "%s%s", why.len ? ": " : "", messages);
   r->cells[0].text = np_show_field(L, "generation");
   r->cells[1] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
   r->cells[2] = (struct cell){np_strdup(*state   ? state
                                         : bad    ? "not let in"
                                         : waited ? "waited"
-                                                 : ""),
+                                        : good   ? ""
+                                                 : verdict), /* "quarantined", "released" */
                               *state && !waited ? GREEN
                               : bad             ? RED
-                              : waited          ? YELLOW
-                                                : PLAIN};
+                              : good            ? PLAIN
+                                                : YELLOW};
   r->cells[3].text = np_show_clean(np_buf_text(&why), why.len);
   np_buf_free(&why);
   free(state), free(verdict), free(cause), free(reason);

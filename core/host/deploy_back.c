@@ -31,7 +31,9 @@ void np_unit_load_pin(struct np_deploy *d, struct np_unit *u) {
 }
 
 void np_unit_record_pin(struct np_unit *u, struct np_writeset *ws) {
-  if (!u->pin_changed) return;
+  const struct np_code *code = u->built.code ? u->built.code : u->code;
+  if (!u->pin_changed || (u->pinned && (!code || code->number != u->pinned)))
+    return; /* what cannot be in force is not to be tried at a start */
   struct np_op *op = np_writeset_add(ws, NP_OP_PUT);
   op->as.put.space = np_writeset_text(ws, PINS, strlen(PINS));
   op->as.put.key = np_writeset_text(ws, u->instance, strlen(u->instance));

@@ -49,6 +49,12 @@ bool np_unit_look_quarantine(struct np_deploy *d, struct np_unit *u) {
     q->recorded = true;
     pthread_mutex_unlock(&q->lock);
   }
+  if (!d->host->quarantine.after) {
+    struct np_error err;
+    if (np_deploy_release(d, u->instance, "neap.lua: quarantine = false", &err) < 0)
+      np_log(NP_ERROR, "a quarantine cannot be ended", "plugin", u->instance, "error", err.text, NULL);
+    return false;
+  }
   if (!np_quarantine_try(q)) return false;
   np_log(NP_WARN, "on trial after its quarantine", "plugin", u->instance, NULL);
   tell_lanes(d);

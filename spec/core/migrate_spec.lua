@@ -136,6 +136,9 @@ describe("a migration", function()
     assert.matches("plugin:migrate(2,", out, 1, true)
     local p = host:plugin "c"
     assert.same({ "in force", 2, nil }, { p.state, p.generation, p.error })
+    host:restart(9)
+    in_force "2"
+    assert.equal("in force", host:plugin("c").state)
     bed.replace(file "vendors/c.lua", count(1))
     p = failing "what c keeps is at version 2"
     assert.same({ "in force", 2 }, { p.state, p.generation })

@@ -107,7 +107,9 @@ describe("a connection's quarantine", function()
     assert.matches("5 calls went past a limit", rows[1].reason)
     assert.equal("good", rows[2].verdict)
     assert.equal("in force", rows[2].state)
-    local out = bed.run { bed.neap, "plugins", "--store", host.store }
+    local out = bed.run { bed.neap, "history", "hog", "--store", host.store }
+    assert.matches("\n1 +%S+ +quarantined +5 calls went past a limit", out)
+    out = bed.run { bed.neap, "plugins", "--store", host.store }
     assert.matches("hog%s+hog%s+vendor%s+quarantined", out)
     assert.matches("\n    5 calls went past a limit", out)
   end)
@@ -292,6 +294,20 @@ describe("a trial", function()
       return state(host, "hog") == "in force"
     end)
     host:wait_text "its quarantine is over"
+    assert.same({ "exit", 0 }, { host:stop() })
+  end)
+end)
+
+describe("without quarantines", function()
+  it("none goes on that had begun", function()
+    local host = start [[{ after = 1, within = "10m", hold = "10m" }]]
+    push_hog(host, 1)
+    bed.wait("the quarantine", function() return state(host, "hog") == "quarantined" end)
+    bed.replace(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub("quarantine = %b{}", "quarantine = false")))
+    bed.wait("its end", function() return state(host, "hog") == "in force" end)
+    assert.equal(200, (host:request("GET", "/hog/here")))
+    local row = host:command("history", "hog")[1]
+    assert.same({ "released", "neap.lua: quarantine = false" }, { row.verdict, row.cause })
     assert.same({ "exit", 0 }, { host:stop() })
   end)
 end)
