@@ -23,6 +23,9 @@ static int find_library(void *arg, const char *name, const struct np_source **fo
     return 0;
   }
   const struct np_file *f = l->stored ? NULL : np_sources_find(l->context->sources, true, name);
+  bool table = strncmp(name, NP_TABLE, strlen(NP_TABLE)) == 0;
+  if (!f && table)
+    return np_fail(err, "there is no %s.csv or %s.lua in plugins/tables", name + strlen(NP_TABLE), name + strlen(NP_TABLE));
   if (!f) {
     char *hint = np_shipped_hint(true, name);
     np_fail(err, "no library \"%s\" in plugins/lib%s", name, hint);

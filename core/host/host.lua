@@ -5,6 +5,7 @@ local core = ... -- functions in C: config, and the ledger's verbs
 -- What it calls is kept here: a chunk can put others in the place of globals and of string's functions, and what has been
 -- checked here is read by C.
 local error, ipairs, pairs, tostring, type, setmetatable = error, ipairs, pairs, tostring, type, setmetatable
+local next, pcall = next, pcall
 local byte, format, gsub, match = string.byte, string.format, string.gsub, string.match
 local concat, insert, remove, sort = table.concat, table.insert, table.remove, table.sort
 local min, tointeger = math.min, math.tointeger
@@ -336,6 +337,46 @@ function plugin:deliver(t)
   declared.deliver = {
     options = t.options or {}, own_options = t.options ~= nil, terms = terms, handler = keep_handler("deliver", t.handler),
   }
+end
+
+local function copy(v)
+  if type(v) ~= "table" then return v end
+  local c = {}
+  for k, inner in next, v do c[k] = copy(inner) end
+  return c
+end
+
+-- What gives copies of what is in `of`, and takes nothing.
+local function read_only(of)
+  return setmetatable({}, {
+    __index = function(_, k) return copy(of[k]) end,
+    __newindex = function() error("a table of plugin:table cannot be changed", 2) end,
+    __len = function() return #of end,
+    __pairs = function(view)
+      return function(_, k)
+        local following, v = next(of, k)
+        return following, copy(v)
+      end, view, nil
+    end,
+    __metatable = false,
+  })
+end
+
+local tables = {}
+--- The table of plugins/tables/NAME.csv, key -> row, where the first column is the key and each column a field; or what
+--- plugins/tables/NAME.lua returns. It cannot be changed, and what it gives are copies. Keys are texts; a field that is empty
+--- is nil, one that is a number without quotes a number.
+---@param name string
+---@return table<any, any>
+function plugin:table(name)
+  registering "table"
+  if type(name) ~= "string" then misuse("plugin:table: expected a name, got a %s", type(name)) end
+  if not tables[name] then
+    local ok, t = pcall(core.table, name)
+    if not ok then error("plugin:table: " .. tostring(t), 0) end
+    tables[name] = read_only(t)
+  end
+  return tables[name]
 end
 
 -- The verbs that act are the ledger's.

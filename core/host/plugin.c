@@ -1,6 +1,9 @@
 /* Builds an instance: a fresh state under a budget, the sandbox, the prelude, the chunk; then what it declared is read (declare.c). */
 #include "host/plugin.h"
 
+#include "host/sources.h"
+#include "host/table_csv.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +96,7 @@ static int load_library(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
   const struct np_source *source;
   struct np_error err;
+  if (strncmp(name, NP_TABLE, strlen(NP_TABLE)) == 0) luaL_error(L, "plugin:table(\"%s\") gives a table", name + strlen(NP_TABLE));
   refuse_circle(L, b, name);
   if (b->order->library(b->order->arg, name, &source, &err) < 0) {
     luaL_where(L, 2); /* require's caller: level 1 is require */
@@ -137,6 +141,32 @@ static int push_duration(lua_State *L) {
   return 1;
 }
 
+/* table(name): the value of plugins/tables/NAME.csv or NAME.lua, which counts as a library that the file requires. */
+static int load_table(lua_State *L) {
+  struct np_build *b = building(L);
+  const struct np_source *source;
+  struct np_error err;
+  lua_pushfstring(L, NP_TABLE "%s", luaL_checkstring(L, 1));
+  lua_replace(L, 1);
+  const char *name = lua_tostring(L, 1);
+  refuse_circle(L, b, name);
+  if (b->order->library(b->order->arg, name, &source, &err) < 0) {
+    lua_pushstring(L, err.text);
+    return lua_error(L);
+  }
+  np_declare_library(b, name);
+  size_t path = strlen(source->path);
+  if (path > 4 && strcmp(source->path + path - 4, ".csv") == 0) {
+    np_table_csv(L, source->path, source->text, source->len);
+    return 1;
+  }
+  lua_pushfstring(L, "@%s", source->path);
+  if (load_text(L, source, lua_tostring(L, -1)) != LUA_OK || run_library(L, b, name) != LUA_OK) return lua_error(L);
+  if (lua_type(L, -1) != LUA_TTABLE)
+    return luaL_error(L, "%s: has to return a table, got a %s", source->path, luaL_typename(L, -1));
+  return 1;
+}
+
 /* The whole of what is loaded, in one protected call: libraries, prelude, chunk, declarations. */
 static int load_all(lua_State *L) {
   struct np_build *b = building(L);
@@ -153,6 +183,8 @@ static int load_all(lua_State *L) {
   lua_setfield(L, -2, "duration");
   lua_pushcfunction(L, np_declare_config);
   lua_setfield(L, -2, "config");
+  lua_pushcfunction(L, load_table);
+  lua_setfield(L, -2, "table");
   lua_pushcfunction(L, np_declare_terms);
   lua_setfield(L, -2, "terms");
   lua_pushcfunction(L, np_account_handle);

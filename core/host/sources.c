@@ -55,14 +55,19 @@ static char *read_file(const char *path, size_t *len) {
   return b.data;
 }
 
-/* "rules/low-glucose.lua" -> "low-glucose"; "lib/glucose/units.lua" -> "glucose.units" */
-static char *name_of(const char *relative, bool library) {
-  const char *start = library ? relative + 4 : relative, *slash = strrchr(relative, '/');
-  if (!library && slash) start = slash + 1;
-  char *name = np_strndup(start, strlen(start) - 4);
-  for (char *c = name; library && *c; c++)
+static bool is_below(const char *relative, const char *folder) { return strncmp(relative, folder, strlen(folder)) == 0; }
+
+/* "rules/low-glucose.lua" -> "low-glucose"; "lib/glucose/units.lua" -> "glucose.units"; "tables/wards.csv" -> "table:wards" */
+static char *name_of(const char *relative) {
+  bool table = is_below(relative, "tables/"), library = table || is_below(relative, "lib/");
+  const char *slash = strrchr(relative, '/'), *start = library ? strchr(relative, '/') + 1 : slash ? slash + 1 : relative;
+  struct np_buf name = {0};
+  if (table) np_buf_adds(&name, NP_TABLE);
+  np_buf_add(&name, start, strlen(start) - 4);
+  np_buf_addc(&name, 0);
+  for (char *c = name.data; library && *c; c++)
     if (*c == '/') *c = '.';
-  return name;
+  return name.data;
 }
 
 static const char *why_unread(int code) {
@@ -81,9 +86,9 @@ static void add_file(struct np_sources *s, const char *path, const char *relativ
   s->files = np_realloc(s->files, (s->count + 1) * sizeof *s->files);
   struct np_file *f = &s->files[s->count++];
   const char *slash = strrchr(relative, '/');
-  *f = (struct np_file){.library = strncmp(relative, "lib/", 4) == 0};
+  *f = (struct np_file){.library = is_below(relative, "lib/") || is_below(relative, "tables/")};
   f->folder = slash ? np_strndup(relative, (size_t)(slash - relative)) : np_strdup("");
-  f->source.name = name_of(relative, f->library);
+  f->source.name = name_of(relative);
   f->source.path = np_strdup(shown);
   if (text) {
     f->source.text = text;
@@ -111,7 +116,8 @@ static int look_into(struct np_sources *s, const char *folder, const char *relat
     np_buf_addf(&path, "%s/%s", folder, e->d_name);
     np_buf_addf(&below, "%s%s%s", relative, relative[0] ? "/" : "", e->d_name);
     np_buf_addf(&name, "%s/%s", shown, e->d_name);
-    bool lua = ends_with(e->d_name, ".lua") && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4;
+    bool lua = ends_with(e->d_name, ".lua") || (is_below(below.data, "tables/") && ends_with(e->d_name, ".csv"));
+    lua = lua && !ends_with(e->d_name, "_spec.lua") && strlen(e->d_name) > 4;
     if (!lua && stat(path.data, &st) == 0 && S_ISDIR(st.st_mode))
       result = look_into(s, path.data, below.data, name.data, depth + 1, err);
     else if (lua)

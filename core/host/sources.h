@@ -10,10 +10,10 @@
 
 struct np_file {
   struct np_source
-      source;   /* name: "low-glucose", or the library's "glucose.units"; path for messages: "plugins/rules/low-glucose.lua" */
-  char *folder; /* owned: "rules", "" at the top */
-  char *error;  /* owned: why it cannot be used: not readable, or two files have its name; NULL where it can */
-  bool library;
+      source;    /* name: "low-glucose", or the library's "glucose.units"; path for messages: "plugins/rules/low-glucose.lua" */
+  char *folder;  /* owned: "rules", "" at the top */
+  char *error;   /* owned: why it cannot be used: not readable, or two files have its name; NULL where it can */
+  bool library;  /* or a table: its name is then "table:wards" */
   char hash[65]; /* of its text */
 };
 
@@ -23,8 +23,10 @@ struct np_sources {
   char library_hash[65]; /* of all libraries together */
 };
 
-/* Reads every *.lua below root, symbolic links followed; not hidden ones, nor *_spec.lua. What is below lib/ is a library. A root that
+/* Reads every *.lua below root, symbolic links followed; not hidden ones, nor *_spec.lua. What is below lib/ is a library, what is below
+ * tables/ a table, also where it is *.csv: a table is a library of another name. A root that
  * does not exist has no files. What has such a name and is no file that can be read, such as a folder or a link to nothing, is one with an error. */
+#define NP_TABLE "table:" /* what the names of tables begin with */
 int np_sources_read(struct np_sources *s, const char *root, struct np_error *err);
 void np_sources_free(struct np_sources *s);
 const struct np_file *np_sources_find(const struct np_sources *s, bool library, const char *name);

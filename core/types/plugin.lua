@@ -277,6 +277,13 @@ function plugin:timer(name, fn) end
 ---@param delivery neap.Deliver
 function plugin:deliver(delivery) end
 
+---The table of plugins/tables/NAME.csv, key -> row, where the first column is the key and each column a field; or what
+---plugins/tables/NAME.lua returns. It cannot be changed, and what it gives are copies. Keys are texts; a field that is
+---empty is nil, one that is a number without quotes a number.
+---@param name string
+---@return table<any, any>
+function plugin:table(name) end
+
 ---A reading. device, metric and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it
 ---was measured, now where absent; key is the vendor's own id of it; serial counts up by one, and a hole becomes an event
 ---"gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or falling_fast; quality is valid (the default),
