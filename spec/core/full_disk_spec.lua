@@ -6,7 +6,7 @@ local is_root = io.popen("id -u"):read "l" == "0"
 -- Two ways to have no space. fill() returns when nothing more can be written, free() gives it back.
 local function small_tmpfs()
   local d = { name = "a full tmpfs", folder = bed.folder() }
-  assert(os.execute(("mount -t tmpfs -o size=6m tmpfs '%s'"):format(d.folder)), "cannot mount a tmpfs")
+  assert(os.execute(("mount -t tmpfs -o size=16m tmpfs '%s'"):format(d.folder)), "cannot mount a tmpfs")
   function d.fill() os.execute(("dd if=/dev/zero of='%s/ballast' bs=64k 2>/dev/null"):format(d.folder)) end
   function d.free() os.remove(d.folder .. "/ballast") end
   function d.close() assert(os.execute(("umount -l '%s'"):format(d.folder))) end
