@@ -182,8 +182,8 @@ function plugin:message(data)
   return call(core.message, self.name, tostring(data.device or ""), json.encode(data))
 end
 
--- p:device{ device, place, owner, tags, name, … }: what is known of a device changes, as if a vendor had called plugin:device. `vendor` and
--- `connection` are as for p:reading.
+-- p:device{ device, place, owner, tags, name, … }: what is known of a device changes, as if a vendor had called plugin:device.
+-- `vendor` and `connection` are as for p:reading.
 -- @param fields neap.DeviceNews
 function plugin:device(fields)
   if type(fields) ~= "table" then error("p:device: expected a table, got a " .. type(fields), 2) end

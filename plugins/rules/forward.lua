@@ -10,7 +10,9 @@ local config = plugin:config {
 }
 
 local filter = {}
-for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality", "place", "tag" } do filter[field] = config[field] end
+for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality", "place", "tag" } do
+  filter[field] = config[field]
+end
 
 plugin:on(filter, function(r)
   if r.connection == config.to then return end -- it has them: they came from there
