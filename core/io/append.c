@@ -248,7 +248,7 @@ static int put_aside(struct work *w, int64_t until) {
   strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm);
   int bad = -1;
   for (int n = 0; bad && n < 1000; n++) { /* several in one second are in order by name too */
-    char more[8] = "";
+    char more[16] = "";
     if (n) snprintf(more, sizeof more, "_%03d", n);
     snprintf(name, sizeof name, "%.*s-%s%s%s", (int)(ext - w->a->name), w->a->name, stamp, more, ext);
     bad = renameat2(w->dir, w->a->name, w->dir, name, RENAME_NOREPLACE);
