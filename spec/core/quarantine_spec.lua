@@ -83,7 +83,10 @@ end
 
 describe("a connection's quarantine", function()
   local host
-  setup(function() host = start([[{ after = 5, within = "10m", hold = "10m" }]], [[probation = "0s"]]) end)
+  setup(function()
+    host = start([[{ after = 5, within = "10m", hold = "10m" }]], [[probation = "0s"]])
+    bed.wait("the first run of its job", function() return #host:sql "select value from kv where space = 'plugin:hog'" > 0 end)
+  end)
   teardown(function() assert.same({ "exit", 0 }, { host:stop() }) end)
 
   it("does not begin one below", function()

@@ -159,7 +159,7 @@ describe("reloading under load", function()
     assert.equal(before.states, after.states)
     assert.equal(before.tasks, after.tasks)
     assert.equal(before.timers, after.timers)
-    assert.equal(before.descriptors, after.descriptors)
+    assert.is_true(after.descriptors <= before.descriptors, line(before) .. " -> " .. line(after)) -- an idle one may have been closed meanwhile
     if not SANITIZED then assert.is_true(after.resident < before.resident + 4 * 2^20, line(before) .. " -> " .. line(after)) end
   end)
 
