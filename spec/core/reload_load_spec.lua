@@ -159,7 +159,8 @@ describe("reloading under load", function()
     assert.equal(before.states, after.states)
     assert.equal(before.tasks, after.tasks)
     assert.equal(before.timers, after.timers)
-    assert.is_true(after.descriptors <= before.descriptors, line(before) .. " -> " .. line(after)) -- an idle one may have been closed meanwhile
+    -- a leak would be one for each of many generations; what a store's readers have open comes and goes
+    assert.is_true(after.descriptors <= before.descriptors + 3, line(before) .. " -> " .. line(after))
     if not SANITIZED then assert.is_true(after.resident < before.resident + 4 * 2^20, line(before) .. " -> " .. line(after)) end
   end)
 
