@@ -53,7 +53,7 @@ struct np_keep { /* 0: no bound */
  * when there is nothing more to do for a while; -1 and err. *failed: how many failed requests were among them.
  *
  * A reading that comes when newer ones of its series have been removed cannot be told from one of those: it is not taken, as a duplicate is not,
- * and the device has an event "too_old" at the newest `at` that was removed, {"metric"}. */
+ * and the device has an event "too_old" at the newest `at` that was removed, {"metric"}. An `at` later than when it was received counts as that. */
 int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
                    struct np_error *err);
 

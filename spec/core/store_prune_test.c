@@ -113,6 +113,17 @@ static void held_and_counted(struct np_store *s) {
   CHECK(apply(s, ws) == NP_COMMITTED && drop_readings(s, 5000) == 1);
 }
 
+/* A clock that was ahead for a while has what comes after it refused no more than any other. */
+static void clock_ahead(struct np_store *s) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 2; i++) add_reading(ws, "ahead", 900000 + i, NULL, 1)->received = 100;
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  route(s, "ahead", ask("SELECT max(seq) FROM readings"));
+  CHECK(drop_readings(s, 5000) == 1);
+  CHECK(store_reading(s, "ahead", 101, NULL) > 0, "it is newer than what was received when the clock was ahead");
+  CHECK(store_reading(s, "ahead", 99, NULL) == 0);
+}
+
 static void reading_size(struct np_store *s) {
   for (int i = 0; i < 1200; i++) store_reading(s, "many", 1000 + i, NULL);
   route(s, "many", ask("SELECT max(seq) FROM readings"));
@@ -162,6 +173,7 @@ int main(void) {
   readings(s);
   not_taken_again(s);
   held_and_counted(s);
+  clock_ahead(s);
   reading_size(s);
   events_and_messages(s);
   restarts(&s);
