@@ -51,6 +51,7 @@ enum { PAGE = 1000 };
 struct export {
   const struct np_line *l;
   bool csv, any;
+  bool left; /* nobody reads on */
   int64_t since, until, last, seen, count;
   struct np_buf out;
 };
@@ -110,7 +111,7 @@ static void write_json(struct np_buf *b, const struct np_reading *r) {
   np_buf_adds(b, "}\n");
 }
 
-/* RFC 4180: quoted where it has to be. A text that a reader could take for something else than text is quoted too. */
+/* RFC 4180: quoted where it has to be. */
 static void add_cell(struct np_buf *b, const char *s, size_t n) {
   bool plain = true;
   for (size_t i = 0; i < n; i++)
@@ -188,7 +189,10 @@ static bool export_one(void *arg, const struct np_reading *r) {
 }
 
 static int write_out(struct export *e) {
-  if (e->out.len && (fwrite(e->out.data, 1, e->out.len, stdout) != e->out.len || fflush(stdout) != 0)) return -1;
+  if (e->out.len && (fwrite(e->out.data, 1, e->out.len, stdout) != e->out.len || fflush(stdout) != 0)) {
+    e->left = errno == EPIPE;
+    return -1;
+  }
   np_buf_clear(&e->out);
   return 0;
 }
@@ -231,7 +235,7 @@ int np_cli_export(const struct np_line *l) {
   np_reader_close(r);
   np_buf_free(&e.out);
   if (status < 0) {
-    if (errno != EPIPE) fprintf(stderr, "neap export: %s\n", err.text);
+    if (!e.left) fprintf(stderr, "neap export: %s\n", err.text);
     return 1;
   }
   fprintf(stderr, "%" PRId64 " readings\n", e.count);
