@@ -7,6 +7,7 @@
 
 #include <lauxlib.h>
 
+#include "base/real.h"
 #include "lib/json.h"
 
 static int compare_keys(const void *a, const void *b) {
@@ -29,14 +30,9 @@ struct np_canonical_key *np_canonical_keys(lua_State *L, int idx, size_t *count)
   return keys;
 }
 
-/* The shortest text that reads back as the same number, and as no integer. */
 static void add_real(struct np_buf *out, double d) {
-  char text[40];
-  for (int digits = 15; digits <= 17; digits++) {
-    snprintf(text, sizeof text, "%.*g", digits, d);
-    if (strtod(text, NULL) == d) break;
-  }
-  np_buf_addf(out, "%s%s", text, strpbrk(text, ".eEni") ? "" : ".0");
+  char text[NP_REAL_TEXT];
+  np_buf_add(out, text, np_real_text(text, d));
 }
 
 void np_canonical_add(lua_State *L, struct np_buf *out) {
