@@ -90,6 +90,11 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
   }
   free(print);
   np_built_discard(&u->built, d->lanes);
+  u->unconfigured = u->built.unconfigured;
+  if (u->unconfigured && u->listed) {
+    np_unit_set(&u->error, f.err.text);
+    return true;
+  }
   change->failed++;
   np_unit_fail(d, u, f.err.text);
   return true;

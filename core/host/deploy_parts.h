@@ -28,6 +28,7 @@ struct np_unit {
   char *held;                     /* owned: why what was built, or that it is gone, is held back with others; NULL: it is not */
   char *held_before;              /* owned: the same of the look before */
   bool unconfigured;
+  bool listed;  /* neap.lua listed it when what is in force, or built, was made */
   bool clashed; /* it failed for a route that another has: whatever changes there may free it */
   int64_t since, gone_since;
   const struct np_want *want; /* borrowed from deploy's: of the last look; NULL where nothing wants it */

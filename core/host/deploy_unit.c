@@ -321,13 +321,19 @@ static void build_unit(struct np_deploy *d, struct np_unit *u, const struct np_w
   np_gate_refused(u, u->built.stage, err.text);
   np_built_discard(&u->built, d->lanes);
   u->unconfigured = u->built.unconfigured;
-  if (u->unconfigured && !u->code) { /* it waits for a person's settings: no fault */
+  if (u->unconfigured && (!u->code || u->listed)) { /* it waits for a person's settings: no fault */
     np_unit_set(&u->error, err.text);
   } else {
     change->failed++;
     np_unit_fail(d, u, err.text);
   }
   if (!u->code && want->file) np_gate_fall_back(d, u, u->error);
+}
+
+/* neap.lua lists it no more, and it needs settings: it does not go on with those that it had. */
+static void retire_unlisted(struct np_unit *u, const struct np_want *want) {
+  if (u->unconfigured && u->listed && u->code && !u->built.code) u->wanted = false;
+  if (u->built.code || want->configured) u->listed = want->configured;
 }
 
 void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_deploy_change *change) {
@@ -343,6 +349,7 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
   }
   if (np_unit_look_pinned(d, u, want, change)) {
     np_gate_pinned(u, want);
+    retire_unlisted(u, want);
     return;
   }
   char *good = u->code ? np_unit_fingerprint(d, u->code, want) : NULL;
@@ -364,4 +371,5 @@ void np_unit_look(struct np_deploy *d, const struct np_want *want, struct np_dep
     if (!want->file && u->code) u->wanted = false; /* its file is gone for good: retired, and held where it is listed */
   }
   free(good);
+  retire_unlisted(u, want);
 }

@@ -265,6 +265,27 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
       assert.equal(4, version "/limit")
     end)
 
+    for how, back in pairs { ["as its file stands"] = false, ["that was gone back to"] = true } do
+      it("retires what it lists no more and needs settings, " .. how, function()
+        local needs = "local plugin = ...\nlocal config = plugin:config { n = { 'integer' } }\n"
+          .. "plugin:on({ metric = 'glucose' }, function(r) plugin.store:put('seen', config.n) end)"
+        host = bed.host { plugins = { ["rules/r.lua"] = needs }, config = [[rules = { { "r", n = 1 } }]] }
+        if back then
+          bed.replace(file "rules/r.lua", needs .. "\n-- 2")
+          settled("r", function(p) return p.generation == 2 end)
+          assert.equal(0, select(2, host:command("rollback", "r")))
+        end
+        bed.replace(host.folder .. "/neap.lua", config "")
+        bed.wait("the rule to be retired", function()
+          local p = host:plugin "r"
+          return not p or p.state == "unconfigured"
+        end)
+        assert.equal(0, host:summary().states)
+        bed.replace(host.folder .. "/neap.lua", config [[rules = { { "r", n = 2 } }]])
+        settled("r", function(p) return p.generation > 0 and p.state ~= "unconfigured" and not p.error end)
+      end)
+    end
+
     for what, text in pairs { ["that does not parse"] = "return {\n  connections = {\n", ["that is empty"] = "",
       ["that raises"] = "\nerror 'oh'",
       ["with an unknown key"] = "return {\n conections = {} }", ["of binary"] = "\27Lua\0\0" } do
