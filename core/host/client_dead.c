@@ -13,18 +13,8 @@ const char *const np_show_dead_heads[] = {"ID", "DESTINATION", "DEVICE", "DEAD S
 const char *const np_show_destination_heads[] = {"DESTINATION", "PLUGIN", "STATE", "CIRCUIT",
                                                  "PENDING",     "OLDEST", "DEAD",  "LAST ARRIVAL"};
 
-static void named(struct np_show *s, const char *name, char *text) {
-  if (!*text) {
-    free(text);
-    return;
-  }
-  struct row *r = np_show_row(s);
-  r->cells[0] = (struct cell){np_strdup(name), DIM};
-  r->cells[1].text = text;
-}
-
 static void named_moment(struct np_show *s, lua_State *L, const char *name) {
-  if (np_show_number(L, name)) named(s, name, np_show_moment_ago(np_show_number(L, name)));
+  if (np_show_number(L, name)) np_show_named(s, name, np_show_moment_ago(np_show_number(L, name)));
 }
 
 static void show_message(struct np_show *s, lua_State *L) {
@@ -32,9 +22,9 @@ static void show_message(struct np_show *s, lua_State *L) {
                            *const times[] = {"created", "at", "due", "expires", "dropped"}, *const after[] = {"by",     "attempts",
                                                                                                               "status", "reason",
                                                                                                               "error",  "body"};
-  for (size_t i = 0; i < 6; i++) named(s, before[i], np_show_field(L, before[i]));
+  for (size_t i = 0; i < 6; i++) np_show_named(s, before[i], np_show_field(L, before[i]));
   for (size_t i = 0; i < 5; i++) named_moment(s, L, times[i]);
-  for (size_t i = 0; i < 6; i++) named(s, after[i], np_show_field(L, after[i]));
+  for (size_t i = 0; i < 6; i++) np_show_named(s, after[i], np_show_field(L, after[i]));
   np_show_flush(s);
 }
 

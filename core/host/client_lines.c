@@ -178,17 +178,6 @@ static void call_summary(struct np_show *s, lua_State *L) {
 
 /* request, people */
 
-static void named(struct np_show *s, lua_State *L, const char *name) {
-  char *text = np_show_field(L, name);
-  if (!*text) {
-    free(text);
-    return;
-  }
-  struct row *r = np_show_row(s);
-  r->cells[0] = (struct cell){np_strdup(name), DIM};
-  r->cells[1].text = text;
-}
-
 /* A text of several lines, after what was there before. */
 static void print_lines(struct np_show *s, lua_State *L, const char *name) {
   size_t n;
@@ -217,7 +206,7 @@ static void request_line(struct np_show *s, lua_State *L) {
       r->cells[0] = (struct cell){np_strdup("received"), DIM};
       r->cells[1].text = np_show_moment_ago(np_show_number(L, "received"));
     } else {
-      named(s, L, names[i]);
+      np_show_named(s, names[i], np_show_field(L, names[i]));
     }
   }
   print_lines(s, L, "headers");
@@ -231,11 +220,11 @@ static int compare_texts(const void *a, const void *b) { return strcmp(*(char *c
 static void people_line(struct np_show *s, lua_State *L) {
   char *names[128];
   size_t n = 0;
-  named(s, L, "reference");
+  np_show_named(s, "reference", np_show_field(L, "reference"));
   lua_getfield(L, 1, "person");
   lua_replace(L, 1);
-  named(s, L, "connection");
-  named(s, L, "key");
+  np_show_named(s, "connection", np_show_field(L, "connection"));
+  np_show_named(s, "key", np_show_field(L, "key"));
   struct row *r = np_show_row(s);
   r->cells[0] = (struct cell){np_strdup("changed"), DIM};
   r->cells[1].text = np_show_moment_ago(np_show_number(L, "changed"));

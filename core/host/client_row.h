@@ -1,4 +1,4 @@
-/* How an answer of the admin socket is laid out: rows of cells, and what an object's fields look like. Private to client_show.c and client_lines.c. */
+/* How an answer of the admin socket is laid out: rows of cells, and what an object's fields look like. Private to the files client_*.c. */
 #ifndef NP_HOST_CLIENT_ROW_H
 #define NP_HOST_CLIENT_ROW_H
 
@@ -56,6 +56,8 @@ extern const char *const np_show_match_heads[], *const np_show_message_heads[], 
 /* The kind of a command's answers; a tail's for all that has none of its own. */
 const struct np_show_kind *np_show_kind_of(const char *command);
 struct row *np_show_row(struct np_show *s); /* a new one, at the end */
+void np_show_named(struct np_show *s, const char *name,
+                   char *text); /* a row of a name and a text, which it takes over; none for "" */
 
 /* Owned texts. Without control characters, C1 and what is not UTF-8 included: what comes from outside cannot steer the terminal. */
 char *np_show_clean(const char *s, size_t n);

@@ -96,6 +96,16 @@ struct row *np_show_row(struct np_show *s) {
   return r;
 }
 
+void np_show_named(struct np_show *s, const char *name, char *text) {
+  if (!*text) {
+    free(text);
+    return;
+  }
+  struct row *r = np_show_row(s);
+  r->cells[0] = (struct cell){np_strdup(name), DIM};
+  r->cells[1].text = text;
+}
+
 static void print_cell(const struct np_show *s, const struct cell *c, size_t pad) {
   bool coloured = s->colour && c->colour != PLAIN;
   printf("%s%s%s%*s", coloured ? np_show_colours[c->colour] : "", c->text, coloured ? "\x1b[0m" : "", (int)pad, "");
