@@ -249,7 +249,7 @@ static int json_decode(lua_State *L) {
   return decode(L, 1, text, len, &err) < 0 ? push_failure(L, &err) : 1;
 }
 
-/* Writes a value as JSON. Raises where it cannot be one: functions, names beside a sequence, holes, NaN and infinity, strings that are not
+/* Writes a value as JSON. Raises where it cannot be one: functions, names beside a sequence, holes, a table behind __pairs, NaN and infinity, strings that are not
  * UTF-8, loops, more than 16 MiB. An empty table is {}, unless marked with json.array.
  * ---@param value any
  * ---@return string text */

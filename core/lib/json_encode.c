@@ -172,7 +172,10 @@ static int check_table(struct walk *w) {
   const char *raw = NULL;
   if (lua_getmetatable(L, t)) {
     marked = lua_topointer(L, -1) == w->st->array_meta;
-    lua_pop(L, 1);
+    lua_pushliteral(L, "__pairs");
+    bool behind = !marked && lua_rawget(L, -2) != LUA_TNIL;
+    lua_settop(L, t);
+    if (behind) return refuse(w, "a table whose content is behind __pairs: copy it into one of its own");
     if (!marked) raw = np_json_raw(L, t, &raw_len);
   }
   lua_Integer n = (lua_Integer)lua_rawlen(L, t);

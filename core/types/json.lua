@@ -20,8 +20,9 @@ json.null = nil
 ---@return "json"? code
 function json.decode(text) end
 
----Writes a value as JSON. Raises where it cannot be one: functions, names beside a sequence, holes, NaN and infinity,
----strings that are not UTF-8, loops, more than 16 MiB. An empty table is {}, unless marked with json.array.
+---Writes a value as JSON. Raises where it cannot be one: functions, names beside a sequence, holes, a table behind
+---__pairs, NaN and infinity, strings that are not UTF-8, loops, more than 16 MiB. An empty table is {}, unless marked
+---with json.array.
 ---@param value any
 ---@return string text
 function json.encode(value) end

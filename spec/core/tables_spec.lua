@@ -102,6 +102,24 @@ describe("tables", function()
     assert.equal(0, select(2, check { ["rules/r.lua"] = rule, ["tables/t.csv"] = "\xEF\xBB\xBFa,b\r\n1,2" }))
   end)
 
+  it("are refused as a message, which would be sent empty; a row of one is not", function()
+    local folder = bed.folder()
+    bed.write(folder .. "/plugins/rules/all.lua", [[local plugin = ...
+      local t, config = plugin:table "t", plugin:config { to = { "destination" } }
+      plugin:on({ metric = "m" }, function(r) plugin:send(config.to, { row = r.value == 1 and t.a or t }) end)]])
+    bed.write(folder .. "/plugins/tables/t.csv", "name,high\na,7\n")
+    bed.write(folder .. "/plugins/rules/all_spec.lua", [[local t = require "neap.test"
+      it("sends", function()
+        local p = t.plugin("all", { to = "desk" })
+        p:reading { device = "d", metric = "m", value = 1, key = "1" }
+        p:reading { device = "d", metric = "m", value = 2, key = "2" }
+        assert.equal(7, t.sent()[1].data.row.high)
+        assert.equal(1, #t.sent())
+        assert.matches("behind __pairs", t.held()[1].error)
+      end)]])
+    assert.matches("1 passed, 0 failed\n$", (bed.run({ bed.neap, "test" }, { cwd = folder })))
+  end)
+
   it("are there in neap test", function()
     local folder = bed.folder()
     bed.write(folder .. "/plugins/rules/limited.lua", RULE)
