@@ -63,8 +63,14 @@ static bool gather(void *arg, const struct np_reading *r) {
 
 /* The wish */
 
+/* By raw access: a text that a metamethod makes would be nobody's, and gone with the next collection. */
+static int raw_field(lua_State *L, const char *field) {
+  lua_pushstring(L, field);
+  return lua_rawget(L, 1);
+}
+
 static const char *text_of(lua_State *L, const char *field, const char *otherwise) {
-  if (lua_getfield(L, 1, field) == LUA_TNIL) {
+  if (raw_field(L, field) == LUA_TNIL) {
     lua_pop(L, 1);
     return otherwise;
   }
@@ -84,11 +90,11 @@ static unsigned quality_of(lua_State *L) {
 
 static unsigned qualities(lua_State *L) {
   unsigned bits = 0;
-  switch (lua_getfield(L, 1, "quality")) {
+  switch (raw_field(L, "quality")) {
   case LUA_TNIL: bits = 1u << NP_VALID; break;
   case LUA_TTABLE:
-    for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n && i <= 3; i++) {
-      lua_geti(L, -1, i);
+    for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, -1); i <= n && i <= 3; i++) {
+      lua_rawgeti(L, -1, i);
       bits |= quality_of(L);
       lua_pop(L, 1);
     }
@@ -123,8 +129,8 @@ static void read_wish(lua_State *L, const struct np_task *t, struct wish *w) {
   w->count = INT64_MAX;
   if (!w->device || !w->metric)
     luaL_error(L, "plugin:window: %s is missing: a timer has no reading to take it from", w->device ? "metric" : "device");
-  if (lua_getfield(L, 1, "last") != LUA_TNIL) w->last = np_field_duration(L, -1, "window", "last");
-  if (lua_getfield(L, 1, "count") != LUA_TNIL) w->count = np_field_integer(L, "window", "count");
+  if (raw_field(L, "last") != LUA_TNIL) w->last = np_field_duration(L, -1, "window", "last");
+  if (raw_field(L, "count") != LUA_TNIL) w->count = np_field_integer(L, "window", "count");
   lua_pop(L, 2);
   if (w->last < 0 && w->count == INT64_MAX) luaL_error(L, "plugin:window: how far back? Give last = \"3h\", count = 36, or both");
   if (w->last == 0) luaL_error(L, "plugin:window: last has to be longer than nothing");

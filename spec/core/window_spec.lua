@@ -14,6 +14,11 @@ plugin:on({ metric = "any" }, function(r) tell(plugin:window { metric = "level",
 plugin:on({ metric = "arm" }, function(r) plugin:arm("look", r.device, "30m") end)
 plugin:timer("look", function(device) tell(plugin:window { device = device, metric = "level", last = "1h" }, "timer") end)
 plugin:on({ metric = "knock" }, function(r) plugin:send(config.to, { of = r.key, again = plugin:debounce(r.device, "5m") }) end)
+plugin:on({ metric = "sly" }, function(r)
+  local n = 0
+  local function text() n = n + 1 return ("x"):rep(100) .. n end
+  tell(plugin:window(setmetatable({ count = 3, metric = "level" }, { __index = text })), n)
+end)
 plugin:on({ metric = "wrong" }, function(r) assert(load(r.extra.code, "=wrong", "t", { plugin = plugin }))() end)
 ]]
 
@@ -88,6 +93,15 @@ describe("watch", function()
       p:reading { device = "d", metric = "arm", value = 1 }
       t.advance "2h"
       assert.same({ "timer", 2, 4, 900.0 }, { last().of, last().count, last().sum, last().covered }) -- 10 minutes, and 5 until it was due
+    end)]]
+  end)
+
+  it("do not ask a metatable what they are to be of", function()
+    run [[
+    it("counts what its own fields say", function()
+      level(0, 2)
+      p:reading { device = "d", metric = "sly", value = 1 }
+      assert.same({ 0, 1 }, { last().of, last().count })
     end)]]
   end)
 
