@@ -53,16 +53,19 @@ $B/tools/%: spec/tools/%.c $B/libneap.a
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
 deps: deps-run deps-test
-# $(call install_missing,packages): installs what dpkg does not know of, as root or by sudo.
+# $(call install_missing,packages): installs what dpkg does not know of, as root or by sudo. One at a time, by a lock on apt-get's own file, for apt-get
+# fails where another is at it; what it starts is not given the lock, for a package's service would keep it.
 define install_missing
 	@if ! command -v apt-get >/dev/null; then \
 	  echo "neap: no apt-get here. Install what stands for these Debian packages, then run make again:"; echo "  $(1)"; exit 0; fi; \
+	exec 9<"$$(command -v apt-get)"; ! command -v flock >/dev/null || flock 9; \
 	missing=; for p in $(1); do [ "$$(dpkg-query -W -f='$${db:Status-Abbrev}' $$p 2>/dev/null | cut -c1-2)" = ii ] || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	echo "neap: installing Debian packages:$$missing"; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else \
 	  echo "neap: not root, and no sudo. As root: apt-get install$$missing"; exit 1; fi; \
-	$$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+	{ $$sudo apt-get -qq update && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $$missing >/dev/null; } 9<&-
 endef
 deps-run:
 	$(call install_missing,$(DEPS_RUN))
