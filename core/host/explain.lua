@@ -113,9 +113,12 @@ local function reading_node(r, request)
   local came = request and after(request.received, r.received) or moment(r.received)
   local node = { ("reading r%d  %s  at %s, of %s  %s%s"):format(r.seq, what, moment(r.at), text(r.connection or r.vendor), came,
     mark("r" .. r.seq)) }
-  for _, rule in ipairs(r.rules) do node[#node + 1] = rule_node(rule, r) end
+  if r.quiet then node[2] = { "no rule was run on it: it was imported, or derived by a replay" } end
+  for _, rule in ipairs(r.rules) do
+    if not r.quiet or #rule.messages + #rule.held > 0 then node[#node + 1] = rule_node(rule, r) end
+  end
   local others = r.others == 1 and "1 other rule does" or r.others and r.others .. " other rules do"
-  if others then node[#node + 1] = { ("%s not match: neap explain r%d tells why"):format(others, r.seq) } end
+  if others and not r.quiet then node[#node + 1] = { ("%s not match: neap explain r%d tells why"):format(others, r.seq) } end
   for _, m in ipairs(r.messages) do
     local other = message_node(m, r.received)
     other[1] = "of rule " .. text(m.rule) .. ", which is no longer configured: " .. other[1]
@@ -153,7 +156,7 @@ return function(story, cleaner, coloured)
     end
   elseif story.request_gone then
     lines[1] = ("request q%d is gone: it is older than what is kept (keep.requests)"):format(story.request_gone)
-  else lines[1] = "no request: the reading was fetched by a job, or came in otherwise" end
+  else lines[1] = "no request: the reading was fetched by a job, imported, or came in otherwise" end
   draw(nodes, "")
   for _, r in ipairs(story.readings) do
     if story.keep_size or story.keep_age and story.now - r.received > story.keep_age then

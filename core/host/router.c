@@ -255,7 +255,7 @@ static void run_batch(struct np_part *p) {
     item->next = NULL;
     *end = item;
     end = &item->next;
-    run_rules(r, item->reading, ws);
+    if (!item->reading->quiet) run_rules(r, item->reading, ws);
     p->done = item->reading->seq;
     if (ws->arena.total > (1u << 20) || np_work_us() > stop) break;
   }

@@ -1,4 +1,5 @@
-/* The router of one lane: runs rules over committed readings, each partition in order, its cursor committed with what the rules did.
+/* The router of one lane: runs rules over committed readings, each partition in order, its cursor committed with what the rules did. A reading that is
+ * quiet is passed over, in its turn.
  * Lane's thread. */
 #ifndef NP_HOST_ROUTER_H
 #define NP_HOST_ROUTER_H

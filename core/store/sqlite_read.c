@@ -234,6 +234,7 @@ bool np_read_reading(struct np_reader *r, sqlite3_stmt *st, struct np_reading *o
       .value = value_of(st, 4, traits & 32),
       .quality = traits & 3,
       .trend = traits >> 2 & 7,
+      .quiet = traits & 64,
       .interval = sqlite3_column_int64(st, 8),
       .serial = sqlite3_column_type(st, 9) == SQLITE_NULL ? INT64_MIN : sqlite3_column_int64(st, 9),
       .key = np_sql_text(st, 10),

@@ -15,7 +15,7 @@
 
 /* Readings are looked up by (series, at) for history, and by (series, key), in reading_keys, for what identifies one; the keys of
  * readings after counters.indexed are not in there yet (sqlite_keys.c). traits holds the quality (2
- * bits), the trend (3 bits) and, as 32, that the value is a truth value. */
+ * bits), the trend (3 bits), as 32 that the value is a truth value, and as 64 that no rule is run on it. */
 static const char first_schema[] =
     "CREATE TABLE counters(one INTEGER PRIMARY KEY CHECK(one = 1), reading INTEGER NOT NULL, request INTEGER NOT NULL,"
     " message INTEGER NOT NULL, held INTEGER NOT NULL, version INTEGER NOT NULL, indexed INTEGER NOT NULL);"

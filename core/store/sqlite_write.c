@@ -299,7 +299,7 @@ static int insert_reading(struct np_store *s, const struct np_writeset *ws, cons
   if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
   if (rc == SQLITE_OK) rc = np_known_writer(s, series->device, connection, r->received);
   if (rc != SQLITE_OK) return rc;
-  int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0);
+  int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0) | (r->quiet ? 64 : 0);
   sqlite3_stmt *st =
       np_sql_start(&s->sql, W_READING, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received, &r->value, unit,
                    connection, traits, ws->request_id, r->interval, r->serial, r->key.len ? &r->key : NULL, &r->extra);

@@ -41,6 +41,7 @@ struct np_reading {
   enum np_quality quality;
   struct np_text extra; /* JSON object; may be absent */
   int partition;        /* of the device */
+  bool quiet;           /* no rule is run on it: it was imported, or derived by a replay */
 };
 
 struct np_message {                   /* what a rule sends to a destination */

@@ -31,7 +31,8 @@ static void reading_fields(struct np_store *s, struct np_reader *r) {
   struct np_writeset *ws = np_writeset_new();
   struct np_reading *a = add_reading(ws, "full", 50, "key \xc3\xa9", 0);
   a->value = (struct np_value){.type = NP_STRING, .s = np_writeset_text(ws, "high\0er", 7)};
-  a->serial = -3, a->interval = 180000, a->trend = NP_FALLING_FAST, a->quality = NP_INVALID, a->extra = text(ws, "{\"raw\":[]}");
+  a->quiet = true, a->serial = -3, a->interval = 180000, a->trend = NP_FALLING_FAST, a->quality = NP_INVALID,
+  a->extra = text(ws, "{\"raw\":[]}");
   struct np_reading *b = add_reading(ws, "full", 51, NULL, 0);
   b->value = (struct np_value){.type = NP_BOOL, .i = 1}, b->unit = (struct np_text){0}, b->connection = (struct np_text){0};
   struct np_reading *c = add_reading(ws, "full", 52, NULL, 0);
@@ -43,10 +44,12 @@ static void reading_fields(struct np_store *s, struct np_reader *r) {
   CHECK(np_reader_reading(r, a->seq, see_reading, &x, NULL) == 0 && x.count == 1 && x.seq == a->seq);
   CHECK(x.last.at == 50 && x.last.received == 57 && x.last.serial == -3 && x.last.interval == 180000);
   CHECK(x.last.trend == NP_FALLING_FAST && x.last.quality == NP_INVALID && x.last.partition == np_partition("full", 4));
+  CHECK(x.last.quiet);
   CHECK(x.last.value.type == NP_STRING && x.last.value.s.len == 7, "a value is kept byte for byte");
   CHECK(!strcmp(x.texts[0], "tideco") && !strcmp(x.texts[1], "bay") && !strcmp(x.texts[2], "full") && !strcmp(x.texts[3], "level"));
   CHECK(!strcmp(x.texts[4], "m") && !strcmp(x.texts[5], "key \xc3\xa9") && !strcmp(x.texts[6], "{\"raw\":[]}"));
-  CHECK(np_reader_reading(r, b->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_BOOL && x.last.value.i == 1);
+  CHECK(np_reader_reading(r, b->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_BOOL && x.last.value.i == 1 &&
+        !x.last.quiet);
   CHECK(!x.last.unit.ptr && !x.last.connection.ptr && !x.last.key.ptr && x.last.serial == INT64_MIN && !x.last.extra.ptr);
   CHECK(np_reader_reading(r, c->seq, see_reading, &x, NULL) == 0 && x.last.value.type == NP_NUMBER_INT &&
         x.last.value.i == INT64_MAX);
