@@ -95,6 +95,7 @@ enum {
   W_REPLAYED,
   W_TAG,
   W_UNTAG,
+  W_ACK,
   W_PRUNE_DROPPED,
   W_PRUNE_KEYS,
   W_OLD_REQUESTS,
@@ -202,6 +203,7 @@ int np_write_set(struct np_store *s, struct np_writeset *ws);
 int np_outbox_send(struct np_store *s, struct np_message *m);
 int np_outbox_sent(struct np_store *s, const struct np_op *op);
 int np_outbox_dead(struct np_store *s, struct np_op *op);
+int np_outbox_ack(struct np_store *s, struct np_op *op);
 
 /* The readers' statements; their texts are np_read_texts. */
 enum {

@@ -72,6 +72,7 @@ static void unset(struct np_writeset *ws) {
     if (op->kind == NP_OP_READING) op->as.reading.seq = 0;
     if (op->kind == NP_OP_SEND) op->as.send.seq = 0;
     if (op->kind == NP_OP_DEAD) op->as.dead.done = false;
+    if (op->kind == NP_OP_ACK) op->as.ack.done = false;
   }
 }
 

@@ -5,13 +5,18 @@
 
 #define ATTEMPTS_KEPT 20
 
+static const struct np_text acks = {NP_SPACE_ACKS, sizeof NP_SPACE_ACKS - 1}, asked = {NP_SPACE_ASKED, sizeof NP_SPACE_ASKED - 1};
+
 /* Writing. */
 
 int np_outbox_send(struct np_store *s, struct np_message *m) {
+  static const struct np_text nothing = {"", 0};
   m->seq = ++s->count.message;
-  return np_sql_run(&s->sql, W_SEND, "ittkbtiiwiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source,
-                    m->reading, m->created, m->generation, m->replayed, m->attempts, m->due, m->since ? m->since : m->created,
-                    m->expires);
+  int rc =
+      np_sql_run(&s->sql, W_SEND, "ittkbtiiwiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
+                 m->created, m->generation, m->replayed, m->attempts, m->due, m->since ? m->since : m->created, m->expires);
+  if (rc != SQLITE_OK || !m->asks) return rc;
+  return np_sql_run(&s->sql, W_PUT, "tkbii", &asked, &m->id, &nothing, ++s->count.version, (int64_t)0);
 }
 
 static int write_attempt(struct np_sql *q, int64_t seq, const struct np_attempt *a) {
@@ -47,6 +52,14 @@ int np_outbox_dead(struct np_store *s, struct np_op *op) {
   if (rc != SQLITE_OK) return rc;
   op->as.dead.done = sqlite3_changes(q->db) > 0;
   return np_sql_run(q, W_BURY, "i", seq);
+}
+
+int np_outbox_ack(struct np_store *s, struct np_op *op) {
+  struct np_sql *q = &s->sql;
+  int rc = np_sql_run(q, W_ACK, "tkbi", &acks, &op->as.ack.id, &op->as.ack.record, ++s->count.version);
+  if (rc != SQLITE_OK) return rc;
+  op->as.ack.done = sqlite3_changes(q->db) > 0;
+  return op->as.ack.done ? np_sql_run(q, W_DELETE, "tk", &asked, &op->as.ack.id) : SQLITE_OK;
 }
 
 /* Reading. */
@@ -190,6 +203,36 @@ int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *ar
     if (!fn(arg, &a)) break;
   }
   return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_ack(struct np_reader *r, const char *id, struct np_buf *record, int64_t *version, struct np_error *err) {
+  return np_reader_get(r, acks.ptr, id, strlen(id), 0, record, version, err);
+}
+
+int np_reader_waiting(struct np_reader *r, const char *id, struct np_error *err) {
+  struct np_buf nothing = {0};
+  int64_t version;
+  int found = np_reader_get(r, asked.ptr, id, strlen(id), 0, &nothing, &version, err);
+  np_buf_free(&nothing);
+  return found;
+}
+
+struct waiting {
+  bool (*fn)(void *arg, struct np_text id);
+  void *arg;
+};
+
+static bool take_waiting(void *arg, struct np_text key, struct np_text value, int64_t version) {
+  const struct waiting *w = arg;
+  (void)value, (void)version;
+  return w->fn(w->arg, key);
+}
+
+/* Ids rise with time. */
+int np_reader_waiting_all(struct np_reader *r, const char *after, int limit, bool (*fn)(void *arg, struct np_text id), void *arg,
+                          struct np_error *err) {
+  struct waiting w = {fn, arg};
+  return np_reader_keys(r, asked.ptr, "", after, 0, limit, take_waiting, &w, err);
 }
 
 int np_reader_dead(struct np_reader *r, const struct np_dead_filter *f, int limit, np_sent_fn *fn, void *arg,

@@ -191,8 +191,17 @@ static const char stories[] =
     "CREATE INDEX dead_reading ON dead(reading) WHERE reading > 0;"
     "CREATE INDEX dropped_reading ON dropped(reading) WHERE reading > 0;";
 
+/* Acknowledgements, and that one is waited for, stand in kv (NP_SPACE_ACKS, NP_SPACE_ASKED) and go with their message. Nobody waits for what a person
+ * has dropped. */
+static const char acks[] = "CREATE TRIGGER delivered_unasked AFTER DELETE ON delivered BEGIN"
+                           " DELETE FROM kv WHERE space IN ('neap.acks', 'neap.asked') AND key = old.id; END;"
+                           "CREATE TRIGGER dropped_asks_no_more AFTER INSERT ON dropped BEGIN"
+                           " DELETE FROM kv WHERE space = 'neap.asked' AND key = new.id; END;"
+                           "CREATE TRIGGER dropped_unasked AFTER DELETE ON dropped BEGIN"
+                           " DELETE FROM kv WHERE space IN ('neap.acks', 'neap.asked') AND key = old.id; END;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes, stories};
+static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes, stories, acks};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

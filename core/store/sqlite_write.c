@@ -88,6 +88,9 @@ const char *const np_write_texts[W_COUNT] = {
               " (SELECT id FROM names WHERE name = ?1) ON CONFLICT DO NOTHING",
     [W_UNTAG] = "DELETE FROM device_tags WHERE device = (SELECT d.id FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
                 " (SELECT id FROM names WHERE name = ?1)) AND tag = ?3",
+    [W_ACK] = "INSERT INTO kv SELECT ?1, ?2, ?3, ?4, 0 WHERE EXISTS(SELECT 1 FROM outbox WHERE id = ?2)"
+              " OR EXISTS(SELECT 1 FROM delivered WHERE id = ?2) OR EXISTS(SELECT 1 FROM dead WHERE id = ?2)"
+              " OR EXISTS(SELECT 1 FROM dropped WHERE id = ?2) ON CONFLICT DO NOTHING",
     [W_PRUNE_DROPPED] = "DELETE FROM dropped WHERE seq IN (SELECT seq FROM dropped WHERE dropped < ? LIMIT 500)",
     [W_PRUNE_KEYS] =
         "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
@@ -144,6 +147,9 @@ static const char *check_op(const struct np_op *op) {
     if (!is_name(&op->as.send.destination) || !is_name_or_absent(&op->as.send.device) || !op->as.send.id.ptr ||
         !op->as.send.body.ptr)
       return "store: a message needs an id, a destination and a body";
+    return NULL;
+  case NP_OP_ACK:
+    if (!is_name(&op->as.ack.id) || !op->as.ack.record.ptr) return "store: an acknowledgement needs a message's id and a record";
     return NULL;
   case NP_OP_CURSOR:
     return op->as.cursor.partition < 0 || op->as.cursor.partition >= NP_PARTITIONS ? "store: there is no such partition" : NULL;
@@ -391,6 +397,7 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
                       &op->as.replayed.outcome, &op->as.replayed.error, s->count.reading + 1);
   case NP_OP_TAG:
     return np_sql_run(q, op->as.tag.on ? W_TAG : W_UNTAG, "ttt", &op->as.tag.vendor, &op->as.tag.device, &op->as.tag.tag);
+  case NP_OP_ACK: return np_outbox_ack(s, op);
   }
   return SQLITE_ERROR;
 }

@@ -213,6 +213,17 @@ int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, 
 int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *arg, const struct np_attempt *a), void *arg,
                        struct np_error *err);
 
+/* Acknowledgements (NP_OP_ACK). They are kept as long as their message is. The record of a message's first one is added to `record`: 1, 0 where there is
+ * none, -1 and err. *version is what an NP_OP_SEEN of NP_SPACE_ACKS and the id has to name. */
+#define NP_SPACE_ACKS "neap.acks"   /* id of a message -> record */
+#define NP_SPACE_ASKED "neap.asked" /* id of a message that asks for one, has none, and was not dropped */
+int np_reader_ack(struct np_reader *r, const char *id, struct np_buf *record, int64_t *version, struct np_error *err);
+/* Whether the message waits for one: 1, 0, -1 and err. */
+int np_reader_waiting(struct np_reader *r, const char *id, struct np_error *err);
+/* Those that do, whatever has become of them, oldest first, after that id (NULL: from the first); fn is given the id alone. */
+int np_reader_waiting_all(struct np_reader *r, const char *after, int limit, bool (*fn)(void *arg, struct np_text id), void *arg,
+                          struct np_error *err);
+
 struct np_dead_filter {         /* absent texts take any */
   const char *id, *destination; /* borrowed */
   int64_t from, to;             /* dead since, both included */

@@ -58,6 +58,7 @@ struct np_message {                   /* what a rule sends to a destination */
   int64_t expires; /* ms: not after; 0: it does not expire by itself */
   int attempts;    /* tries that have failed */
   int64_t due;     /* ms: not before */
+  bool asks;       /* for an acknowledgement (NP_OP_ACK). Only written: np_reader_waiting tells */
 };
 
 /* Why a message is a dead letter: the destination refused it, it was tried for as long as may be, it was no longer worth anything. */
@@ -93,6 +94,7 @@ enum np_op_kind {
   NP_OP_GENERATION,
   NP_OP_REPLAYED,
   NP_OP_TAG,
+  NP_OP_ACK,
 };
 
 struct np_op {
@@ -182,6 +184,14 @@ struct np_op {
       struct np_text vendor, device, tag;
       bool on;
     } tag;
+    struct
+    { /* NP_OP_ACK: somebody has acknowledged a message, wherever it is. The first one counts; nothing where the message is not known, or no longer kept */
+      struct np_text id, record;                /* record: JSON, what is kept of it (host/ack.h) */
+      int64_t at;                               /* ms */
+      struct np_text by, note;                  /* in the record too; note may be absent */
+      struct np_text rule, destination, device; /* the message's, for who follows the commits */
+      bool done;                                /* given by the store: it is the first */
+    } ack;
   } as;
 };
 

@@ -379,6 +379,9 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP TRIGGER delivered_unasked",
+    "DROP TRIGGER dropped_unasked",
+    "DROP TRIGGER dropped_asks_no_more",
     "DROP INDEX outbox_id",
     "DROP INDEX outbox_reading",
     "DROP INDEX delivered_reading",
