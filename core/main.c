@@ -167,6 +167,7 @@ static int act(const struct np_line *l) {
   case APPROVE: return np_ask_generations(l);
   case REPLAY: return l->values[RULE] || l->values[ALL] || l->values[DRY_RUN] ? replay(l) : np_ask_replay(l);
   case DEAD: return np_ask_dead(l);
+  case ACK: return np_ask_ack(l);
   case BACKUP: return np_cli_backup(l);
   case EXPORT: return np_cli_export(l);
   case NEW: return np_new(l);

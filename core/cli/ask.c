@@ -92,7 +92,10 @@ static int ask(const struct np_line *l, const char *config, const char *command,
 }
 
 static const char *tail_of(const char *word) {
-  return strcmp(word, "matches") == 0 ? "tail matches" : strcmp(word, "messages") == 0 ? "tail messages" : "tail attempts";
+  static const char *const kinds[] = {"tail matches", "tail messages", "tail attempts", "tail acknowledgements"};
+  size_t i = 0;
+  while (i < 3 && strcmp(kinds[i] + strlen("tail "), word) != 0) i++;
+  return kinds[i];
 }
 
 int np_ask(const struct np_line *l) {
@@ -192,6 +195,25 @@ int np_ask_dead(const struct np_line *l) {
   }
   np_buf_addc(&request, '}');
   return ask(l, l->values[CONFIG], show ? "letter" : "dead", &request);
+}
+
+static void add_text(struct np_buf *request, const char *name, const char *value) {
+  if (!value) return;
+  np_buf_addf(request, ",\"%s\":", name);
+  np_buf_add_json(request, value, strlen(value));
+}
+
+int np_ask_ack(const struct np_line *l) {
+  bool list = !l->word_count || strcmp(l->words[0], "list") == 0;
+  if (l->word_count > 1) return np_line_wrong(l, "too many arguments");
+  if (list && (l->values[BY] || l->values[NOTE])) return np_line_wrong(l, "which message?");
+  struct np_buf request = {0};
+  np_buf_adds(&request, "{\"command\":\"ack\"");
+  if (!list) add_text(&request, "id", l->words[0]);
+  add_text(&request, "by", l->values[BY]);
+  add_text(&request, "note", l->values[NOTE]);
+  np_buf_addc(&request, '}');
+  return ask(l, l->values[CONFIG], "ack", &request);
 }
 
 int np_ask_replay(const struct np_line *l) {

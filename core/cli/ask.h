@@ -9,6 +9,7 @@ int np_ask(const struct np_line *l); /* plugins, reload, devices, destinations, 
 int np_ask_call(const struct np_line *l);
 int np_ask_generations(const struct np_line *l); /* history, diff, rollback, approve */
 int np_ask_dead(const struct np_line *l);
+int np_ask_ack(const struct np_line *l);
 int np_ask_replay(const struct np_line *l);
 int np_ask_tag(const struct np_line *l);
 

@@ -55,7 +55,7 @@ static int read_option(struct np_line *l, int argc, char **argv, int *i) {
 
 static bool is_tail(const char *word) {
   return strcmp(word, "readings") == 0 || strcmp(word, "matches") == 0 || strcmp(word, "messages") == 0 ||
-         strcmp(word, "attempts") == 0;
+         strcmp(word, "attempts") == 0 || strcmp(word, "acknowledgements") == 0;
 }
 
 /* A request's number is the first word; a reference is told from a path by its looks. */

@@ -16,6 +16,7 @@ enum command {
   TAG,
   DESTINATIONS,
   DEAD,
+  ACK,
   TAIL,
   CALL,
   KEYS,
@@ -41,8 +42,9 @@ _Static_assert(COMMANDS <= 32, "each command has a bit");
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
-#define OFFLINE (BIT(BACKUP) | BIT(EXPORT))                                  /* read the store themselves */
-#define WORDY (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD) | OFFLINE) /* take words, and the CONFIG as an option */
+#define OFFLINE (BIT(BACKUP) | BIT(EXPORT)) /* read the store themselves */
+#define WORDY                                                                                                                      \
+  (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD) | BIT(ACK) | OFFLINE) /* take words, and the CONFIG as an option */
 #define CLIENTS                                                                                                                    \
   (BIT(PLUGINS) | BIT(RELOAD) | BIT(DEVICES) | BIT(DESTINATIONS) | BIT(TAIL) | BIT(REQUEST) | BIT(EXPLAIN) | BIT(PEOPLE) | WORDY)
 
@@ -81,6 +83,8 @@ enum option {
   SINCE,
   UNTIL,
   DRY_RUN,
+  BY,
+  NOTE,
   OPTIONS
 };
 

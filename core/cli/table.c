@@ -41,6 +41,8 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z; of a replay, what came",
                BIT(EXPORT) | BIT(REPLAY)},
     [DRY_RUN] = {"--dry-run", NULL, "only tells what would be sent otherwise than it was", BIT(REPLAY)},
+    [BY] = {"--by", "NAME", "whose acknowledgement it is; yours where it is not given", BIT(ACK)},
+    [NOTE] = {"--note", "TEXT", "what there is to say about it", BIT(ACK)},
     [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
 };
 
@@ -97,11 +99,22 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
               "does. drop moves it to the table dropped, "
               "with who did it.",
               "neap dead retry --destination desk --newer 1h"},
-    [TAIL] = {"tail", "[readings|matches|messages|attempts] [CONFIG]", "shows readings, or what rules do and send, as it happens",
+    [ACK] =
+        {"ack", "list|ID", "acknowledges a message, or lists those that wait for it",
+         "The first acknowledgement of a message counts: of a second one it is told who was first, and nothing changes. A rule "
+         "can wait for it,\nand send on what nobody has acknowledged in time. list, or nothing, shows the messages that ask for an "
+         "acknowledgement and have none,\noldest first, whether they have arrived or not. The exit code is 1 where there is no "
+         "such "
+         "message.",
+         "neap ack msg_0199a3 --by \"Sister Agnes\" --note \"with the patient\""},
+    [TAIL] = {"tail", "[readings|matches|messages|attempts|acknowledgements] [CONFIG]",
+              "shows readings, or what rules do and send, as it happens",
               "readings where none is named. matches: each reading that a rule's filters let through, and what the rule did. "
               "messages: what rules "
-              "send.\nattempts: each try at delivering, with its answer. --below, --above, --quality and --last are for readings, "
-              "--destination for messages and\nattempts. Nobody waits for whoever reads slowly: of all but readings, what is left "
+              "send.\nattempts: each try at delivering, with its answer. acknowledgements: whose, of which message. --below, "
+              "--above, --quality and --last are for readings, "
+              "--destination for all but\nreadings and matches. Nobody waits for whoever reads slowly: of all but readings, what "
+              "is left "
               "out is "
               "counted. Goes on until Ctrl-C.",
               "neap tail --metric glucose --below 3.9 --last 10"},

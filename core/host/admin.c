@@ -195,6 +195,7 @@ static const struct {
                 {"reload", NULL, reload},
                 {"devices", NULL, devices},
                 {"tag", np_talk_tag_begin, np_talk_tag},
+                {"ack", np_talk_ack_begin, np_talk_ack},
                 {"stop", NULL, stop},
                 {"call", np_talk_call_begin, np_talk_call},
                 {"request", np_talk_request_begin, np_talk_request},

@@ -10,9 +10,9 @@
  *   {"command":"devices"}  an object for each device, then {"summary":{devices}}
  *   {"command":"tail", "device":…, "metric":…, "vendor":…, "connection":…, "unit":…, "quality":…, "below":…, "above":…, "last":N}
  *                          readings that pass the filter (filter.h), as they are committed; the newest N first where asked. Endless.
- *   {"command":"tail", "of":"matches"|"messages"|"attempts", "rule":…, "destination":…, "device":…, "metric":…, "vendor":…, "connection":…}
+ *   {"command":"tail", "of":"matches"|"messages"|"attempts"|"acknowledgements", "rule":…, "destination":…, "device":…, "metric":…, "vendor":…, "connection":…}
  *                          {"tailing":…}, then what happens from then on, once it is committed: of a match its reading, rule, generation and what it did
- *                          (sent, armed, disarmed, stored, emitted, held), of a message its id, and of an attempt its answer. Each that is given is a
+ *                          (sent, armed, disarmed, stored, emitted, held), of a message its id, of an attempt its answer, of an acknowledgement whose it is. Each that is given is a
  *                          pattern. {"dropped":N} stands where N were left out, for the client was too slow. Endless.
  *   {"command":"call", "connection":…}
  *                          an object for each command of that connection (command, about, args), then {"summary":{commands}}
@@ -27,6 +27,9 @@
  *   {"command":"dead", "action":"list"|"show"|"retry"|"drop", "id":…, "destination":…, "older":ms, "newer":ms, "all":true}
  *                          list: an object for each dead letter, then {"summary":{dead}}. show: any message by its id, with its body as the terms of its
  *                          destination let it be seen, then an object for each attempt. retry and drop: {"summary":{retried}} or {dropped}, which is logged
+ *   {"command":"ack", "id":…, "by":…, "note":…}  acknowledges a message: its object as in a list of dead letters, with acknowledged:{at, by, note} and first,
+ *                          false where it had been already, then {"summary":{acknowledged}}. Without an id: an object for each message that asks for an
+ *                          acknowledgement and has none, oldest first, then {"summary":{unacknowledged}}
  *   {"command":"destinations"}  an object for each: instance, plugin, state, circuit, failures, failing_since, next_probe, paused_until, flying, pending,
  *                          oldest, dead, last_arrival, batch, concurrency, error
  *   {"command":"explain", "id":"r12", "people":true}  {asked, of, request or request_gone, readings:[{…, rules:[{rule, generation, then, filters, matches, held,

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "host/ack.h"
 #include "host/admin_line.h"
 #include "host/admin_talk.h"
 #include "host/outlet.h"
@@ -73,33 +74,10 @@ void np_talk_dead_free(struct np_talk *t) {
   free(t->dead);
 }
 
-/* What a message says of itself, but for its body. */
-static void add_sent(struct np_buf *b, const struct np_sent *s) {
-  static const char *const states[][2] = {{"p", "pending"}, {"d", "delivered"}, {"x", "dead"}, {"o", "dropped"}};
-  np_line_text(b, "id", s->message.id.ptr);
-  for (int i = 0; i < 4; i++)
-    if (*states[i][0] == s->state) np_line_text(b, "state", states[i][1]);
-  np_line_text(b, "destination", s->message.destination.ptr);
-  np_line_text(b, "device", s->message.device.ptr);
-  np_line_text(b, "source", s->message.source.ptr);
-  if (s->message.reading) np_line_int(b, "reading", s->message.reading);
-  np_line_int(b, "created", s->message.created);
-  if (s->at) np_line_int(b, "at", s->at);
-  if (s->state == 'p' && s->message.due) np_line_int(b, "due", s->message.due);
-  if (s->message.expires) np_line_int(b, "expires", s->message.expires);
-  np_line_int(b, "attempts", s->message.attempts + (s->state == 'd'));
-  if (s->status) np_line_int(b, "status", s->status);
-  np_line_text(b, "reason", s->reason.ptr);
-  np_line_text(b, "error", s->error.ptr);
-  if (s->state != 'o') return;
-  np_line_int(b, "dropped", s->dropped);
-  np_line_text(b, "by", s->by.ptr);
-}
-
 static bool list_one(void *arg, const struct np_sent *s) {
   struct np_talk *t = arg;
   np_line_begin(&t->out);
-  add_sent(&t->out, s);
+  np_line_message(&t->out, s);
   np_line_end(&t->out);
   t->dead->filter.after = s->message.seq;
   t->count++;
@@ -111,9 +89,8 @@ static bool list_one(void *arg, const struct np_sent *s) {
 static bool show_one(void *arg, const struct np_sent *s) {
   struct np_talk *t = arg;
   np_line_begin(&t->out);
-  add_sent(&t->out, s);
+  np_line_message(&t->out, s);
   np_line_body(&t->out, t->host, s->message.destination.ptr, s->message.body);
-  np_line_end(&t->out);
   t->dead->seq = s->message.seq;
   return true;
 }
@@ -131,6 +108,8 @@ static void show(struct np_talk *t) {
   struct np_error err;
   int found = np_reader_message(t->host->reader, t->dead->id, show_one, t, &err);
   if (found == 0) np_fail(&err, "there is no message \"%s\", or it is no longer kept", t->dead->id);
+  if (found == 1 && np_ack_line(&t->out, t->host->reader, t->dead->id, &err) < 0) found = -1;
+  if (found == 1) np_line_end(&t->out);
   if (found < 1 || np_reader_attempts(t->host->reader, t->dead->seq, show_attempt, t, &err) < 0) {
     np_talk_fail(t, err.text);
     return;

@@ -1,4 +1,4 @@
-/* `tail` of matches, messages and attempts: what comes while the client is slow is left out and counted, for nobody waits for it. */
+/* `tail` of matches, messages, attempts and acknowledgements: what comes while the client is slow is left out and counted, for nobody waits for it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@ static int read_kind(struct np_talk *t, const char *of, struct np_error *err) {
       t->feed = (enum np_feed_kind)i;
       return 0;
     }
-  return np_fail(err, "expected readings, matches, messages or attempts, got \"%.40s\"", of);
+  return np_fail(err, "expected readings, matches, messages, attempts or acknowledgements, got \"%.40s\"", of);
 }
 
 static int read_choice(struct np_talk *t, const char *key, const char *value, struct np_error *err) {

@@ -154,17 +154,23 @@ void np_talk_sources(struct np_talk *t) {
 
 /* rollback */
 
-void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size) {
+bool np_talk_user(const struct np_talk *t, char *text, size_t size) {
   struct ucred who;
   socklen_t n = sizeof who;
   struct passwd user, *found = NULL;
   char names[1024];
-  if (getsockopt(bufferevent_getfd(t->bev), SOL_SOCKET, SO_PEERCRED, &who, &n) < 0)
-    snprintf(text, size, "%s", command);
-  else if (getpwuid_r(who.uid, &user, names, sizeof names, &found) == 0 && found)
-    snprintf(text, size, "%s by %.60s", command, found->pw_name);
+  if (getsockopt(bufferevent_getfd(t->bev), SOL_SOCKET, SO_PEERCRED, &who, &n) < 0) return false;
+  if (getpwuid_r(who.uid, &user, names, sizeof names, &found) == 0 && found)
+    snprintf(text, size, "%.60s", found->pw_name);
   else
-    snprintf(text, size, "%s by user %lu", command, (unsigned long)who.uid);
+    snprintf(text, size, "user %lu", (unsigned long)who.uid);
+  return true;
+}
+
+void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size) {
+  char user[64];
+  bool known = np_talk_user(t, user, sizeof user);
+  snprintf(text, size, known ? "%s by %s" : "%s", command, user);
 }
 
 static void tell_number(struct np_talk *t, int number, const struct np_error *err) {

@@ -149,6 +149,28 @@ void np_line_body(struct np_buf *b, struct np_host *host, const char *destinatio
   np_buf_free(&shown);
 }
 
+void np_line_message(struct np_buf *b, const struct np_sent *s) {
+  static const char *const states[][2] = {{"p", "pending"}, {"d", "delivered"}, {"x", "dead"}, {"o", "dropped"}};
+  np_line_text(b, "id", s->message.id.ptr);
+  for (int i = 0; i < 4; i++)
+    if (*states[i][0] == s->state) np_line_text(b, "state", states[i][1]);
+  np_line_text(b, "destination", s->message.destination.ptr);
+  np_line_text(b, "device", s->message.device.ptr);
+  np_line_text(b, "source", s->message.source.ptr);
+  if (s->message.reading) np_line_int(b, "reading", s->message.reading);
+  np_line_int(b, "created", s->message.created);
+  if (s->at) np_line_int(b, "at", s->at);
+  if (s->state == 'p' && s->message.due) np_line_int(b, "due", s->message.due);
+  if (s->message.expires) np_line_int(b, "expires", s->message.expires);
+  np_line_int(b, "attempts", s->message.attempts + (s->state == 'd'));
+  if (s->status) np_line_int(b, "status", s->status);
+  np_line_text(b, "reason", s->reason.ptr);
+  np_line_text(b, "error", s->error.ptr);
+  if (s->state != 'o') return;
+  np_line_int(b, "dropped", s->dropped);
+  np_line_text(b, "by", s->by.ptr);
+}
+
 void np_line_attempt(struct np_buf *b, const struct np_attempt *a) {
   np_line_int(b, "attempt", a->n);
   np_line_int(b, "at", a->at);

@@ -20,6 +20,7 @@ void np_line_device(struct np_buf *b, const struct np_device *d);
 void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host);
 void np_line_gate(struct np_buf *b, const struct np_gate *g); /* nothing where it is NULL */
 void np_line_summary(struct np_buf *b, struct np_host *host);
+void np_line_message(struct np_buf *b, const struct np_sent *s); /* and what has become of it; without its body */
 /* A message's body, without what its destination's terms redact: nothing of it where the destination is not in force. */
 void np_line_body(struct np_buf *b, struct np_host *host, const char *destination, struct np_text body);
 void np_line_attempt(struct np_buf *b, const struct np_attempt *a);

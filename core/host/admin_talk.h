@@ -49,8 +49,8 @@ struct np_talk {
   bool people, forget;              /* of a request: with its headers and body; of a person: to be removed */
   char reference[40];               /* whose details; "" counts all */
   char instance[80];                /* whose generations: `at` and `wanted` are their numbers */
-  char device[512], vendor[200];    /* of a tag; device: the id of what is to be explained */
-  struct np_writeset *set;          /* owned: of a tag, what is to be committed */
+  char device[512], vendor[200];    /* of a tag; device: the id of what is to be explained, or acknowledged */
+  struct np_writeset *set;          /* owned: of a tag or an acknowledgement, what is to be committed */
   struct np_buf out;                /* owned: lines being built */
 };
 
@@ -87,6 +87,9 @@ void np_talk_explain(struct np_talk *t);
 /* A device's tags: shown, given and taken away. admin_tags.c */
 int np_talk_tag_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_tag(struct np_talk *t);
+/* A message is acknowledged, or those that wait for it are listed. admin_ack.c */
+int np_talk_ack_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_ack(struct np_talk *t);
 /* Generations of an instance. Begin reads what is asked for, the others answer. admin_generations.c */
 int np_talk_generation_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_history(struct np_talk *t);
@@ -98,7 +101,8 @@ void np_talk_release(struct np_talk *t);
 
 /* Goes on with a list, a page a time, the first one now. */
 void np_talk_list(struct np_talk *t, void (*slice)(struct np_talk *t));
-/* "neap rollback by anna": who asks. admin_generations.c */
+/* "anna", or "user 1000": who asks; false where that cannot be told. "neap rollback by anna". admin_generations.c */
+bool np_talk_user(const struct np_talk *t, char *text, size_t size);
 void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size);
 /* Dead letters and destinations. admin_dead.c */
 int np_talk_dead_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);

@@ -1,4 +1,4 @@
-/* The lines of neap tail matches, messages and attempts. */
+/* The lines of neap tail matches, messages, attempts and acknowledgements. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 const char *const np_show_match_heads[] = {"AT", "RULE", "DEVICE", "METRIC", "VALUE", "DID"};
 const char *const np_show_message_heads[] = {"AT", "RULE", "DEVICE", "TO", "READING", "MESSAGE"};
 const char *const np_show_attempt_heads[] = {"AT", "TO", "DEVICE", "ATTEMPT", "OUTCOME", "TOOK", "MESSAGE"};
+const char *const np_show_acked_heads[] = {"AT", "BY", "DEVICE", "TO", "MESSAGE", "NOTE"};
 
 /* What is no item: that it has begun, or how many were left out. */
 static bool is_said(struct np_show *s, lua_State *L) {
@@ -95,4 +96,12 @@ void np_show_attempt(struct np_show *s, lua_State *L) {
     r->note = NULL;
   }
   free(state);
+}
+
+void np_show_acked(struct np_show *s, lua_State *L) {
+  static const char *const fields[] = {"by", "device", "destination", "id", "note"};
+  if (is_said(s, L)) return;
+  struct row *r = np_show_row(s);
+  r->cells[0] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) r->cells[i + 1].text = np_show_field(L, fields[i]);
 }

@@ -357,6 +357,7 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"dead", np_show_dead, np_show_dead_summary, np_show_dead_heads, 6},
                                             {"letter", np_show_dead, NULL, NULL, 2},
                                             {"destinations", np_show_destination, NULL, np_show_destination_heads, 8},
+                                            {"ack", np_show_ack, np_show_ack_summary, np_show_ack_heads, 6},
                                             {"call", call_line, call_summary, NULL, 2},
                                             {"request", request_line, NULL, NULL, 2},
                                             {"recording", np_show_recording, NULL, NULL, 2},
@@ -371,6 +372,7 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"tail matches", np_show_match, NULL, np_show_match_heads, 6},
                                             {"tail messages", np_show_message, NULL, np_show_message_heads, 6},
                                             {"tail attempts", np_show_attempt, NULL, np_show_attempt_heads, 7},
+                                            {"tail acknowledgements", np_show_acked, NULL, np_show_acked_heads, 6},
                                             {"tail", tail_line, NULL, NULL, 6}};
 
 const struct np_show_kind *np_show_kind_of(const char *command) {

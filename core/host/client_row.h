@@ -51,7 +51,9 @@ void np_show_story(struct np_show *s, lua_State *L);
 void np_show_match(struct np_show *s, lua_State *L);
 void np_show_message(struct np_show *s, lua_State *L);
 void np_show_attempt(struct np_show *s, lua_State *L);
-extern const char *const np_show_match_heads[], *const np_show_message_heads[], *const np_show_attempt_heads[];
+void np_show_acked(struct np_show *s, lua_State *L);
+extern const char *const np_show_match_heads[], *const np_show_message_heads[], *const np_show_attempt_heads[],
+                                                                                    *const np_show_acked_heads[];
 
 /* The kind of a command's answers; a tail's for all that has none of its own. */
 const struct np_show_kind *np_show_kind_of(const char *command);
@@ -71,6 +73,11 @@ void np_show_dead(struct np_show *s, lua_State *L);
 void np_show_dead_summary(struct np_show *s, lua_State *L);
 void np_show_destination(struct np_show *s, lua_State *L);
 extern const char *const np_show_dead_heads[], *const np_show_destination_heads[];
+
+/* A message that was acknowledged, or waits for it. client_ack.c */
+void np_show_ack(struct np_show *s, lua_State *L);
+void np_show_ack_summary(struct np_show *s, lua_State *L);
+extern const char *const np_show_ack_heads[];
 
 /* A message that a change of a rule changes, and all of them. client_gate.c */
 void np_show_change(struct np_show *s, lua_State *L);

@@ -48,6 +48,13 @@ local function end_of(m)
   return { line }
 end
 
+local function ack_node(m)
+  local a = m.acknowledged
+  if not a then return m.unacknowledged and { "not acknowledged by anybody: it asks for that" } end
+  return { ("acknowledged  %s after it was made, by %s%s"):format(after(m.created, a.at), text(a.by),
+    a.note and ": " .. text(a.note) or "") }
+end
+
 local function message_node(m, from)
   local made = from and after(from, m.created) or moment(m.created)
   local replay = m.replay and "  replayed by replay " .. m.replay or ""
@@ -62,6 +69,7 @@ local function message_node(m, from)
   end
   if #m.attempts == 0 and m.state == "pending" then node[#node + 1] = { "no attempt yet" } end
   node[#node + 1] = end_of(m)
+  node[#node + 1] = ack_node(m) or nil
   return node
 end
 

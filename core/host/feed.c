@@ -8,7 +8,7 @@
 
 #define BOX 4096 /* items on their way */
 
-const char *const np_feed_kinds[NP_FEEDS] = {"matches", "messages", "attempts"};
+const char *const np_feed_kinds[NP_FEEDS] = {"matches", "messages", "attempts", "acknowledgements"};
 const char *const np_feed_names[NP_FEED_NAMES] = {"rule", "destination", "device", "metric", "vendor", "connection"};
 
 bool np_feed_has(enum np_feed_kind kind, enum np_feed_name name) {
@@ -85,17 +85,23 @@ struct np_feed_item *np_feed_match(const struct np_reading *r, const char *rule,
   return item;
 }
 
-static void begin_message(struct np_feed_item *item, const struct np_message *m) {
+/* What says which message it is about. */
+static void begin(struct np_feed_item *item, struct np_text id, struct np_text rule, struct np_text destination,
+                  struct np_text device) {
   struct np_buf *b = &item->line;
   np_line_begin(b);
-  np_line_text(b, "id", m->id.ptr);
-  np_line_text(b, "rule", m->source.ptr);
-  np_line_text(b, "destination", m->destination.ptr);
-  np_line_text(b, "device", m->device.ptr);
-  if (m->reading) np_line_int(b, "reading", m->reading);
-  name(item, NP_FEED_RULE, m->source);
-  name(item, NP_FEED_DESTINATION, m->destination);
-  name(item, NP_FEED_DEVICE, m->device);
+  np_line_text(b, "id", id.ptr);
+  np_line_text(b, "rule", rule.ptr);
+  np_line_text(b, "destination", destination.ptr);
+  np_line_text(b, "device", device.ptr);
+  name(item, NP_FEED_RULE, rule);
+  name(item, NP_FEED_DESTINATION, destination);
+  name(item, NP_FEED_DEVICE, device);
+}
+
+static void begin_message(struct np_feed_item *item, const struct np_message *m) {
+  begin(item, m->id, m->source, m->destination, m->device);
+  if (m->reading) np_line_int(&item->line, "reading", m->reading);
 }
 
 struct np_feed_item *np_feed_message(const struct np_message *m) {
@@ -116,6 +122,16 @@ struct np_feed_item *np_feed_attempt(const struct np_message *m, const struct np
   np_line_text(&item->line, "state", state == 'd' ? "delivered" : state == 'r' ? "pending" : "dead");
   if (sent->as.sent.due) np_line_int(&item->line, "due", sent->as.sent.due);
   np_line_text(&item->line, "reason", sent->as.sent.reason.ptr);
+  np_line_end(&item->line);
+  return item;
+}
+
+struct np_feed_item *np_feed_ack(const struct np_op *op) {
+  struct np_feed_item *item = new_item(NP_FEED_ACKS);
+  begin(item, op->as.ack.id, op->as.ack.rule, op->as.ack.destination, op->as.ack.device);
+  np_line_int(&item->line, "at", op->as.ack.at);
+  np_line_text(&item->line, "by", op->as.ack.by.ptr);
+  np_line_text(&item->line, "note", op->as.ack.note.ptr);
   np_line_end(&item->line);
   return item;
 }

@@ -1,4 +1,4 @@
-/* What a tail of matches, messages or attempts shows: items from whichever thread it happens on to the main thread. Where nobody tails, asking whether
+/* What a tail of matches, messages, attempts or acknowledgements shows: items from whichever thread it happens on to the main thread. Where nobody tails, asking whether
  * anybody does is one load, and nothing else is done. Nobody ever waits: where too much is on its way, items are lost, and counted. */
 #ifndef NP_HOST_FEED_H
 #define NP_HOST_FEED_H
@@ -10,7 +10,7 @@
 #include "base/mailbox.h"
 #include "store/writeset.h"
 
-enum np_feed_kind { NP_FEED_MATCHES, NP_FEED_MESSAGES, NP_FEED_ATTEMPTS, NP_FEEDS };
+enum np_feed_kind { NP_FEED_MATCHES, NP_FEED_MESSAGES, NP_FEED_ATTEMPTS, NP_FEED_ACKS, NP_FEEDS };
 extern const char *const np_feed_kinds[NP_FEEDS]; /* "matches" … */
 
 /* By which a tail chooses. */
@@ -52,6 +52,7 @@ void np_feed_item_free(struct np_feed_item *item);
 struct np_feed_item *np_feed_match(const struct np_reading *r, const char *rule, int generation, const struct np_op *did,
                                    const char *error);
 struct np_feed_item *np_feed_message(const struct np_message *m);
+struct np_feed_item *np_feed_ack(const struct np_op *ack); /* an NP_OP_ACK that was the first */
 /* sent: the NP_OP_SENT that an attempt at m led to. */
 struct np_feed_item *np_feed_attempt(const struct np_message *m, const struct np_op *sent);
 

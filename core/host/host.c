@@ -68,11 +68,18 @@ static void notify_lane(struct np_lane *lane, struct np_writeset *const *sets, c
   np_lane_send(lane, letter);
 }
 
+/* For those who tail: each way in of an acknowledgement ends here. */
+static void feed_acks(struct np_feed *feed, const struct np_writeset *ws) {
+  for (const struct np_op *op = ws->first; op; op = op->next)
+    if (op->kind == NP_OP_ACK && op->as.ack.done) np_feed_send(feed, np_feed_ack(op));
+}
+
 /* On the keeper's thread, after each commit. */
 static void committed(void *arg, struct np_writeset *const *sets, size_t n) {
   struct np_host *host = arg;
   uint64_t masks[1024];
   int64_t last_seq = 0;
+  for (size_t i = 0; i < n && np_feed_wanted(&host->feed, NP_FEED_ACKS); i++) feed_acks(&host->feed, sets[i]);
   while (n) {
     size_t some = n < 1024 ? n : 1024;
     for (size_t i = 0; i < some; i++) masks[i] = concerned(sets[i], host->lane_count, &last_seq);

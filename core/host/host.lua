@@ -380,7 +380,8 @@ function plugin:table(name)
 end
 
 -- The verbs that act are the ledger's.
-for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "debounce", "history", "window", "log" } do
+for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "debounce", "history", "window", "acknowledge",
+  "acknowledged", "log" } do
   local act = core[verb]
   plugin[verb] = function(_, ...) return act(...) end
 end

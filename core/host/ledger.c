@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/duration.h"
 #include "base/random.h"
+#include "host/ack.h"
 #include "host/data.h"
 #include "host/host.h"
 #include "host/lane.h"
@@ -380,25 +381,30 @@ struct np_text np_message_id(struct np_writeset *ws) {
 }
 
 /* A message's life counts from the rule's present, which is when the reading came: what a rule catches up with may be born dead. */
-static int64_t expiry(lua_State *L, int idx, const struct np_task *t, const struct np_slot *to) {
+static void read_options(lua_State *L, int idx, const struct np_task *t, const struct np_slot *to, struct np_message *m) {
   int64_t ms = to->code ? to->code->terms.expires : 0;
-  if (!lua_isnoneornil(L, idx)) {
-    luaL_checktype(L, idx, LUA_TTABLE);
-    for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-      const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "[1]";
-      if (strcmp(name, "expires") != 0) luaL_error(L, "plugin:send: unknown option \"%s\"; there is: expires", name);
-      ms = np_field_duration(L, -1, "send", name);
-      if (!ms) luaL_error(L, "plugin:send: expires has to be longer than nothing");
+  if (!lua_isnoneornil(L, idx)) luaL_checktype(L, idx, LUA_TTABLE);
+  for (lua_pushnil(L); lua_istable(L, idx) && lua_next(L, idx); lua_pop(L, 1)) {
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "[1]";
+    if (strcmp(name, "acknowledge") == 0 && lua_isboolean(L, -1)) {
+      m->asks = lua_toboolean(L, -1);
+      continue;
     }
+    if (strcmp(name, "acknowledge") == 0)
+      luaL_error(L, "plugin:send: acknowledge has to be true or false, got a %s", luaL_typename(L, -1));
+    if (strcmp(name, "expires") != 0) luaL_error(L, "plugin:send: unknown option \"%s\"; there are: expires, acknowledge", name);
+    ms = np_field_duration(L, -1, "send", name);
+    if (!ms) luaL_error(L, "plugin:send: expires has to be longer than nothing");
   }
-  return ms ? t->now + ms : 0;
+  m->expires = ms ? t->now + ms : 0;
 }
 
-/* plugin:send(destination, message [, { expires = "30m" }]): a table; its `device`, or else the reading's, is whose order it keeps. Returns the message's
- * id. One that has not arrived when it expires is a dead letter, and is not sent.
+/* plugin:send(destination, message [, { expires = "30m", acknowledge = true }]): a table; its `device`, or else the reading's, is whose order it keeps.
+ * Returns the message's id. One that has not arrived when it expires is a dead letter, and is not sent. One that is to be acknowledged is listed by
+ * `neap ack list` until somebody has.
  * @param destination string
  * @param message table
- * @param options? { expires: string|number }
+ * @param options? { expires?: string|number, acknowledge?: boolean }
  * @return string id
  */
 static int send(lua_State *L) {
@@ -411,7 +417,7 @@ static int send(lua_State *L) {
   struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
   lua_settop(L, 3);
-  m.expires = expiry(L, 3, t, slot);
+  read_options(L, 3, t, slot, &m);
   lua_settop(L, 2);
   if (lua_getfield(L, 2, "device") != LUA_TNIL)
     m.device = text_field(L, t->ws, "send", "device");
@@ -483,6 +489,8 @@ int np_ledger_open(lua_State *L) {
                                    {"debounce", np_store_debounce},
                                    {"history", np_history},
                                    {"window", np_window},
+                                   {"acknowledge", np_acknowledge},
+                                   {"acknowledged", np_acknowledged},
                                    {"log", log_line},
                                    {NULL, NULL}};
   static const luaL_Reg store[] = {

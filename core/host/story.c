@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "host/ack.h"
 #include "host/admin_line.h"
 #include "host/rule.h"
 
@@ -95,6 +96,7 @@ int np_story_message(struct np_story *s, const struct np_sent *m, struct np_erro
   np_line_text(b, "reason", m->reason.ptr);
   if (m->dropped) np_line_int(b, "dropped", m->dropped);
   np_line_text(b, "by", m->by.ptr);
+  if (np_ack_line(b, s->host->reader, m->message.id.ptr, err) < 0) return -1;
   if (s->people) np_line_body(b, s->host, m->message.destination.ptr, m->message.body);
   np_story_field(b, "attempts");
   np_buf_addc(b, '[');

@@ -26,10 +26,23 @@ static void push_message(lua_State *L, const struct np_message *m) {
   np_set_integer(L, "attempts", 0);
   if (m->reading) np_set_integer(L, "reading", m->reading);
   if (m->expires) np_set_integer(L, "expires", m->expires);
+  if (m->asks) lua_pushboolean(L, 1), lua_setfield(L, -2, "acknowledge");
   lua_pushliteral(L, "waiting");
   lua_setfield(L, -2, "state");
   np_set_text(L, "json", &m->body);
   np_set_json(L, "data", &m->body);
+}
+
+static void set_ack(lua_State *L, int list, const struct np_op *op) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+  for (lua_Integer i = 1; i <= n && op->as.ack.done; i++) {
+    lua_rawgeti(L, list, i);
+    lua_getfield(L, -1, "id");
+    bool this = strcmp(lua_tostring(L, -1), op->as.ack.id.ptr) == 0;
+    lua_pop(L, 1);
+    if (this) np_set_json(L, "acknowledged", &op->as.ack.record);
+    lua_pop(L, 1);
+  }
 }
 
 static int sent(lua_State *L) {
@@ -55,6 +68,8 @@ static int sent(lua_State *L) {
         lua_pop(L, 1);
       } else if (op->kind == NP_OP_SENT) {
         lua_pop(L, 1);
+      } else if (op->kind == NP_OP_ACK) {
+        set_ack(L, list, op);
       }
     }
   }

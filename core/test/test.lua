@@ -102,6 +102,8 @@ local plugin_methods = { __index = plugin, __tostring = function(p) return p.nam
 -- @field status? integer of the last answer
 -- @field error? string
 -- @field due? integer ms, the next attempt
+-- @field acknowledge? boolean it asks for an acknowledgement
+-- @field acknowledged? neap.Acknowledgement
 
 -- t.plugin(name [, settings]): loads the plugin's file and puts it in force, with settings as neap.lua gives them: `name`,
 -- `mount`, `limits`, `people` and `shows` too. Several may be loaded: a vendor, a rule, a destination. A destination that a
@@ -180,6 +182,16 @@ end
 function plugin:message(data)
   if type(data) ~= "table" then error("p:message: expected a table, got a " .. type(data), 2) end
   return call(core.message, self.name, tostring(data.device or ""), json.encode(data))
+end
+
+-- t.acknowledge(id [, { by, note }]) -> whether it was the first; nil where there is no such message: somebody acknowledges a
+-- message, as by `neap ack`. `by` is "somebody" where it is absent.
+-- @param id string
+-- @param how? { by?: string, note?: string }
+-- @return boolean? first
+function t.acknowledge(id, how)
+  how = how or {}
+  return call(core.acknowledge, id, how.by or "somebody", how.note)
 end
 
 -- p:device{ device, place, owner, tags, name, … }: what is known of a device changes, as if a vendor had called plugin:device.
@@ -284,7 +296,7 @@ function plugin:stored(key) return call(core.stored, self.name, key) end
 function t.stored(p, key) return call(core.stored, type(p) == "table" and p.name or p, key) end
 
 -- t.sent([destination]) -> messages, oldest first: { id, destination, device, source, created, reading, json, data, state,
--- attempts, status, error, due }; `data` is what the rule sent, `state` is waiting, delivered or dead.
+-- attempts, status, error, due, acknowledge, acknowledged }; `data` is what the rule sent, `state` is waiting, delivered or dead.
 -- @param destination? string
 -- @return neap.test.Message[]
 function t.sent(destination)

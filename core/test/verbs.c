@@ -10,6 +10,7 @@
 #include "base/duration.h"
 #include "base/random.h"
 #include "base/zone.h"
+#include "host/ack.h"
 #include "host/calls.h"
 #include "host/config_entry.h"
 #include "host/jobs.h"
@@ -240,6 +241,26 @@ static int message(lua_State *L) {
   return 1;
 }
 
+/* core.acknowledge(id, by, note) -> whether it was the first; nil where there is no such message */
+static int acknowledge(lua_State *L) {
+  struct np_world *w = np_spec_world(L);
+  struct np_text by = {0}, note = {0};
+  struct np_error err;
+  const char *id = luaL_checkstring(L, 1);
+  by.ptr = luaL_checklstring(L, 2, &by.len);
+  note.ptr = luaL_optlstring(L, 3, NULL, &note.len);
+  struct np_writeset *ws = new_set(L);
+  if (np_ack_check(by, note, &err) < 0) return luaL_error(L, "t.acknowledge: %s", err.text);
+  int found = np_ack_add(ws, w->host.reader, id, by, note, np_now_ms(), &err);
+  if (found < 0) return luaL_error(L, "t.acknowledge: %s", err.text);
+  if (!found) return 0;
+  feed(L, w, ws, "acknowledgement");
+  np_world_settle(w);
+  check_trouble(L, w);
+  lua_pushboolean(L, ws->first->as.ack.done);
+  return 1;
+}
+
 /* core.device(fields, vendor, connection) */
 static int device(lua_State *L) {
   struct np_world *w = np_spec_world(L);
@@ -421,9 +442,13 @@ void np_spec_script(void *arg, const struct np_fetch_request *request, struct np
 }
 
 void np_spec_verbs(lua_State *L) {
-  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"kept", kept},       {"now", now},       {"at", at},
-                                   {"advance", advance}, {"seed", seed},       {"zone", zone},     {"reading", reading},
-                                   {"request", request}, {"message", message}, {"device", device}, {"call", call},
-                                   {"job", job},         {NULL, NULL}};
+  static const luaL_Reg verbs[] = {{"plugin", plugin},   {"kept", kept},
+                                   {"now", now},         {"at", at},
+                                   {"advance", advance}, {"seed", seed},
+                                   {"zone", zone},       {"reading", reading},
+                                   {"request", request}, {"message", message},
+                                   {"device", device},   {"call", call},
+                                   {"job", job},         {"acknowledge", acknowledge},
+                                   {NULL, NULL}};
   luaL_setfuncs(L, verbs, 0);
 }

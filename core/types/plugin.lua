@@ -306,10 +306,11 @@ function plugin:device(news) end
 function plugin:event(event) end
 
 ---A table; its `device`, or else the reading's, is whose order it keeps. Returns the message's id. One that has not
----arrived when it expires is a dead letter, and is not sent.
+---arrived when it expires is a dead letter, and is not sent. One that is to be acknowledged is listed by `neap ack list`
+---until somebody has.
 ---@param destination string
 ---@param message table
----@param options? { expires: string|number }
+---@param options? { expires?: string|number, acknowledge?: boolean }
 ---@return string id
 function plugin:send(destination, message, options) end
 
@@ -357,3 +358,20 @@ function plugin:history(device, metric, span) end
 ---@param options neap.WindowOptions
 ---@return neap.Window
 function plugin:window(options) end
+
+---plugin:acknowledge(id [, { by = "anna", note = "on my way" }]) -> true: the message of that id is acknowledged, which
+---commits with the call. False and whose it was where it had been already: the first one counts, and nothing has
+---changed. nil, why and "unknown" where there is no such message, or it is no longer kept. by is the connection's name
+---where it is absent, and has at most 200 bytes; note has at most 2000.
+---@param id string of the message, which its destination was given
+---@param how? { by?: string, note?: string }
+---@return boolean? first
+---@return neap.Acknowledgement|string|nil
+---@return "unknown"?
+function plugin:acknowledge(id, how) end
+
+---plugin:acknowledged(id) -> the message's acknowledgement, or nil where it has none. What a rule was told holds when
+---its call commits: where one comes between, the handler runs again. In a run over the past nothing is acknowledged.
+---@param id string of a message, as plugin:send has returned it
+---@return neap.Acknowledgement?
+function plugin:acknowledged(id) end

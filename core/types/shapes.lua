@@ -165,6 +165,12 @@
 ---@field after? string a cursor
 ---@field limit? integer
 
+---That somebody has taken note of a message.
+---@class neap.Acknowledgement
+---@field at integer ms
+---@field by string
+---@field note? string
+
 ---Why a request is refused, for plugin:refuse to put into words.
 ---@class neap.Problem
 ---@field status integer that neap would answer

@@ -70,6 +70,8 @@ local t = {}
 ---@field status? integer of the last answer
 ---@field error? string
 ---@field due? integer ms, the next attempt
+---@field acknowledge? boolean it asks for an acknowledgement
+---@field acknowledged? neap.Acknowledgement
 
 ---A group of tests. Groups may hold groups.
 ---@param name string
@@ -232,6 +234,13 @@ function t.zone(name) end
 ---@param seed integer
 function t.random(seed) end
 
+---t.acknowledge(id [, { by, note }]) -> whether it was the first; nil where there is no such message: somebody
+---acknowledges a message, as by `neap ack`. `by` is "somebody" where it is absent.
+---@param id string
+---@param how? { by?: string, note?: string }
+---@return boolean? first
+function t.acknowledge(id, how) end
+
 ---t.stored(plugin, key) -> the same, of a plugin or its name.
 ---@param plugin neap.test.Plugin|string
 ---@param key string
@@ -239,7 +248,8 @@ function t.random(seed) end
 function t.stored(plugin, key) end
 
 ---t.sent([destination]) -> messages, oldest first: { id, destination, device, source, created, reading, json, data,
----state, attempts, status, error, due }; `data` is what the rule sent, `state` is waiting, delivered or dead.
+---state, attempts, status, error, due, acknowledge, acknowledged }; `data` is what the rule sent, `state` is waiting,
+---delivered or dead.
 ---@param destination? string
 ---@return neap.test.Message[]
 function t.sent(destination) end
