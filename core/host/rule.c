@@ -33,6 +33,8 @@ void np_rule_call(struct np_instance *in, int handler, struct np_overlay *overla
                              .overlay = overlay,
                              .now = now,
                              .reading = c->reading,
+                             .timer = c->timer,
+                             .key = c->key,
                              .handler = handler,
                              .push = c->reading ? push_reading : push_key,
                              .ended = call_ended,
@@ -100,6 +102,7 @@ static struct np_text copy_text(struct np_writeset *ws, struct np_text t) { retu
 
 struct np_reading np_reading_copy(struct np_writeset *ws, const struct np_reading *from) {
   struct np_reading r = *from;
+  r.derivation = NULL;
   r.vendor = copy_text(ws, from->vendor), r.connection = copy_text(ws, from->connection), r.device = copy_text(ws, from->device);
   r.metric = copy_text(ws, from->metric), r.unit = copy_text(ws, from->unit), r.key = copy_text(ws, from->key);
   r.extra = copy_text(ws, from->extra);

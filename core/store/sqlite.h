@@ -62,6 +62,7 @@ enum {
   W_ADD_SERIES,
   W_REQUEST,
   W_READING,
+  W_DERIVED,
   W_SAME_TIME,
   W_SAME_KEY,
   W_ADD_KEY,
@@ -145,7 +146,7 @@ struct np_store {
   struct np_map devices; /* vendor 0 device -> struct np_known_device */
   struct np_map series;  /* vendor 0 device 0 metric -> struct np_known_series */
   size_t known_bytes;
-  struct np_map recent; /* series (8 bytes) key -> itself: keys of the readings after count.indexed */
+  struct np_map recent; /* series (8 bytes) key, as it is indexed -> itself: keys of the readings after count.indexed */
   bool recent_known;    /* recent is all of them */
   struct np_buf key;    /* scratch */
   struct np_sweep sweeps[NP_KEPT_KINDS];
@@ -186,10 +187,16 @@ void np_known_forget(struct np_store *s);
 int np_known_bound(struct np_store *s); /* where much is remembered: saves what is unsaved and forgets. In a transaction. */
 int np_known_save(struct np_store *s);  /* writes what is dirty. In a transaction. */
 
+/* A reading's key in its series. What rules derive has keys apart from those of vendors. */
+struct np_series_key {
+  int64_t series;
+  struct np_text key;
+  bool derived;
+};
 /* Whether a series has a reading of that key; if not, it counts as having one from now on. */
-int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, bool *fresh);
-int np_keys_index(struct np_store *s); /* now and then, in a transaction before its commit */
-int np_keys_drop(struct np_store *s, int64_t series, const struct np_text *key); /* its reading is removed */
+int np_keys_take(struct np_store *s, const struct np_series_key *key, bool *fresh);
+int np_keys_index(struct np_store *s);                                 /* now and then, in a transaction before its commit */
+int np_keys_drop(struct np_store *s, const struct np_series_key *key); /* its reading is removed */
 void np_keys_forget(struct np_store *s);
 
 /* A small step of removing what is past its bounds; in a transaction. Adds to *gone and *failed. */
@@ -214,6 +221,9 @@ enum {
   R_BEFORE,
   R_FROM_REQUEST,
   R_REQUEST_OF,
+  R_DERIVATION,
+  R_DERIVED_FROM,
+  R_DERIVED_COUNT,
   R_SERIES_OF,
   R_NAME,
   R_SERIES,

@@ -2,7 +2,9 @@
  *
  * Writing each key into its index at once would dirty a page of its own for nearly every reading, and that would be half of the cost of
  * storing one. So the newest readings' keys are kept in memory and put into the index some thousand at a time, sorted. The
- * readings themselves are the record: what is in memory is read from them again at the start and whenever something was undone. */
+ * readings themselves are the record: what is in memory is read from them again at the start and whenever something was undone.
+ *
+ * The key of what a rule derived is indexed behind a zero byte, which no vendor's key holds: so the one never takes the other's place. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +17,13 @@ void np_keys_forget(struct np_store *s) {
   s->recent_known = false;
 }
 
-/* The map's key, in the scratch. */
-static void make_key(struct np_store *s, int64_t series, const struct np_text *key) {
+/* The map's key, in the scratch: the series, and what is indexed. */
+static struct np_text make_key(struct np_store *s, const struct np_series_key *key) {
   np_buf_clear(&s->key);
-  np_buf_add(&s->key, &series, sizeof series);
-  np_buf_add(&s->key, key->ptr, key->len);
+  np_buf_add(&s->key, &key->series, sizeof key->series);
+  if (key->derived) np_buf_addc(&s->key, 0);
+  np_buf_add(&s->key, key->key.ptr, key->key.len);
+  return (struct np_text){s->key.data + sizeof key->series, s->key.len - sizeof key->series};
 }
 
 static void add(struct np_store *s) { np_map_put(&s->recent, s->key.data, s->key.len, s); }
@@ -29,22 +33,22 @@ static int load(struct np_store *s) {
   if (!st) return np_sql_code(&s->sql);
   int rc;
   while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
-    struct np_text key = np_sql_text(st, 1);
-    make_key(s, sqlite3_column_int64(st, 0), &key);
+    const struct np_series_key key = {sqlite3_column_int64(st, 0), np_sql_text(st, 1), sqlite3_column_int(st, 2)};
+    make_key(s, &key);
     add(s);
   }
   s->recent_known = rc == SQLITE_DONE;
   return sqlite3_reset(st);
 }
 
-int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, bool *fresh) {
+int np_keys_take(struct np_store *s, const struct np_series_key *key, bool *fresh) {
   int64_t found;
   int rc = s->recent_known ? SQLITE_OK : load(s);
   *fresh = false;
   if (rc != SQLITE_OK) return rc;
-  make_key(s, series, key);
+  const struct np_text indexed = make_key(s, key);
   if (np_map_get(&s->recent, s->key.data, s->key.len)) return SQLITE_OK;
-  rc = np_sql_one(&s->sql, W_SAME_KEY, &found, "it", series, key);
+  rc = np_sql_one(&s->sql, W_SAME_KEY, &found, "it", key->series, &indexed);
   if (rc == SQLITE_ROW) return SQLITE_OK;
   if (rc != SQLITE_DONE) return rc;
   add(s);
@@ -52,12 +56,12 @@ int np_keys_take(struct np_store *s, int64_t series, const struct np_text *key, 
   return SQLITE_OK;
 }
 
-int np_keys_drop(struct np_store *s, int64_t series, const struct np_text *key) {
+int np_keys_drop(struct np_store *s, const struct np_series_key *key) {
   int rc = s->recent_known ? SQLITE_OK : load(s);
   if (rc != SQLITE_OK) return rc;
-  make_key(s, series, key);
+  const struct np_text indexed = make_key(s, key);
   np_map_remove(&s->recent, s->key.data, s->key.len);
-  return np_sql_run(&s->sql, W_DROP_KEY, "it", series, key);
+  return np_sql_run(&s->sql, W_DROP_KEY, "it", key->series, &indexed);
 }
 
 static int64_t series_of(const struct np_map_entry *e) {

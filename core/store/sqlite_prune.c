@@ -92,8 +92,8 @@ static int look_at_reading(struct np_store *s, struct walk *w, sqlite3_stmt *row
   /* A time that was still to come when it was received is a clock's mistake: what is measured until then is no older for that. */
   int64_t at = sqlite3_column_int64(row, 4), received = sqlite3_column_int64(row, 1);
   rc = np_sql_run(&s->sql, W_SET_REMOVED, "ii", series, at < received ? at : received);
-  struct np_text key = np_sql_text(row, 5);
-  return rc == SQLITE_OK && key.ptr ? np_keys_drop(s, series, &key) : rc;
+  const struct np_series_key key = {series, np_sql_text(row, 5), sqlite3_column_int(row, 7)};
+  return rc == SQLITE_OK && key.key.ptr ? np_keys_drop(s, &key) : rc;
 }
 
 static const struct {

@@ -9,6 +9,7 @@ enum { MOST = 50000 };
 
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
+#define DERIVATION "SELECT reading, cause, generation, timer, key FROM derivations"
 #define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
 #define BY                                                                                                                         \
   " WHERE source = ?1 AND replayed = 0 AND ((reading > ?2 AND reading <= ?3) OR (reading = 0 AND created BETWEEN ?4 AND ?5))"
@@ -26,6 +27,9 @@ const char *const np_read_texts[R_COUNT] = {
         "SELECT " NP_READING_COLUMNS ", request FROM reading_rows WHERE seq >= (SELECT reading FROM inbox WHERE id = ?1"
         " AND reading > 0) ORDER BY seq",
     [R_REQUEST_OF] = "SELECT coalesce(request, 0) FROM reading_rows WHERE seq = ?",
+    [R_DERIVATION] = DERIVATION " WHERE reading = ?",
+    [R_DERIVED_FROM] = DERIVATION " WHERE cause = ?1 AND cause > 0 AND reading > ?2 ORDER BY reading LIMIT ?3",
+    [R_DERIVED_COUNT] = "SELECT count(*) FROM derivations WHERE cause = ?1 AND cause > 0",
     [R_SERIES_OF] = "SELECT s.id FROM device_rows d JOIN series s ON s.device = d.id WHERE d.name = ?1"
                     " AND s.metric = (SELECT id FROM names WHERE name = ?2)"
                     " AND (?3 IS NULL OR d.vendor = (SELECT id FROM names WHERE name = ?3))",
@@ -235,6 +239,7 @@ bool np_read_reading(struct np_reader *r, sqlite3_stmt *st, struct np_reading *o
       .quality = traits & 3,
       .trend = traits >> 2 & 7,
       .quiet = traits & 64,
+      .depth = traits >> 7 & 7,
       .interval = sqlite3_column_int64(st, 8),
       .serial = sqlite3_column_type(st, 9) == SQLITE_NULL ? INT64_MIN : sqlite3_column_int64(st, 9),
       .key = np_sql_text(st, 10),
@@ -346,6 +351,32 @@ int64_t np_reader_reading_request(struct np_reader *r, int64_t seq) {
   int64_t request = 0;
   int rc = np_sql_one(&r->sql, R_REQUEST_OF, &request, "i", seq);
   return rc == SQLITE_ROW || rc == SQLITE_DONE ? request : -1;
+}
+
+static int walk_derivations(struct np_reader *r, sqlite3_stmt *st, np_derivation_fn *fn, void *arg, struct np_error *err) {
+  int rc = SQLITE_OK;
+  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    const struct np_derivation d = {.cause = sqlite3_column_int64(st, 1),
+                                    .generation = sqlite3_column_int(st, 2),
+                                    .timer = np_sql_text(st, 3),
+                                    .key = np_sql_text(st, 4)};
+    if (!fn(arg, sqlite3_column_int64(st, 0), &d)) break;
+  }
+  return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_derivation(struct np_reader *r, int64_t reading, np_derivation_fn *fn, void *arg, struct np_error *err) {
+  return walk_derivations(r, np_sql_start(&r->sql, R_DERIVATION, "i", reading), fn, arg, err);
+}
+
+int np_reader_derived_from(struct np_reader *r, int64_t cause, int64_t after, int limit, np_derivation_fn *fn, void *arg,
+                           struct np_error *err) {
+  return walk_derivations(r, np_sql_start(&r->sql, R_DERIVED_FROM, "iiw", cause, after, limit), fn, arg, err);
+}
+
+int np_reader_derived_count(struct np_reader *r, int64_t cause, int64_t *n, struct np_error *err) {
+  int rc = np_sql_one(&r->sql, R_DERIVED_COUNT, n, "i", cause);
+  return rc == SQLITE_ROW ? 0 : np_sql_fail(&r->sql, rc, err);
 }
 
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,

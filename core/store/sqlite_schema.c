@@ -15,7 +15,8 @@
 
 /* Readings are looked up by (series, at) for history, and by (series, key), in reading_keys, for what identifies one; the keys of
  * readings after counters.indexed are not in there yet (sqlite_keys.c). traits holds the quality (2
- * bits), the trend (3 bits), as 32 that the value is a truth value, and as 64 that no rule is run on it. */
+ * bits), the trend (3 bits), as 32 that the value is a truth value, as 64 that no rule is run on it, and in the 3 bits from 128 on its
+ * depth. */
 static const char first_schema[] =
     "CREATE TABLE counters(one INTEGER PRIMARY KEY CHECK(one = 1), reading INTEGER NOT NULL, request INTEGER NOT NULL,"
     " message INTEGER NOT NULL, held INTEGER NOT NULL, version INTEGER NOT NULL, indexed INTEGER NOT NULL);"
@@ -200,8 +201,27 @@ static const char acks[] = "CREATE TRIGGER delivered_unasked AFTER DELETE ON del
                            "CREATE TRIGGER dropped_unasked AFTER DELETE ON dropped BEGIN"
                            " DELETE FROM kv WHERE space IN ('neap.acks', 'neap.asked') AND key = old.id; END;";
 
+/* What led a rule to derive a reading; other readings have no row here. */
+static const char derivations[] =
+    "CREATE TABLE derivations(reading INTEGER PRIMARY KEY, cause INTEGER NOT NULL, generation INTEGER NOT NULL, timer TEXT, key "
+    "TEXT);"
+    "CREATE INDEX derivation_cause ON derivations(cause) WHERE cause > 0;"
+    "CREATE TRIGGER derived_gone AFTER DELETE ON reading_rows WHEN old.traits & 896 BEGIN"
+    " DELETE FROM derivations WHERE reading = old.seq; END;"
+    "DROP VIEW IF EXISTS readings;"
+    "CREATE VIEW readings AS SELECT r.seq, v.name AS vendor, c.name AS connection, d.name AS device, m.name AS metric, r.value,"
+    " u.name AS unit, r.at, r.received, r.key, r.serial, r.interval,"
+    " CASE r.traits >> 2 & 7 WHEN 1 THEN 'flat' WHEN 2 THEN 'rising_slowly' WHEN 3 THEN 'falling_slowly'"
+    " WHEN 4 THEN 'rising_fast' WHEN 5 THEN 'falling_fast' END AS trend,"
+    " CASE r.traits & 3 WHEN 0 THEN 'valid' WHEN 1 THEN 'warmup' ELSE 'invalid' END AS quality, r.extra, r.request,"
+    " r.traits >> 6 & 1 AS quiet, r.traits >> 7 & 7 AS depth"
+    " FROM reading_rows r JOIN series s ON s.id = r.series JOIN device_rows d ON d.id = s.device"
+    " JOIN names v ON v.id = d.vendor JOIN names m ON m.id = s.metric LEFT JOIN names u ON u.id = r.unit"
+    " LEFT JOIN names c ON c.id = r.connection;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts, tags, retention, sizes, stories, acks};
+static const char *const migrations[] = {first_schema, queries, causes,  attempts, tags,
+                                         retention,    sizes,   stories, acks,     derivations};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -40,10 +40,11 @@ const char *const np_write_texts[W_COUNT] = {
                   " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_READING] =
         "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)",
+    [W_DERIVED] = "INSERT INTO derivations VALUES(?, ?, ?, ?, ?)",
     [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
     [W_SAME_KEY] = "SELECT 1 FROM reading_keys WHERE series = ? AND key = ?",
     [W_ADD_KEY] = "INSERT INTO reading_keys VALUES(?, ?) ON CONFLICT DO NOTHING",
-    [W_RECENT] = "SELECT series, key FROM reading_rows WHERE seq > ? AND key IS NOT NULL",
+    [W_RECENT] = "SELECT series, key, traits & 896 FROM reading_rows WHERE seq > ? AND key IS NOT NULL",
     [W_EVENT] = "INSERT INTO event_rows(device, type, at, key, received, connection, data) VALUES(?, ?, ?, ?, ?,"
                 " nullif(?, 0), ?) ON CONFLICT(device, type, at, key) DO NOTHING",
     [W_VERSION] = "SELECT version FROM kv WHERE space = ? AND key = ?",
@@ -99,7 +100,8 @@ const char *const np_write_texts[W_COUNT] = {
                        " + ifnull(length(CAST(body AS BLOB)), 0), outcome = 'failed' FROM inbox WHERE id > ? ORDER BY id LIMIT 500",
     [W_OLD_READINGS] =
         "SELECT seq, received, CASE WHEN typeof(value) IN ('text', 'blob') THEN length(CAST(value AS BLOB)) ELSE 0 END"
-        " + ifnull(length(CAST(key AS BLOB)), 0) + ifnull(length(CAST(extra AS BLOB)), 0), series, at, key, serial IS NOT NULL"
+        " + ifnull(length(CAST(key AS BLOB)), 0) + ifnull(length(CAST(extra AS BLOB)), 0), series, at, key, serial IS NOT NULL,"
+        " traits & 896"
         " FROM reading_rows WHERE seq > ? ORDER BY seq LIMIT 500",
     [W_OLD_EVENTS] = "SELECT id, received, length(CAST(key AS BLOB)) + ifnull(length(CAST(data AS BLOB)), 0) FROM event_rows"
                      " WHERE id > ? ORDER BY id LIMIT 500",
@@ -127,6 +129,8 @@ static const char *check_reading(const struct np_reading *r) {
     return "store: a reading's vendor, device and metric have to be there, without a 0 byte";
   if (!is_name_or_absent(&r->unit) || !is_name_or_absent(&r->connection)) return "store: a reading's unit has a 0 byte";
   if (r->value.type == NP_STRING && !r->value.s.ptr) return "store: a reading has no value";
+  if (r->depth < 0 || r->depth > NP_DEPTH_MAX) return "store: a reading's depth is out of bounds";
+  if (r->depth && !r->key.len) return "store: a derived reading has no key";
   if (r->value.type == NP_NUMBER_REAL && isnan(r->value.d)) return "store: a reading's value is not a number";
   return NULL;
 }
@@ -292,7 +296,8 @@ static int write_too_old(struct np_store *s, struct np_known_series *k, const st
 /* An empty key identifies nothing, so it counts as absent: otherwise all of a device's readings but one would be lost. */
 static int is_fresh(struct np_store *s, const struct np_reading *r, int64_t series, bool *fresh) {
   int64_t same;
-  if (r->key.ptr && r->key.len) return np_keys_take(s, series, &r->key, fresh);
+  const struct np_series_key key = {series, r->key, r->depth};
+  if (r->key.ptr && r->key.len) return np_keys_take(s, &key, fresh);
   int rc = np_sql_one(&s->sql, W_SAME_TIME, &same, "ii", series, r->at);
   *fresh = rc == SQLITE_DONE;
   return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
@@ -305,7 +310,7 @@ static int insert_reading(struct np_store *s, const struct np_writeset *ws, cons
   if (rc == SQLITE_OK) rc = np_known_name(s, &r->connection, &connection);
   if (rc == SQLITE_OK) rc = np_known_writer(s, series->device, connection, r->received);
   if (rc != SQLITE_OK) return rc;
-  int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0) | (r->quiet ? 64 : 0);
+  int traits = (int)r->quality | (int)r->trend << 2 | (r->value.type == NP_BOOL ? 32 : 0) | (r->quiet ? 64 : 0) | r->depth << 7;
   sqlite3_stmt *st =
       np_sql_start(&s->sql, W_READING, "iiiiviiwiiitb", s->count.reading + 1, series->id, r->at, r->received, &r->value, unit,
                    connection, traits, ws->request_id, r->interval, r->serial, r->key.len ? &r->key : NULL, &r->extra);
@@ -313,6 +318,13 @@ static int insert_reading(struct np_store *s, const struct np_writeset *ws, cons
   if (r->serial == INT64_MIN) sqlite3_bind_null(st, 11);
   sqlite3_step(st);
   return sqlite3_reset(st);
+}
+
+/* What led to it, of one that was derived. */
+static int write_derivation(struct np_store *s, const struct np_reading *r) {
+  const struct np_derivation *d = r->derivation;
+  if (!d) return SQLITE_OK;
+  return np_sql_run(&s->sql, W_DERIVED, "iiwtt", r->seq, d->cause, d->generation, &d->timer, &d->key);
 }
 
 static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
@@ -323,7 +335,8 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
   if (rc != SQLITE_OK || !fresh) return rc;
   if ((rc = find_removed(s, series)) != SQLITE_OK) return rc;
   if (r->at <= series->removed) {
-    if (r->key.len) rc = np_keys_drop(s, series->id, &r->key); /* it was noted just now */
+    const struct np_series_key key = {series->id, r->key, r->depth};
+    if (r->key.len) rc = np_keys_drop(s, &key); /* it was noted just now */
     return rc == SQLITE_OK ? write_too_old(s, series, r) : rc;
   }
   bool counts = r->serial != INT64_MIN;
@@ -339,7 +352,8 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
     series->device->seen = r->received;
     series->device->dirty = true;
   }
-  return counts ? write_gap(s, series, r) : SQLITE_OK;
+  rc = write_derivation(s, r);
+  return rc == SQLITE_OK && counts ? write_gap(s, series, r) : rc;
 }
 
 static int write_event(struct np_store *s, const struct np_op *op) {

@@ -3,7 +3,8 @@
  *
  * What identifies a reading: the vendor, device, metric and the vendor's own key; where it has no key, vendor, device, metric and at. A second one is
  * a duplicate: not stored, seq 0, and no rule sees it. Only the first counts, also where the second says something else. An empty
- * key identifies nothing and counts as absent.
+ * key identifies nothing and counts as absent. A derived reading always has a key, and it counts apart from vendors' keys: what a rule derives is never
+ * taken for what a vendor sends, nor the other way round.
  *
  * A reading's `serial` counts up by one: where a device's metric passes over numbers, the store adds an event "gap" with the reading's
  * `at` and {"metric", "from", "to"}. */
@@ -76,6 +77,13 @@ int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void 
 int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err);
 /* The request that a reading came with; 0 where there is none (a job fetched it), or no such reading; -1 on error. */
 int64_t np_reader_reading_request(struct np_reader *r, int64_t seq);
+/* What led to a derived reading: nothing where it is none, or that is not on record. And the readings that were derived from a reading itself, with
+ * seq > after, oldest first. */
+typedef bool np_derivation_fn(void *arg, int64_t reading, const struct np_derivation *d);
+int np_reader_derivation(struct np_reader *r, int64_t reading, np_derivation_fn *fn, void *arg, struct np_error *err);
+int np_reader_derived_from(struct np_reader *r, int64_t cause, int64_t after, int limit, np_derivation_fn *fn, void *arg,
+                           struct np_error *err);
+int np_reader_derived_count(struct np_reader *r, int64_t cause, int64_t *n, struct np_error *err);
 /* A device's metric with from <= at <= to, newest `at` first (ties: newest seq first). vendor NULL takes every vendor's device of that name. */
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
                       int limit, np_reading_fn *fn, void *arg, struct np_error *err);

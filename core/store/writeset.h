@@ -29,6 +29,14 @@ enum np_trend { NP_TREND_NONE, NP_FLAT, NP_RISING_SLOWLY, NP_FALLING_SLOWLY, NP_
 extern const char *const np_quality_names[3]; /* "valid" … */
 extern const char *const np_trend_names[6];   /* NULL for none, "flat" … */
 
+/* How a reading came about that no vendor sent: a rule, its connection, derived it. */
+struct np_derivation {
+  int64_t cause;             /* seq of the reading that the rule was run on; 0: it was a timer, of that name and key */
+  int generation;            /* of the rule */
+  struct np_text timer, key; /* absent where it was a reading */
+};
+#define NP_DEPTH_MAX 7
+
 struct np_reading {
   int64_t seq;                                             /* given by the store; 0 before, and for a duplicate */
   struct np_text vendor, connection, device, metric, unit; /* unit may be absent */
@@ -42,6 +50,9 @@ struct np_reading {
   struct np_text extra; /* JSON object; may be absent */
   int partition;        /* of the device */
   bool quiet;           /* no rule is run on it: it was imported, or derived by a replay */
+  int depth;            /* how many rules stand between it and what a vendor sent, NP_DEPTH_MAX at most; 0: a vendor's */
+  const struct np_derivation
+      *derivation; /* borrowed from the set, of a derived one that is to be written; NULL: not on record, or read */
 };
 
 struct np_message {                   /* what a rule sends to a destination */

@@ -379,6 +379,8 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP TRIGGER derived_gone",
+    "DROP TABLE derivations",
     "DROP TRIGGER delivered_unasked",
     "DROP TRIGGER dropped_unasked",
     "DROP TRIGGER dropped_asks_no_more",

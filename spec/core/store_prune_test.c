@@ -124,6 +124,23 @@ static void clock_ahead(struct np_store *s) {
   CHECK(store_reading(s, "ahead", 99, NULL) == 0);
 }
 
+/* What led to a derived reading goes with it, and its key can be a vendor's. */
+static void derived(struct np_store *s) {
+  struct np_writeset *ws = np_writeset_new();
+  const struct np_derivation by = {.cause = 1, .generation = 3};
+  for (int i = 0; i < 2; i++) {
+    struct np_reading *r = add_reading(ws, "made", 10 + i, i ? "rule:b" : "rule:a", 1);
+    r->depth = 1;
+    r->derivation = &by;
+  }
+  CHECK(apply(s, ws) == NP_COMMITTED && ask("SELECT count(*) FROM derivations") == 2);
+  CHECK(store_reading(s, "made", 12, "rule:a") > 0 && store_reading(s, "made", 12, "rule:a") == 0);
+  route(s, "made", ask("SELECT max(seq) FROM readings"));
+  CHECK(drop_readings(s, 5000) == 2 && ask("SELECT count(*) FROM derivations") == 0);
+  CHECK(ask("SELECT count(*) FROM readings WHERE device = 'made'") == 1 && store_reading(s, "made", 13, "rule:a") == 0,
+        "the vendor's is known, though the derived one of that key is gone");
+}
+
 static void reading_size(struct np_store *s) {
   for (int i = 0; i < 1200; i++) store_reading(s, "many", 1000 + i, NULL);
   route(s, "many", ask("SELECT max(seq) FROM readings"));
@@ -174,6 +191,7 @@ int main(void) {
   not_taken_again(s);
   held_and_counted(s);
   clock_ahead(s);
+  derived(s);
   reading_size(s);
   events_and_messages(s);
   restarts(&s);

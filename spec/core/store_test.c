@@ -90,6 +90,74 @@ static void history(struct np_store *s, struct np_reader *r) {
   CHECK(np_reader_history(r, "nobody", "h", "level", 0, 4, 2, see_reading, &x, NULL) == 0 && x.count == 0);
 }
 
+struct derived {
+  int64_t cause, readings[8];
+  int generation, count;
+  char timer[40], key[40];
+};
+
+static bool see_derivation(void *arg, int64_t reading, const struct np_derivation *d) {
+  struct derived *s = arg;
+  s->readings[s->count++] = reading;
+  s->cause = d->cause, s->generation = d->generation;
+  snprintf(s->timer, sizeof s->timer, "%s", d->timer.ptr ? d->timer.ptr : "");
+  snprintf(s->key, sizeof s->key, "%s", d->key.ptr ? d->key.ptr : "");
+  return true;
+}
+
+static int64_t store_derived(struct np_store *s, int64_t at, const char *key, const struct np_derivation *by, int depth) {
+  struct np_writeset *ws = np_writeset_new();
+  struct np_reading *r = add_reading(ws, "derived", at, key, 2.5);
+  r->depth = depth;
+  r->derivation = by;
+  r->quality = NP_WARMUP;
+  np_writeset_ref(ws);
+  enum np_outcome outcome = apply(s, ws);
+  int64_t seq = outcome == NP_COMMITTED ? r->seq : -1;
+  np_writeset_unref(ws);
+  return seq;
+}
+
+/* Whether a derived reading and a vendor's of one key are kept apart: in memory, after a start, and in the index of keys. */
+static void of_keys(struct np_store **s, const struct np_derivation *by) {
+  CHECK(store_derived(*s, 60, "same", by, 1) == 0 && store_reading(*s, "derived", 60, "same") == 0);
+  np_store_close(*s);
+  *s = open_store();
+  CHECK(store_derived(*s, 61, "same", by, 1) == 0 && store_reading(*s, "derived", 61, "same") == 0);
+}
+
+static void derived(struct np_store **s, struct np_reader *r) {
+  struct seen x = {0};
+  struct derived d = {0};
+  int64_t cause = store_reading(*s, "derived", 1, "c"), n = 0;
+  struct np_derivation by = {.cause = cause, .generation = 4};
+  struct np_writeset *none = np_writeset_new();
+  struct np_derivation timed = {.generation = 5, .timer = text(none, "quiet"), .key = text(none, "d-1")};
+  int64_t a = store_derived(*s, 50, "a", &by, 1), b = store_derived(*s, 51, "b", &by, 7), c = store_derived(*s, 52, "c", &timed, 1);
+  CHECK(a > cause && b > a && c > b, "the vendor's key c is another");
+  CHECK(store_derived(*s, 53, "a", &by, 1) == 0, "the first counts");
+  CHECK(store_derived(*s, 54, NULL, &by, 1) == -1 && store_derived(*s, 54, "z", &by, 8) == -1);
+  CHECK(np_reader_reading(r, b, see_reading, &x, NULL) == 0 && x.last.depth == 7 && x.last.quality == NP_WARMUP &&
+        !x.last.derivation);
+  CHECK(np_reader_derived_from(r, cause, 0, 8, see_derivation, &d, NULL) == 0 && d.count == 2 && d.readings[0] == a &&
+        d.readings[1] == b && d.generation == 4);
+  CHECK(np_reader_derived_count(r, cause, &n, NULL) == 0 && n == 2);
+  d.count = 0;
+  CHECK(np_reader_derived_from(r, cause, a, 1, see_derivation, &d, NULL) == 0 && d.count == 1 && d.readings[0] == b);
+  d.count = 0;
+  CHECK(np_reader_derivation(r, c, see_derivation, &d, NULL) == 0 && d.count == 1 && d.cause == 0 && !strcmp(d.timer, "quiet") &&
+        !strcmp(d.key, "d-1"));
+  CHECK(np_reader_derivation(r, cause, see_derivation, &d, NULL) == 0 && d.count == 1, "a vendor's has none");
+  CHECK(np_reader_derived_from(r, 0, 0, 8, see_derivation, &d, NULL) == 0 && d.count == 1, "timers' causes are no reading");
+  CHECK(store_derived(*s, 60, "same", NULL, 1) > 0 && store_reading(*s, "derived", 60, "same") > 0);
+  of_keys(s, &by);
+  struct np_writeset *many = np_writeset_new();
+  for (int i = 0; i < 5000; i++) add_reading(many, "others", i, NULL, 1);
+  CHECK(apply(*s, many) == NP_COMMITTED && ask("SELECT indexed > 5000 FROM counters") == 1);
+  of_keys(s, &by);
+  np_writeset_unref(none);
+}
+
 static void requests(struct np_store *s) {
   struct np_writeset *ws = np_writeset_new();
   for (int i = 0; i < 2; i++) {
@@ -527,6 +595,7 @@ int main(void) {
   expiry(s, r);
   generations(s, r);
   bad_texts(s);
+  derived(&s, r);
   np_reader_close(r);
   np_store_close(s);
   return test_end();
