@@ -12,7 +12,8 @@
 #include "host/story.h"
 
 #define READINGS_SHOWN 20
-#define WHOLE 3 /* up to so many readings of a request, rules that do not match are told one by one */
+#define DERIVED_SHOWN 100 /* in all, beside those that lead to what was asked for */
+#define WHOLE 3           /* up to so many readings of a request, rules that do not match are told one by one */
 
 struct subject {
   struct np_writeset *ws; /* owned: what the rest borrows from */
@@ -22,6 +23,8 @@ struct subject {
   struct np_sent message;
   struct np_reading readings[READINGS_SHOWN];
   int64_t count;
+  int64_t way[NP_DEPTH_MAX + 1]; /* from what a vendor sent to the derived reading that was asked for */
+  size_t way_count;
 };
 
 int np_talk_explain_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
@@ -59,6 +62,30 @@ static void note_request(void *arg, int64_t id, const struct np_op *op) {
 static int find_reading(struct np_reader *r, struct subject *s, int64_t seq, struct np_error *err) {
   if (np_reader_reading(r, seq, take_reading, s, err) < 0) return -1;
   s->has_reading = s->count > 0;
+  return 0;
+}
+
+static bool note_cause(void *arg, int64_t reading, const struct np_derivation *d) {
+  (void)reading;
+  *(int64_t *)arg = d->cause;
+  return false;
+}
+
+/* Of what a rule derived, the story begins with what it was derived from, as far back as that is kept. */
+static int climb(struct np_reader *r, struct subject *s, struct np_error *err) {
+  int64_t up[NP_DEPTH_MAX + 1];
+  size_t n = 0;
+  for (up[n++] = s->readings[0].seq; s->readings[0].depth && n <= NP_DEPTH_MAX;) {
+    struct subject cause = {.ws = s->ws};
+    int64_t seq = 0;
+    if (np_reader_derivation(r, s->readings[0].seq, note_cause, &seq, err) < 0) return -1;
+    if (seq && np_reader_reading(r, seq, take_reading, &cause, err) < 0) return -1;
+    if (!cause.count) break;
+    s->readings[0] = cause.readings[0];
+    up[n++] = seq;
+  }
+  while (n > 1 || (n && s->way_count)) s->way[s->way_count++] = up[--n];
+  s->reading = s->readings[0].seq;
   return 0;
 }
 
@@ -108,6 +135,7 @@ static int find(struct np_talk *t, struct subject *s, struct np_error *err) {
   if ((numbered ? find_numbered(t, s, digits == id ? 0 : *id, digits, err) : find_message(t, s, err)) < 0) return -1;
   if (s->has_request) return np_reader_request_readings(t->host->reader, s->request, take_reading, s, err);
   if (!s->has_reading) return 0;
+  if (climb(t->host->reader, s, err) < 0) return -1;
   int64_t request = np_reader_reading_request(t->host->reader, s->reading);
   if (request < 0) return np_fail(err, "the store cannot be read");
   if (request == 0) return 0;
@@ -126,7 +154,13 @@ static void add_request(void *arg, int64_t id, const struct np_op *op) {
 }
 
 static int add_story(struct np_talk *t, const struct subject *s, struct np_error *err) {
-  struct np_story story = {.host = t->host, .out = &t->out, .people = t->people};
+  struct np_story story = {.host = t->host,
+                           .out = &t->out,
+                           .people = t->people,
+                           .way = s->way,
+                           .way_count = s->way_count,
+                           .asked = s->way_count ? s->way[s->way_count - 1] : 0,
+                           .left = DERIVED_SHOWN};
   struct np_buf *b = &t->out;
   int64_t shown = s->count < READINGS_SHOWN ? s->count : READINGS_SHOWN;
   int result = 0;

@@ -101,6 +101,10 @@ void np_line_reading(struct np_buf *b, const struct np_reading *r) {
   np_line_text(b, "trend", np_trend_names[r->trend]);
   np_line_text(b, "quality", np_quality_names[r->quality]);
   add_json(b, "extra", r->extra);
+  if (r->depth) {
+    add_text(b, "derived", r->connection);
+    np_line_int(b, "depth", r->depth);
+  }
   if (r->quiet) {
     add_name(b, "quiet");
     np_buf_adds(b, "true");

@@ -157,6 +157,7 @@ int np_deploy_check(const struct np_check_options *options) {
     return fail(options, &err);
   }
   np_deploy_build(d, &change);
+  np_deploy_circles(d, &change);
   np_routes_free(np_deploy_routes(d, &change));
   for (size_t i = 0; i < d->unit_count; i++) look_at(&c, d->units[i]);
   if (!c.troubles && !options->json) printf("%zu plugin%s, all good\n", d->unit_count, d->unit_count == 1 ? "" : "s");

@@ -73,6 +73,7 @@ void np_code_unref(struct np_code *c) {
   free_strings(c->libraries, c->library_count);
   free(c->library_hashes);
   free_strings(c->keys, c->key_count);
+  free_strings(c->derives, c->derive_count);
   free_strings(c->sees, c->see_count);
   np_quarantine_destroy(&c->quarantine);
   free(c->instance), free(c->plugin), free(c->file), free(c->mount), free(c->settings), free(c->hash);
@@ -264,6 +265,13 @@ static void read_timer(lua_State *L, int at, struct np_build *b) {
   t->handler = take_int(L, at, "handler");
 }
 
+static void read_derived(lua_State *L, int at, struct np_build *b) {
+  struct np_code *c = b->code;
+  c->derives = np_realloc(c->derives, (c->derive_count + 1) * sizeof *c->derives);
+  c->derives[c->derive_count] = take_name(L, at, "metric");
+  c->derive_count++;
+}
+
 static void read_command(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   struct np_error err;
@@ -430,6 +438,7 @@ void np_declare_read(lua_State *L, struct np_build *b) {
     read_list(L, at, b, "ons", read_on);
     read_list(L, at, b, "jobs", read_job);
     read_list(L, at, b, "timers", read_timer);
+    read_list(L, at, b, "derives", read_derived);
     read_list(L, at, b, "commands", read_command);
     read_list(L, at, b, "accounts", read_account);
     read_list(L, at, b, "budgets", read_budget);
@@ -440,12 +449,12 @@ void np_declare_read(lua_State *L, struct np_build *b) {
   refuse_stray_settings(L, b);
   size_t handlers = read_list(L, at, b, "handlers", NULL);
   if (b->first) c->handler_count = handlers;
-  bool same = handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
-              read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
-              read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "commands", NULL) == c->command_count &&
-              read_list(L, at, b, "accounts", NULL) == c->account_count &&
-              read_list(L, at, b, "budgets", NULL) == c->budget_count &&
-              read_list(L, at, b, "migrations", NULL) == c->migration_count;
+  bool same =
+      handlers == c->handler_count && read_list(L, at, b, "routes", NULL) == c->route_count &&
+      read_list(L, at, b, "ons", NULL) == c->on_count && read_list(L, at, b, "jobs", NULL) == c->job_count &&
+      read_list(L, at, b, "timers", NULL) == c->timer_count && read_list(L, at, b, "derives", NULL) == c->derive_count &&
+      read_list(L, at, b, "commands", NULL) == c->command_count && read_list(L, at, b, "accounts", NULL) == c->account_count &&
+      read_list(L, at, b, "budgets", NULL) == c->budget_count && read_list(L, at, b, "migrations", NULL) == c->migration_count;
   if (!same) luaL_error(L, "%s: registers something else each time it is loaded: that must not depend on chance or time", c->file);
   lua_getfield(L, at, "handlers");
   b->in->handlers = luaL_ref(L, LUA_REGISTRYINDEX);

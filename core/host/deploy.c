@@ -70,14 +70,14 @@ void np_deploy_build(struct np_deploy *d, struct np_deploy_change *change) {
   if (d->gone) look_again(d, NP_GONE_MS + 20);
 }
 
-/* The routes of what is to be in force: where something is held back, what stays may have a route that a newcomer wanted. */
+/* The routes of what is to be in force: where something is held back, what stays may have a route that a newcomer wanted, or close a circle with it. */
 static struct np_routes *routes_of_all(struct np_deploy *d, struct np_deploy_change *change) {
-  struct np_routes *routes = np_deploy_routes(d, change);
-  while (np_deploy_hold(d, change)) {
+  for (;;) {
+    np_deploy_circles(d, change);
+    struct np_routes *routes = np_deploy_routes(d, change);
+    if (!np_deploy_hold(d, change)) return routes;
     np_routes_free(routes);
-    routes = np_deploy_routes(d, change);
   }
-  return routes;
 }
 
 /* What is to be in force, with the routes of it, and in *ws what its migrations did. */

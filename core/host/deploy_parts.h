@@ -29,7 +29,7 @@ struct np_unit {
   char *held_before;              /* owned: the same of the look before */
   bool unconfigured;
   bool listed;  /* neap.lua listed it when what is in force, or built, was made */
-  bool clashed; /* it failed for a route that another has: whatever changes there may free it */
+  bool clashed; /* it failed for what others have, a route or rules: whatever changes there may free it */
   int64_t since, gone_since;
   const struct np_want *want; /* borrowed from deploy's: of the last look; NULL where nothing wants it */
   int last_number;            /* newest generation in the store */
@@ -119,6 +119,8 @@ void np_deploy_build(struct np_deploy *d,
 /* Discards what was built and has to be held back: where neap.lua says "atomic", all, while anything is not in order; else those that would run with
  * another text of a library than a plugin in force that cannot take it. True where something was: then the routes are others. */
 bool np_deploy_hold(struct np_deploy *d, struct np_deploy_change *change);
+/* Discards what was built and would have readings come back to rules that derive them. True where something was. */
+bool np_deploy_circles(struct np_deploy *d, struct np_deploy_change *change);
 /* Routes of all units, what was in force before the new ones, so that it is the newcomer who is refused. */
 struct np_routes *np_deploy_routes(struct np_deploy *d, struct np_deploy_change *change);
 /* The new generations, durably, with what else is in ws, which is used up. */

@@ -84,12 +84,26 @@ end
 
 local said = { yes = "fits", no = "does not match", unknown = "may have matched" }
 
+local reading_node
+
+local function derived_node(r, cause)
+  local node = reading_node(r)
+  local of = r.device ~= cause.device and text(r.device) .. " " or ""
+  local what = ("%s%s %s%s"):format(of, text(r.metric), text(r.value), r.unit and " " .. text(r.unit) or "")
+  local at = r.at ~= cause.at and "  at " .. moment(r.at) or ""
+  node[1] = ("derived r%d  %s%s%s"):format(r.seq, what, at, mark("r" .. r.seq))
+  return node
+end
+
 local function rule_node(rule, reading)
-  local sent, held = #rule.messages, #rule.held
+  local sent, held, derived = #rule.messages, #rule.held, #rule.readings
   local head = text(rule.rule) .. ": "
-  if sent > 0 then
-    local by = rule.messages[1].generation
-    head = head .. ("sent %s%s, on record"):format(count(sent, "message"), by and " by generation " .. by or "")
+  if sent + derived > 0 then
+    local by = sent > 0 and rule.messages[1].generation or derived > 0 and (rule.readings[1].derivation or {}).generation
+    local did = {}
+    if sent > 0 then did[1] = "sent " .. count(sent, "message") end
+    if derived > 0 then did[#did + 1] = "derived " .. count(derived, "reading") end
+    head = head .. ("%s%s, on record"):format(table.concat(did, " and "), by and " by generation " .. by or "")
   elseif held > 0 then head = head .. "held, on record"
   elseif not rule.matches then head = head .. "not in force: " .. text(rule.state)
   elseif reading.waiting and rule.matches ~= "no" then
@@ -113,17 +127,18 @@ local function rule_node(rule, reading)
     node[#node + 1] = { ("held %s%s: %s"):format(after(reading.received, h.at), failed, text(h.error:match "^[^\n]*")) }
   end
   for _, m in ipairs(rule.messages) do node[#node + 1] = message_node(m, reading.received) end
+  for _, r in ipairs(rule.readings) do node[#node + 1] = derived_node(r, reading) end
   return node
 end
 
-local function reading_node(r, request)
+function reading_node(r, request)
   local what = ("%s %s %s%s"):format(text(r.device), text(r.metric), text(r.value), r.unit and " " .. text(r.unit) or "")
   local came = request and after(request.received, r.received) or moment(r.received)
   local node = { ("reading r%d  %s  at %s, of %s  %s%s"):format(r.seq, what, moment(r.at), text(r.connection or r.vendor), came,
     mark("r" .. r.seq)) }
   if r.quiet then node[2] = { "no rule was run on it: it was imported, or derived by a replay" } end
   for _, rule in ipairs(r.rules) do
-    if not r.quiet or #rule.messages + #rule.held > 0 then node[#node + 1] = rule_node(rule, r) end
+    if not r.quiet or #rule.messages + #rule.held + #rule.readings > 0 then node[#node + 1] = rule_node(rule, r) end
   end
   local others = r.others == 1 and "1 other rule does" or r.others and r.others .. " other rules do"
   if others and not r.quiet then node[#node + 1] = { ("%s not match: neap explain r%d tells why"):format(others, r.seq) } end
@@ -132,6 +147,12 @@ local function reading_node(r, request)
     other[1] = "of rule " .. text(m.rule) .. ", which is no longer configured: " .. other[1]
     node[#node + 1] = other
   end
+  for _, d in ipairs(r.readings) do
+    local other = derived_node(d, r)
+    other[1] = "by rule " .. text(d.derived or d.connection) .. ", which is no longer configured: " .. other[1]
+    node[#node + 1] = other
+  end
+  if r.more_derived then node[#node + 1] = { count(r.more_derived, "more derived reading") } end
   if r.more_messages then node[#node + 1] = { count(r.more_messages, "more message") } end
   if #node == 1 then node[2] = { "no rules are configured" } end
   return node
@@ -164,6 +185,13 @@ return function(story, cleaner, coloured)
     end
   elseif story.request_gone then
     lines[1] = ("request q%d is gone: it is older than what is kept (keep.requests)"):format(story.request_gone)
+  elseif story.readings[1] and story.readings[1].derived then
+    local r = story.readings[1]
+    local d = r.derivation or {}
+    local by = text(r.derived) .. (d.generation and ", generation " .. d.generation or "")
+    if d.timer then lines[1] = ("derived by a timer of %s: %s of %s"):format(by, text(d.timer), text(d.key))
+    elseif d.cause then lines[1] = ("derived by %s, from reading r%d, which is no longer kept"):format(by, d.cause)
+    else lines[1] = ("derived by %s; from what is not on record, as of one that was imported"):format(by) end
   else lines[1] = "no request: the reading was fetched by a job, imported, or came in otherwise" end
   draw(nodes, "")
   for _, r in ipairs(story.readings) do

@@ -110,6 +110,7 @@ bool np_filter_clock(const struct np_filter *f, int64_t at) {
 static bool is_of_it(const struct np_filter *f, const struct np_reading *r) {
   if (!np_filter_takes(f, NP_F_METRIC, r->metric)) return false;
   if (f->qualified && !(f->qualities >> r->quality & 1)) return false;
+  if (!np_filter_takes_depth(f, r->depth)) return false;
   for (int i = NP_F_METRIC + 1; i <= NP_F_UNIT; i++)
     if (f->patterns[i] && !np_filter_takes(f, i, np_filter_text(r, i))) return false;
   return true;
@@ -117,6 +118,11 @@ static bool is_of_it(const struct np_filter *f, const struct np_reading *r) {
 
 bool np_filter_match(const struct np_filter *f, const struct np_reading *r) {
   return is_of_it(f, r) && np_filter_side(f, &r->value) && np_filter_clock(f, r->at);
+}
+
+bool np_filter_may_take_derived(const struct np_filter *f, const char *metric, const char *rule) {
+  return np_filter_takes_depth(f, 1) && np_filter_takes(f, NP_F_METRIC, (struct np_text){metric, strlen(metric)}) &&
+         np_filter_takes(f, NP_F_CONNECTION, (struct np_text){rule, strlen(rule)});
 }
 
 /* The whole. */

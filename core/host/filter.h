@@ -1,11 +1,12 @@
 /* Which readings a rule's handler is for: matched in C, before Lua is entered.
  *
- * A filter is a table { metric =, device =, vendor =, connection =, unit =, place =, owner =, tag =, quality =, below =, above =, outside = { lo, hi },
+ * A filter is a table { metric =, device =, vendor =, connection =, unit =, place =, owner =, tag =, quality =, derived =, below =, above =, outside = { lo, hi },
  * margin =, changed = true, rate = { below =, above =, per = "1m" }, first =, hours = { "22:00", "06:00" }, weekdays = { "mon" }, zone = }. All that stand
  * must hold.
  *
  * - metric … tag, quality: a text, with `*` for any run of characters, or a list of such, of which any one. place, owner and tag are what is
  *   known of the device when the reading meets the filter; owner is the reference that its row has. One without a place or owner has "".
+ * - derived: true takes what rules derived alone, false what vendors sent.
  * - below, above, outside: strict, numbers only; never rounded. With margin it fires on crossing, and again only after a reading that has come back
  *   by the margin, to the other side of the limit: `v >= below + margin`, `v <= above - margin`. Until it has fired (for the other fields do not let
  *   it yet) it stays ready. What goes from below a range to above it has come back on its way. Where nothing is remembered it is ready.
@@ -71,6 +72,9 @@ struct np_filter_world {
 int np_filter_run(const struct np_filter *f, const struct np_reading *r, const struct np_filter_world *world, struct np_error *err);
 /* The same without a world: only what the reading itself says, that is everything but place, owner, tag, margin, changed, rate and first. */
 bool np_filter_match(const struct np_filter *f, const struct np_reading *r);
+
+/* Whether it may ever take a reading of that metric that the rule derived: all that the rule's code does not fix is taken to fit. */
+bool np_filter_may_take_derived(const struct np_filter *f, const char *metric, const char *rule);
 
 /* What it needs a world for. */
 enum {

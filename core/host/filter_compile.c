@@ -23,6 +23,7 @@
  * @field owner? string|string[] of the device, a reference of plugin.people
  * @field tag? string|string[] of the device
  * @field quality? string|string[] valid, warmup, invalid
+ * @field derived? boolean true: what rules derived; false: what vendors sent
  * @field below? number strictly
  * @field above? number strictly
  * @field outside? number[] { low, high }, strictly
@@ -34,9 +35,9 @@
  * @field weekdays? string|string[] mon, tue, wed, thu, fri, sat, sun
  * @field zone? string of hours, weekdays and the day
  */
-const char *const np_filter_fields[NP_F_COUNT] = {"metric", "device",  "vendor", "connection", "unit",    "place",  "owner",
-                                                  "tag",    "quality", "below",  "above",      "outside", "margin", "changed",
-                                                  "rate",   "zone",    "first",  "hours",      "weekdays"};
+const char *const np_filter_fields[NP_F_COUNT] = {"metric",  "device",  "vendor",  "connection", "unit",  "place",   "owner",
+                                                  "tag",     "quality", "derived", "below",      "above", "outside", "margin",
+                                                  "changed", "rate",    "zone",    "first",      "hours", "weekdays"};
 const char *const np_weekdays[7] = {"mon", "tue", "wed", "thu", "fri", "sat", "sun"};
 
 /* Each function that takes something reads the value at the top of the stack. */
@@ -361,6 +362,11 @@ static int take_field(lua_State *L, struct np_filter *f, int field, struct np_er
   const char *name = np_filter_fields[field];
   switch (field) {
   case NP_F_QUALITY: return take_quality(L, f, err);
+  case NP_F_DERIVED:
+    if (!lua_isboolean(L, -1)) return expected(L, name, "true or false", err);
+    f->derived_set = true;
+    f->derived = lua_toboolean(L, -1);
+    return 0;
   case NP_F_BELOW: f->below_set = true; return take_limit(L, name, &f->below, err);
   case NP_F_ABOVE: f->above_set = true; return take_limit(L, name, &f->above, err);
   case NP_F_OUTSIDE:
@@ -424,6 +430,7 @@ static void add_hash(struct np_filter *f) {
       np_buf_add(&b, f->patterns[i][k].text, f->patterns[i][k].len);
     }
   if (f->qualified) np_buf_addf(&b, "quality=%u;", f->qualities);
+  if (f->derived_set) np_buf_addf(&b, "derived=%d;", f->derived);
   if (f->below_set) add_value(&b, "below", &f->below);
   if (f->above_set) add_value(&b, "above", &f->above);
   if (f->outside_set) add_value(&b, "low", &f->below), add_value(&b, "high", &f->above);
@@ -444,7 +451,7 @@ static void add_hash(struct np_filter *f) {
 static int compile(lua_State *L, int idx, struct np_filter *f, struct np_error *err) {
   if (!lua_istable(L, idx)) return np_fail(err, "filter: expected a table, got a %s", lua_typename(L, lua_type(L, idx)));
   static const char there_are[] =
-      "device, metric, vendor, connection, unit, place, owner, tag, quality, below, above, outside, margin, "
+      "device, metric, vendor, connection, unit, place, owner, tag, quality, derived, below, above, outside, margin, "
       "changed, rate, first, hours, weekdays, zone";
   if (check_names(L, idx, "", np_filter_fields, NP_F_COUNT, there_are, err)) return -1;
   int top = lua_gettop(L);

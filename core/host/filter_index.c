@@ -37,6 +37,8 @@ struct np_filter_index {
   size_t prefix_count;
   struct bucket rest;       /* filters with neither */
   bool used[NP_F_TEXTS][2]; /* whether there are buckets of this field, without and with a metric */
+  uint64_t *others
+      [2]; /* owned: bits of the filters that do not take what vendors sent, and what rules derived; NULL where there are none */
 };
 
 /* Keys: a letter for the field, the metric, 0, the literal. */
@@ -160,6 +162,15 @@ static enum np_filter_field rarest(const struct np_map *counts, const struct np_
   return best;
 }
 
+static void note_derived(struct np_filter_index *x, const struct np_filter *f, uint32_t id) {
+  for (int derived = 0; derived < 2; derived++) {
+    if (np_filter_takes_depth(f, derived)) continue;
+    uint64_t **bits = &x->others[derived];
+    if (!*bits) *bits = np_alloc(np_filter_index_words(x) * sizeof **bits);
+    (*bits)[id / 64] |= UINT64_C(1) << id % 64;
+  }
+}
+
 static int higher_first(const void *a, const void *b) {
   const struct limit *x = a, *y = b;
   return np_value_less(&y->value, &x->value) ? -1 : np_value_less(&x->value, &y->value);
@@ -180,6 +191,7 @@ struct np_filter_index *np_filter_index_new(const struct np_filter *const *filte
   for (size_t i = 0; i < n; i++) count_literals(&counts, filters[i]);
   for (size_t i = 0; i < n; i++) {
     enum np_filter_field field = rarest(&counts, filters[i]);
+    note_derived(x, filters[i], (uint32_t)i);
     if (is_literal(filters[i], field))
       put_by(x, filters[i], (uint32_t)i, field);
     else if (!put_by_prefix(x, filters[i], (uint32_t)i))
@@ -203,6 +215,7 @@ void np_filter_index_free(struct np_filter_index *x) {
   np_map_free(&x->buckets, free_bucket);
   free_lists(&x->rest);
   free(x->prefixes);
+  free(x->others[0]), free(x->others[1]);
   free(x);
 }
 
@@ -261,5 +274,7 @@ void np_filter_index_find(const struct np_filter_index *x, const struct np_readi
   look_up(&l, NP_F_PLACE, facts->place);
   look_up(&l, NP_F_OWNER, facts->owner);
   for (size_t i = 0; i < facts->tag_count; i++) look_up(&l, NP_F_TAG, facts->tags[i]);
+  const uint64_t *others = x->others[r->depth > 0];
+  for (size_t word = 0; others && word < np_filter_index_words(x); word++) bits[word] &= ~others[word];
   np_buf_free(&l.key);
 }

@@ -19,6 +19,7 @@ enum np_filter_field {
   NP_F_TAG,
   NP_F_TEXTS,
   NP_F_QUALITY = NP_F_TEXTS,
+  NP_F_DERIVED,
   NP_F_BELOW,
   NP_F_ABOVE,
   NP_F_OUTSIDE,
@@ -49,6 +50,7 @@ struct np_filter {
   size_t counts[NP_F_TEXTS];
   unsigned qualities;           /* bit of each np_quality that passes */
   bool qualified;               /* quality was given */
+  bool derived_set, derived;    /* a rule derived it, or a vendor sent it */
   bool below_set, above_set;    /* both must hold */
   bool outside_set;             /* below or above: one of them */
   struct np_value below, above; /* of outside too: its lo and hi */
@@ -74,6 +76,10 @@ bool np_value_less(const struct np_value *a, const struct np_value *b);
 static inline bool np_value_is_number(const struct np_value *v) { return v->type == NP_NUMBER_INT || v->type == NP_NUMBER_REAL; }
 bool np_filter_takes(const struct np_filter *f, enum np_filter_field field, struct np_text text); /* one text field */
 struct np_text np_filter_text(const struct np_reading *r, enum np_filter_field field);            /* METRIC to UNIT */
+/* Whether it takes what rules derived, or what vendors sent, whichever it is. */
+static inline bool np_filter_takes_depth(const struct np_filter *f, int depth) {
+  return !f->derived_set || f->derived == (depth > 0);
+}
 bool np_filter_takes_facts(const struct np_filter *f, enum np_filter_field field,
                            const struct np_facts *facts); /* PLACE, OWNER, TAG */
 /* Whether the value is inside what below, above and outside say: 'l' below, 'h' above, 'i' between two limits or where there are none; 0 where not. */

@@ -19,6 +19,7 @@ static bool same_text(struct np_text a, struct np_text b) { return a.len == b.le
 static bool counts(const struct look *l, const struct np_reading *before) {
   const struct np_filter *f = l->f;
   if (f->qualified && !(f->qualities >> before->quality & 1)) return false;
+  if (!np_filter_takes_depth(f, before->depth)) return false;
   return np_filter_takes(f, NP_F_CONNECTION, before->connection) && np_filter_takes(f, NP_F_UNIT, before->unit);
 }
 

@@ -112,6 +112,19 @@ static void why_quality(struct telling *t) {
   tell(t, "quality", yes_or_no(yes));
 }
 
+static void why_derived(struct telling *t) {
+  if (!t->f->derived_set) return;
+  bool yes = np_filter_takes_depth(t->f, t->r->depth);
+  if (t->r->depth) {
+    np_buf_adds(&t->b, "the rule ");
+    add_text(&t->b, t->r->connection);
+    np_buf_adds(&t->b, " derived it");
+  } else {
+    np_buf_adds(&t->b, "no rule derived it");
+  }
+  tell(t, "derived", yes_or_no(yes));
+}
+
 static void why_limit(struct telling *t, const char *field, const char *word, const struct np_value *limit, bool yes) {
   const struct np_value *v = &t->r->value;
   add_value(&t->b, v);
@@ -261,6 +274,7 @@ enum np_why np_filter_why(const struct np_filter *f, const struct np_reading *r,
     if (f->patterns[i]) why_text(&t, i, np_filter_text(r, i));
   why_facts(&t);
   why_quality(&t);
+  why_derived(&t);
   why_limits(&t);
   why_margin(&t);
   why_changed(&t);

@@ -211,6 +211,8 @@ static bool is_as_before(struct np_deploy *d, const struct np_unit *u, const str
 
 static void pass_last(struct np_unit *u) {
   bool any = u->built.code->migration_count > 0;
+  bool derives = u->built.code->derive_count > 0;
+  np_gate_set(u->gate, NP_STAGE_CIRCLES, derives ? NP_VERDICT_PASSED : NP_VERDICT_LEFT_OUT, derives ? NULL : "it derives nothing");
   np_gate_set(u->gate, NP_STAGE_ROUTES, NP_VERDICT_PASSED, NULL);
   np_gate_set(u->gate, NP_STAGE_MIGRATION, any ? NP_VERDICT_PASSED : NP_VERDICT_LEFT_OUT, any ? NULL : "it has none");
 }

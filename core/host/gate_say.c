@@ -4,7 +4,7 @@
 #include "host/gate_parts.h"
 
 const char *const np_gate_stage_names[NP_STAGES] = {"syntax", "declarations", "configuration", "spec",
-                                                    "shadow", "routes",       "migration"};
+                                                    "shadow", "circles",      "routes",        "migration"};
 static const char *const verdict_names[] = {"not reached", "passed", "failed", "left out", "running", "differs"};
 
 void np_gate_json(const struct np_gate *g, struct np_buf *out) {

@@ -6,12 +6,13 @@ local core = ... -- functions in C: config, and the ledger's verbs
 -- checked here is read by C.
 local error, ipairs, pairs, tostring, type, setmetatable = error, ipairs, pairs, tostring, type, setmetatable
 local next, pcall = next, pcall
-local byte, format, gsub, match = string.byte, string.format, string.gsub, string.match
+local byte, find, format, gsub, match = string.byte, string.find, string.format, string.gsub, string.match
 local concat, insert, remove, sort = table.concat, table.insert, table.remove, table.sort
 local min, tointeger = math.min, math.tointeger
 
 local declared = {
-  routes = {}, ons = {}, jobs = {}, timers = {}, commands = {}, accounts = {}, budgets = {}, migrations = {}, handlers = {},
+  routes = {}, ons = {}, jobs = {}, timers = {}, derives = {}, commands = {}, accounts = {}, budgets = {}, migrations = {},
+  handlers = {},
 }
 local loading = true
 
@@ -312,6 +313,31 @@ function plugin:timer(name, fn)
   declared.timers[#declared.timers + 1] = { name = name, handler = keep_handler("timer", fn) }
 end
 
+--- The metrics that a rule derives, a text or a list: plugin:derives { "glucose_mean" }. Its handlers and timers may then give
+--- readings of them by plugin:emit, and of no others: so that rules whose readings would come back to themselves are found when
+--- they are built, and are not put in force.
+---@param metrics string|string[]
+function plugin:derives(metrics)
+  registering "derives"
+  local list = metrics
+  if type(metrics) == "string" then list = { metrics } end
+  if type(list) ~= "table" then misuse("plugin:derives: expected a metric or a list of them, got a %s", type(metrics)) end
+  for k in pairs(list) do
+    local wrong = math.type(k) ~= "integer" or k < 1 or k > #list
+    if wrong then misuse "plugin:derives: expected a list, got a table with names in it" end
+  end
+  if #list == 0 or #list > 1000 then misuse("plugin:derives: expected from 1 to 1000 metrics, got %d", #list) end
+  for _, metric in ipairs(list) do
+    if type(metric) ~= "string" or metric == "" or #metric > 4096 or find(metric, "[%z*]") then
+      misuse("plugin:derives: expected the names of metrics, without \"*\", got %q", tostring(metric))
+    end
+    for _, other in ipairs(declared.derives) do
+      if other.metric == metric then misuse("plugin:derives: %q stands there twice", metric) end
+    end
+    declared.derives[#declared.derives + 1] = { metric = metric }
+  end
+end
+
 --- A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end }.
 --- In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is its settings.
 --- The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a list of such: for each
@@ -436,12 +462,13 @@ local key_of = {
   ons = function(o) return "on " .. canonical(o.filter) end,
   jobs = function(j) return "job " .. j.name .. " " .. j.period end,
   timers = function(t) return "timer " .. t.name end,
+  derives = function(d) return "derives " .. d.metric end,
   commands = function(c) return "command " .. c.name end,
   accounts = function(a) return "account " .. a.name .. " " .. tostring(a.early) end,
   budgets = function(b) return "budget " .. canonical(b) end,
   migrations = function(m) return "migrate " .. m.from end,
 }
-local kinds = { "routes", "ons", "jobs", "timers", "commands", "accounts", "budgets", "migrations" }
+local kinds = { "routes", "ons", "jobs", "timers", "derives", "commands", "accounts", "budgets", "migrations" }
 
 local function order()
   local keys, n = {}, 0
@@ -481,6 +508,9 @@ local function finish()
   end
   if serves + rules + delivers == 0 then
     error("registers nothing: no plugin:serve, every, command, on, timer or deliver was called while the file was loaded", 0)
+  end
+  if #declared.derives > 0 and rules == 0 then
+    error("plugin:derives is for a rule (on, timer): a vendor's plugin emits readings without it", 0)
   end
   if declared.refuse and #declared.routes == 0 then error("plugin:refuse is for a plugin that serves", 0) end
   order()

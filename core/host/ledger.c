@@ -177,20 +177,31 @@ static void whose_shown(lua_State *L, struct np_task *t, const char *verb, const
 
 static int64_t received_now(const struct np_task *t) { return t->received ? t->received : np_now_ms(); }
 
-static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading *r, bool *has_at, bool *has_value) {
+struct taking {
+  struct np_reading *r;
+  bool derived, has_value;
+  unsigned says;
+};
+
+static void read_reading(lua_State *L, struct np_writeset *ws, struct taking *t) {
+  struct np_reading *r = t->r;
   const char *name = field_name(L, "emit");
   if (strcmp(name, "device") == 0)
     r->device = text_field(L, ws, "emit", name);
   else if (strcmp(name, "metric") == 0)
     r->metric = text_field(L, ws, "emit", name);
   else if (strcmp(name, "value") == 0)
-    r->value = value_field(L, ws, "emit"), *has_value = true;
+    r->value = value_field(L, ws, "emit"), t->has_value = true;
   else if (strcmp(name, "unit") == 0)
     r->unit = text_field(L, ws, "emit", name);
   else if (strcmp(name, "at") == 0)
-    r->at = np_field_time(L, "emit", name), *has_at = true;
+    r->at = np_field_time(L, "emit", name), t->says |= NP_SAYS_AT;
   else if (strcmp(name, "key") == 0)
     r->key = text_field(L, ws, "emit", name);
+  else if (t->derived && strcmp(name, "vendor") == 0)
+    r->vendor = text_field(L, ws, "emit", name);
+  else if (t->derived && strcmp(name, "serial") == 0)
+    luaL_error(L, "plugin:emit: a rule gives no serial: it counts what a vendor sends, and a hole in it would be told as a gap");
   else if (strcmp(name, "serial") == 0)
     r->serial = np_field_integer(L, "emit", name);
   else if (strcmp(name, "interval") == 0)
@@ -198,50 +209,54 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct np_reading
   else if (strcmp(name, "trend") == 0)
     r->trend = name_field(L, "emit", name, np_trend_names, 6);
   else if (strcmp(name, "quality") == 0)
-    r->quality = name_field(L, "emit", name, np_quality_names, 3);
+    r->quality = name_field(L, "emit", name, np_quality_names, 3), t->says |= NP_SAYS_QUALITY;
   else if (strcmp(name, "extra") == 0)
     r->extra = json_field(L, ws, "emit", name);
   else
     unknown_field(L, "emit");
 }
 
-void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at) {
-  bool has_value = false;
+unsigned np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool derived) {
+  struct taking t = {.r = r, .derived = derived};
   idx = lua_absindex(L, idx);
   *r = (struct np_reading){.serial = INT64_MIN};
-  *has_at = false;
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) read_reading(L, ws, r, has_at, &has_value);
-  if (!r->device.len) luaL_error(L, "plugin:emit: device is missing");
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) read_reading(L, ws, &t);
+  if (!r->device.len && !derived) luaL_error(L, "plugin:emit: device is missing");
   if (!r->metric.len) luaL_error(L, "plugin:emit: metric is missing");
-  if (!has_value) luaL_error(L, "plugin:emit: value is missing");
+  if (!t.has_value) luaL_error(L, "plugin:emit: value is missing");
+  return t.says;
 }
 
 /* @class neap.Emitted: what plugin:emit takes.
- * @field device string
+ * @field device? string a rule's is its reading's where absent, or its timer's key
  * @field metric string
  * @field value number|string|boolean
  * @field unit? string UCUM's
- * @field at? integer ms, when it was measured; now where absent
- * @field key? string|integer the vendor's own id of it
- * @field serial? integer counts up by one
+ * @field at? integer ms, when it was measured; now where absent, of a rule its reading's
+ * @field key? string the vendor's own id of it
+ * @field vendor? string in a rule alone: whose device it is; its reading's where absent
+ * @field serial? integer counts up by one; in a vendor's plugin alone
  * @field interval? string|number how far apart readings are, a duration
  * @field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
- * @field quality? "valid"|"warmup"|"invalid"
+ * @field quality? "valid"|"warmup"|"invalid" valid where absent, of a rule its reading's
  * @field extra? table kept as JSON
  */
 /* plugin:emit{ device, metric, value, unit, at = ms, key, serial, interval = duration, trend, quality, extra = {} }: a reading. device, metric
  * and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it was measured, now where absent; key is the
  * vendor's own id of it; serial counts up by one, and a hole becomes an event "gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or
  * falling_fast; quality is valid (the default), warmup or invalid; extra is kept as JSON.
+ * In a rule: a derived reading, of a metric that plugin:derives names, by the connection of the rule's own name. device, vendor, at and quality
+ * are its reading's where absent; a timer's device is its key, and has to be known. Its key is made of what led to it. It meets rules once it is committed.
  * @param reading neap.Emitted
  */
 static int emit(lua_State *L) {
-  struct np_task *t = np_acting(L, "emit", NP_IN_VENDORS, "readings come from a vendor plugin's handlers and jobs");
+  struct np_task *t =
+      np_acting(L, "emit", NP_IN_VENDORS | NP_IN_RULES, "readings come from a vendor plugin's handlers and jobs, and from rules");
   luaL_checktype(L, 1, LUA_TTABLE);
-  struct np_reading r;
-  bool has_at;
   lua_settop(L, 1);
-  np_take_reading(L, 1, t->ws, &r, &has_at);
+  if (NP_IN(t->mode) & NP_IN_RULES) return np_derive(L, t);
+  struct np_reading r;
+  bool has_at = np_take_reading(L, 1, t->ws, &r, false) & NP_SAYS_AT;
   whose(L, t, &r.vendor, &r.connection);
   r.received = received_now(t);
   if (!has_at) r.at = r.received;

@@ -11,8 +11,9 @@
 
 /* What a write set has put and seen under each key, so that a handler reads what it wrote. Belongs to whoever builds the set. */
 struct np_overlay {
-  struct np_map puts; /* space 0 key -> struct np_op of the newest PUT, borrowed from the set */
-  struct np_map seen; /* space 0 key -> struct np_op of the SEEN */
+  struct np_map puts;    /* space 0 key -> struct np_op of the newest PUT, borrowed from the set */
+  struct np_map seen;    /* space 0 key -> struct np_op of the SEEN */
+  struct np_map derived; /* vendor 0 device 0 metric 0 key -> struct np_op of a derived READING whose key was made for it */
   /* Of a run over the past: below what it has put there is nothing, for what the store has was put there later; and readings after `newest` (seq) were
    * not there yet. */
   bool past;
@@ -24,9 +25,10 @@ void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws);
 
 /* Pushes a table of functions for host.lua. */
 int np_ledger_open(lua_State *L);
-/* Reads the table at idx into r, as plugin:emit does: its texts are of the set; *has_at: it says when. Raises. vendor, connection, received and
- * partition are the caller's. */
-void np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool *has_at);
+/* Reads the table at idx into r, as plugin:emit does: its texts are of the set. Returns what it says of what may be left out. Raises. vendor,
+ * connection, received and partition are the caller's; of a rule's (derived) the device may be absent, and the vendor may be there. */
+enum { NP_SAYS_AT = 1, NP_SAYS_QUALITY = 2 };
+unsigned np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool derived);
 /* A new message's id, which is of the set. */
 struct np_text np_message_id(struct np_writeset *ws);
 /* Reads the table at idx into op->as.device, as plugin:device does; at and online keep what they are where it says nothing. Raises. */

@@ -29,6 +29,7 @@
  * @field interval? number seconds
  * @field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
  * @field extra? table
+ * @field derived? string the rule that derived it; nil where a vendor sent it
  */
 void np_push_reading(lua_State *L, const struct np_reading *r) {
   lua_createtable(L, 0, 14);
@@ -66,6 +67,10 @@ void np_push_reading(lua_State *L, const struct np_reading *r) {
   }
   lua_pushstring(L, np_quality_names[r->quality]);
   lua_setfield(L, -2, "quality");
+  if (r->depth && r->connection.ptr) {
+    lua_pushlstring(L, r->connection.ptr, r->connection.len);
+    lua_setfield(L, -2, "derived");
+  }
   if (np_trend_names[r->trend]) {
     lua_pushstring(L, np_trend_names[r->trend]);
     lua_setfield(L, -2, "trend");

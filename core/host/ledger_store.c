@@ -24,6 +24,7 @@
 void np_overlay_free(struct np_overlay *o) {
   np_map_free(&o->puts, NULL);
   np_map_free(&o->seen, NULL);
+  np_map_free(&o->derived, NULL);
 }
 
 void np_spot_find(lua_State *L, struct np_spot *s, const char *verb, const char *space, const char *key, size_t len) {
@@ -49,6 +50,10 @@ void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws) {
   np_overlay_free(o);
   for (struct np_op *op = ws->first; op; op = op->next) {
     bool put = op->kind == NP_OP_PUT;
+    if (op->kind == NP_OP_READING && op->as.reading.depth) {
+      np_derived_spot(&bytes, &op->as.reading);
+      np_map_put(&o->derived, bytes.data, bytes.len, op);
+    }
     if (!put && op->kind != NP_OP_SEEN) continue;
     const struct np_text *space = put ? &op->as.put.space : &op->as.seen.space, *key = put ? &op->as.put.key : &op->as.seen.key;
     np_buf_clear(&bytes);

@@ -26,6 +26,7 @@ enum np_gate_stage {
   NP_STAGE_CONFIGURATION,
   NP_STAGE_SPEC,
   NP_STAGE_SHADOW,
+  NP_STAGE_CIRCLES,
   NP_STAGE_ROUTES,
   NP_STAGE_MIGRATION,
   NP_STAGES
@@ -134,6 +135,8 @@ struct np_code {
   size_t job_count;
   struct np_timer_decl *timers;
   size_t timer_count;
+  char **derives; /* owned: metrics that a rule may emit */
+  size_t derive_count;
   struct np_command *commands;
   size_t command_count;
   struct np_account_decl *accounts;

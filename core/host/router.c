@@ -163,6 +163,15 @@ static void put_back(struct np_part *p) {
   p->batch = NULL;
 }
 
+/* What rules have derived comes with the commit's notice; timers wait for it, as for all that is stored. */
+static void note_derived(struct np_router *r, const struct np_writeset *ws) {
+  for (const struct np_op *op = ws->first; op; op = op->next) {
+    const struct np_reading *reading = &op->as.reading;
+    if (op->kind == NP_OP_READING && np_router_mine(r, reading->partition) && reading->seq > r->parts[reading->partition].coming)
+      r->parts[reading->partition].coming = reading->seq;
+  }
+}
+
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   struct np_part *p = (struct np_part *)waiter;
   struct np_router *r = p->router;
@@ -179,6 +188,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   if (p->ws->outcome == NP_COMMITTED) {
     for (const struct np_op *op = p->ws->first; op; op = op->next)
       if (op->kind == NP_OP_CURSOR) p->committed = op->as.cursor.seq;
+    note_derived(r, p->ws);
     np_router_timers_note(r, p->ws);
     np_router_feed_end(p, p->ws);
     settle(p);

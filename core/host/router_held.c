@@ -67,7 +67,7 @@ void np_router_held_run(struct np_part *p) {
   bool ok = false;
   if (h->is_timer) {
     const struct np_timer_decl *decl = np_rule_timer(slot->code, h->name);
-    struct np_rule_call c = {.key = h->key};
+    struct np_rule_call c = {.timer = h->name, .key = h->key};
     if (decl) np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, np_now_ms(), &c);
     ok = c.ok;
     if (decl && !ok) np_router_log_held(slot->code, NULL, "a held timer failed again; it stays held", c.error);

@@ -37,6 +37,7 @@ struct np_part {
   int64_t committed;                      /* the cursor in the store */
   int64_t done;                           /* rules have dealt with it, perhaps not yet written */
   int64_t seen;                           /* newest that was queued */
+  int64_t coming;                         /* newest that rules of this lane have derived for it: it is stored, if not queued yet */
   struct np_part_item *first, **last;     /* waiting */
   struct np_part_item *batch;             /* those of the set under way, kept until it is committed */
   struct np_held_item *held, **held_last; /* to be run again before anything else */

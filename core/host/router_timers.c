@@ -34,7 +34,7 @@ void np_router_timer_run(struct np_part *p) {
   fired->as.fired.key = np_writeset_text(ws, t->key.ptr, t->key.len);
   fired->as.fired.due = t->due;
   struct np_writeset_mark mark = np_writeset_mark(ws);
-  struct np_rule_call c = {.key = t->key.ptr};
+  struct np_rule_call c = {.timer = t->name.ptr, .key = t->key.ptr};
   np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, t->due, &c);
   if (!c.ok) {
     np_router_log_held(slot->code, NULL, "a rule's timer failed; it is held", c.error);
@@ -90,6 +90,7 @@ static bool take_timer(void *arg, const struct np_timer *t) {
   due->more = true;
   if (p->timer) return true;
   if (p->first && !p->wait_for) p->wait_for = p->seen; /* what is stored by now comes first; what comes later does not keep it */
+  if (p->coming > p->seen) return true;
   if (p->busy || (p->first && p->done < p->wait_for)) return true;
   p->wait_for = 0;
   p->timer = copy_timer(t);

@@ -13,7 +13,7 @@
 struct np_rule_call {
   struct np_task task;
   const struct np_reading *reading;
-  const char *key; /* of a timer */
+  const char *timer, *key; /* of a timer */
   bool ok;
   char *error; /* owned */
 };

@@ -167,7 +167,7 @@ static struct armed *take_due(struct np_shadow *s, int64_t before) {
 static void fire(struct np_shadow *s, const struct armed *a) {
   const struct np_timer_decl *decl = np_rule_timer(s->in->code, a->name);
   struct np_shadow_cause cause = {.timer = a->name, .key = a->key, .at = a->due};
-  struct np_rule_call c = {.key = a->key};
+  struct np_rule_call c = {.timer = a->name, .key = a->key};
   struct np_writeset_mark mark = np_writeset_mark(s->ws);
   if (!decl) return;
   np_rule_call(s->in, decl->handler, &s->overlay, s->ws, a->due, &c);

@@ -8,6 +8,7 @@
 #include "host/rule.h"
 
 #define MESSAGES_SHOWN 50
+#define DERIVED_SHOWN 20
 
 void np_story_next(struct np_buf *b) {
   char last = b->data[b->len - 1];
@@ -42,6 +43,10 @@ struct found {
   size_t message_count, more;
   struct np_held held[MESSAGES_SHOWN];
   size_t held_count;
+  struct np_reading derived[DERIVED_SHOWN + 1];
+  int64_t seqs[DERIVED_SHOWN + 1]; /* of them; 0: told */
+  size_t derived_count;
+  int64_t more_derived;
 };
 
 static bool take_message(void *arg, const struct np_sent *m) {
@@ -60,6 +65,37 @@ static bool take_held(void *arg, const struct np_held *h) {
   copy(f->ws, &held->instance);
   copy(f->ws, &held->error);
   return f->held_count < MESSAGES_SHOWN;
+}
+
+static bool note_derived(void *arg, int64_t reading, const struct np_derivation *d) {
+  struct found *f = arg;
+  (void)d;
+  f->seqs[f->derived_count++] = reading;
+  return f->derived_count < DERIVED_SHOWN;
+}
+
+static bool take_derived(void *arg, const struct np_reading *r) {
+  struct found *f = arg;
+  f->derived[f->derived_count++] = np_reading_copy(f->ws, r);
+  return false;
+}
+
+/* What rules derived from it: the first ones, and the next on the way. */
+static int find_derived(const struct np_story *s, const struct np_reading *r, struct found *f, struct np_error *err) {
+  struct np_reader *reader = s->host->reader;
+  bool there = false;
+  if (np_reader_derived_from(reader, r->seq, 0, DERIVED_SHOWN, note_derived, f, err) < 0) return -1;
+  int64_t next = 0;
+  for (size_t i = 0; i + 1 < s->way_count; i++)
+    if (s->way[i] == r->seq) next = s->way[i + 1];
+  size_t n = f->derived_count;
+  for (size_t i = 0; i < n; i++) there |= f->seqs[i] == next;
+  if (next && !there) f->seqs[n++] = next;
+  f->derived_count = 0;
+  for (size_t i = 0; i < n; i++)
+    if (np_reader_reading(reader, f->seqs[i], take_derived, f, err) < 0) return -1;
+  for (size_t i = 0; i < f->derived_count; i++) f->seqs[i] = f->derived[i].seq;
+  return np_reader_derived_count(reader, r->seq, &f->more_derived, err);
 }
 
 /* Messages. */
@@ -124,6 +160,26 @@ static int add_messages(struct np_story *s, struct found *f, const char *rule, s
   return 0;
 }
 
+/* What a rule derived, each with its own story; NULL: rules that are no longer configured. */
+static int add_derived(struct np_story *s, struct found *f, const char *rule, struct np_error *err) {
+  np_story_field(s->out, "readings");
+  np_buf_addc(s->out, '[');
+  for (size_t i = 0; i < f->derived_count; i++) {
+    const struct np_reading *d = &f->derived[i];
+    bool on_way = false;
+    if (!f->seqs[i] || (rule && !is_of(d->connection, rule))) continue;
+    for (size_t k = 0; k < s->way_count; k++) on_way |= s->way[k] == d->seq;
+    if (!on_way && s->left <= 0) continue;
+    s->left -= !on_way;
+    f->seqs[i] = 0;
+    f->more_derived--;
+    np_story_next(s->out);
+    if (np_story_reading(s, d, d->seq != s->asked, err) < 0) return -1;
+  }
+  np_buf_addc(s->out, ']');
+  return 0;
+}
+
 static void add_held(struct np_story *s, const struct found *f, const char *rule) {
   np_story_field(s->out, "held");
   np_buf_addc(s->out, '[');
@@ -144,6 +200,8 @@ static bool on_record(const struct found *f, const char *rule) {
     if (is_of(f->messages[i].message.source, rule)) return true;
   for (size_t i = 0; i < f->held_count; i++)
     if (is_of(f->held[i].instance, rule)) return true;
+  for (size_t i = 0; i < f->derived_count; i++)
+    if (is_of(f->derived[i].connection, rule)) return true;
   return false;
 }
 
@@ -170,7 +228,7 @@ static int add_rule(struct np_story *s, const struct np_status *rule, const stru
     return 0;
   }
   add_held(s, f, rule->instance);
-  if (add_messages(s, f, rule->instance, err) < 0) return -1;
+  if (add_messages(s, f, rule->instance, err) < 0 || add_derived(s, f, rule->instance, err) < 0) return -1;
   np_buf_addc(b, '}');
   return 0;
 }
@@ -189,22 +247,39 @@ static int add_rules(struct np_story *s, const struct np_reading *r, struct foun
   }
   np_buf_addc(s->out, ']');
   if (others) np_line_int(s->out, "others", others);
-  return add_messages(s, f, NULL, err); /* of rules that are gone */
+  if (add_messages(s, f, NULL, err) < 0) return -1; /* of rules that are gone */
+  return add_derived(s, f, NULL, err);
 }
 
 /* Readings. */
+
+static bool add_derivation(void *arg, int64_t reading, const struct np_derivation *d) {
+  struct np_buf *b = arg;
+  (void)reading;
+  np_story_field(b, "derivation");
+  np_line_begin(b);
+  if (d->cause) np_line_int(b, "cause", d->cause);
+  np_line_text(b, "timer", d->timer.ptr);
+  np_line_text(b, "key", d->key.ptr);
+  if (d->generation) np_line_int(b, "generation", d->generation);
+  np_buf_addc(b, '}');
+  return false;
+}
 
 int np_story_reading(struct np_story *s, const struct np_reading *r, bool brief, struct np_error *err) {
   struct found f = {.ws = np_writeset_new()};
   int64_t cursors[NP_PARTITIONS];
   np_line_reading(s->out, r);
   s->out->len -= 2; /* its end: more comes */
-  int result = np_reader_messages_of(s->host->reader, r->seq, take_message, &f, err);
+  int result = r->depth ? np_reader_derivation(s->host->reader, r->seq, add_derivation, s->out, err) : 0;
+  if (result == 0) result = np_reader_messages_of(s->host->reader, r->seq, take_message, &f, err);
   if (result == 0) result = np_reader_held_of(s->host->reader, r->seq, take_held, &f, err);
+  if (result == 0) result = find_derived(s, r, &f, err);
   if (result == 0) result = np_reader_cursors(s->host->reader, cursors, err);
   if (result == 0 && cursors[r->partition] < r->seq) add_flag(s->out, "waiting");
   if (result == 0) result = add_rules(s, r, &f, brief, err);
   if (f.more) np_line_int(s->out, "more_messages", (int64_t)f.more);
+  if (f.more_derived > 0) np_line_int(s->out, "more_derived", f.more_derived);
   np_buf_addc(s->out, '}');
   np_writeset_unref(f.ws);
   return result;

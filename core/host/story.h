@@ -10,10 +10,14 @@ struct np_story {
   struct np_host *host; /* borrowed */
   struct np_buf *out;   /* borrowed: JSON is added to it */
   bool people;          /* with the bodies of messages */
+  const int64_t *way;   /* borrowed: readings that are told wherever they come, however many others there are */
+  size_t way_count;
+  int64_t asked; /* the reading that is told at length among those that were derived; 0 */
+  int left;      /* so many more that were derived are told of */
   struct np_facts_cache facts;
 };
 
-/* The reading with its rules, and what they sent: an object. brief: rules that do not match are counted only. -1 and err: what was added is worth nothing. */
+/* The reading with its rules, and what they sent and derived, which is told in the same way: an object. brief: rules that do not match are counted only. -1 and err: what was added is worth nothing. */
 int np_story_reading(struct np_story *s, const struct np_reading *r, bool brief, struct np_error *err);
 /* A message with its attempts: an object. */
 int np_story_message(struct np_story *s, const struct np_sent *m, struct np_error *err);

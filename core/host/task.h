@@ -34,6 +34,7 @@ struct np_task {
   int64_t now;                      /* ms: what time.now() says; 0 the real clock */
   int64_t received;                 /* ms: of what it emits; 0 is the present */
   const struct np_reading *reading; /* RULING: the one it is about */
+  const char *timer, *key;          /* TIMING: its name and key; borrowed */
   const char *where;                /* borrowed: a route's pattern, a job's name, for the log; may be NULL */
   bool again;                       /* an operator has it run again: that it goes past a limit is no reason for a quarantine */
   int handler;                      /* index among the instance's handlers; 0: `push` pushes the function too */

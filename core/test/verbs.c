@@ -202,8 +202,7 @@ static int reading(lua_State *L) {
   const char *vendor = luaL_checklstring(L, 2, &vendor_len), *connection = luaL_checklstring(L, 3, &connection_len);
   struct np_writeset *ws = new_set(L);
   struct np_reading r;
-  bool has_at;
-  np_take_reading(L, 1, ws, &r, &has_at);
+  bool has_at = np_take_reading(L, 1, ws, &r, false) & NP_SAYS_AT;
   r.vendor = np_writeset_text(ws, vendor, vendor_len);
   r.connection = np_writeset_text(ws, connection, connection_len);
   r.received = np_now_ms();

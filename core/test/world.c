@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "host/broker.h"
 #include "host/build.h"
+#include "host/circle.h"
 #include "host/state.h"
 #include "io/serve.h"
 
@@ -224,9 +225,26 @@ static struct np_epoch *make_epoch(struct np_world *w, const struct np_unit_load
   return NULL;
 }
 
+/* What it derives must not come back to it. */
+static int check_circle(const struct np_world *w, const struct np_unit_loaded *newest, struct np_error *err) {
+  const struct np_code **rules = np_alloc((w->loaded_count + 1) * sizeof *rules);
+  struct np_buf why = {0};
+  size_t n = 0, at = 0;
+  for (size_t i = 0; i < w->loaded_count; i++) {
+    const struct np_unit_loaded *u = &w->loaded[i];
+    if (u == newest) at = n;
+    if (u->code) rules[n++] = u->code;
+  }
+  bool found = np_circle_find(rules, n, at, &why);
+  if (found) np_fail(err, "%s: %s", newest->code->file, why.data);
+  np_buf_free(&why);
+  free(rules);
+  return found ? -1 : 0;
+}
+
 /* The lane begins with its first epoch. */
 static int put_in_force(struct np_world *w, const struct np_unit_loaded *newest, struct np_error *err) {
-  struct np_epoch *e = make_epoch(w, newest, err);
+  struct np_epoch *e = check_circle(w, newest, err) == 0 ? make_epoch(w, newest, err) : NULL;
   if (!e) return -1;
   atomic_store(&w->host.epoch, e->number);
   if (w->lane) {

@@ -265,6 +265,12 @@ function plugin:on(filter, fn) end
 ---@param fn fun(key: string)
 function plugin:timer(name, fn) end
 
+---The metrics that a rule derives, a text or a list: plugin:derives { "glucose_mean" }. Its handlers and timers may then
+---give readings of them by plugin:emit, and of no others: so that rules whose readings would come back to themselves are
+---found when they are built, and are not put in force.
+---@param metrics string|string[]
+function plugin:derives(metrics) end
+
 ---A destination: plugin:deliver { options = schema, batch = 1, concurrency = 8, handler = function(messages, to) … end
 ---}. In a vendor's plugin, without options: its connections are destinations too, each under its own name, and `to` is
 ---its settings. The handler returns true, an HTTP answer, { dead = why } where no try will help, nil and why not, or a
@@ -287,7 +293,9 @@ function plugin:table(name) end
 ---A reading. device, metric and value (a number, a string or a boolean) have to be there. unit is UCUM's; at is when it
 ---was measured, now where absent; key is the vendor's own id of it; serial counts up by one, and a hole becomes an event
 ---"gap"; trend is flat, rising_slowly, falling_slowly, rising_fast or falling_fast; quality is valid (the default),
----warmup or invalid; extra is kept as JSON.
+---warmup or invalid; extra is kept as JSON. In a rule: a derived reading, of a metric that plugin:derives names, by the
+---connection of the rule's own name. device, vendor, at and quality are its reading's where absent; a timer's device is
+---its key, and has to be known. Its key is made of what led to it. It meets rules once it is committed.
 ---@param reading neap.Emitted
 function plugin:emit(reading) end
 

@@ -57,16 +57,17 @@
 
 ---What plugin:emit takes.
 ---@class neap.Emitted
----@field device string
+---@field device? string a rule's is its reading's where absent, or its timer's key
 ---@field metric string
 ---@field value number|string|boolean
 ---@field unit? string UCUM's
----@field at? integer ms, when it was measured; now where absent
----@field key? string|integer the vendor's own id of it
----@field serial? integer counts up by one
+---@field at? integer ms, when it was measured; now where absent, of a rule its reading's
+---@field key? string the vendor's own id of it
+---@field vendor? string in a rule alone: whose device it is; its reading's where absent
+---@field serial? integer counts up by one; in a vendor's plugin alone
 ---@field interval? string|number how far apart readings are, a duration
 ---@field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
----@field quality? "valid"|"warmup"|"invalid"
+---@field quality? "valid"|"warmup"|"invalid" valid where absent, of a rule its reading's
 ---@field extra? table kept as JSON
 
 ---What plugin:device takes.
@@ -110,6 +111,7 @@
 ---@field interval? number seconds
 ---@field trend? "flat"|"rising_slowly"|"falling_slowly"|"rising_fast"|"falling_fast"
 ---@field extra? table
+---@field derived? string the rule that derived it; nil where a vendor sent it
 
 ---Which of a device's readings plugin:history gives.
 ---@class neap.Span
@@ -204,6 +206,7 @@
 ---@field owner? string|string[] of the device, a reference of plugin.people
 ---@field tag? string|string[] of the device
 ---@field quality? string|string[] valid, warmup, invalid
+---@field derived? boolean true: what rules derived; false: what vendors sent
 ---@field below? number strictly
 ---@field above? number strictly
 ---@field outside? number[] { low, high }, strictly

@@ -49,6 +49,7 @@ struct spec {
   const char *texts[TEXTS][3];
   int counts[TEXTS];
   unsigned qualities;
+  int derived; /* 0 not given, 1 false, 2 true */
   bool below_set, above_set, outside_set, margin_set, changed, rate_below_set, rate_above_set;
   int low, high, margin, rate_low, rate_high, per_minutes; /* tenths; of rates, tenths a period */
   int first;                                               /* 0 none, 1 ever, 2 day, else minutes */
@@ -145,6 +146,10 @@ static void draw(struct spec *s) {
     for (int q = 0; q < 3; q++)
       if (s->qualities >> q & 1) addf(s, "'%s',", np_quality_names[q]);
     addf(s, "}, ");
+  }
+  if (chance(20)) {
+    s->derived = 1 + (int)below(2);
+    addf(s, "derived = %s, ", s->derived == 2 ? "true" : "false");
   }
   draw_limits(s);
   if (chance(15)) s->changed = true, addf(s, "changed = true, ");
@@ -243,6 +248,7 @@ static const struct seen *before(const struct spec *s, const struct seen *v, boo
   const struct seen *best = NULL;
   for (const struct seen *b = seen; b < v; b++) {
     if (!same_series(b, v) || b->r.at > v->r.at - for_rate) continue;
+    if (s->derived && (s->derived == 2) != (b->r.depth > 0)) continue;
     if (!takes(s, 3, b->r.connection) || !takes(s, 4, b->r.unit) || (s->qualities && !(s->qualities >> b->r.quality & 1))) continue;
     if (for_rate && (!b->number || strcmp(b->r.unit.ptr, v->r.unit.ptr) != 0)) continue;
     if (!best || b->r.at >= best->r.at) best = b;
@@ -277,6 +283,7 @@ static bool oracle(struct spec *s, const struct seen *v) {
       v->r.metric, v->r.device, v->r.vendor, v->r.connection, v->r.unit, facts[v->device].place, facts[v->device].owner};
   for (int i = 0; i < 7; i++)
     if (!takes(s, i, texts[i])) return false;
+  if (s->derived && (s->derived == 2) != (v->r.depth > 0)) return false;
   if (!takes_tag(s, v->device) || (s->qualities && !(s->qualities >> v->r.quality & 1))) return false;
   char now = side(s, v), *fired = &s->fired[v->device][v->metric];
   int64_t *since = &s->since[v->device][v->metric];
@@ -350,7 +357,8 @@ static void draw_reading(int64_t *clock) {
                              .unit = text(chance(90) ? "mmol/L" : pick(4, 3)),
                              .quality = chance(85) ? NP_VALID : (enum np_quality)below(3),
                              .at = at,
-                             .received = *clock};
+                             .received = *clock,
+                             .depth = chance(20) ? 1 + (int)below(3) : 0};
   if (!v->number)
     v->r.value = (struct np_value){.type = NP_STRING, .s = text(words[below(2)])};
   else if (v->tenths % 10 == 0)

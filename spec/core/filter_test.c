@@ -80,6 +80,35 @@ static void check_quality(lua_State *L) {
   matches(L, "{}", r, true);
 }
 
+static void check_derived(lua_State *L) {
+  struct np_reading r = glucose(3.2), derived = glucose(3.2);
+  derived.depth = 2;
+  derived.connection = text("mean");
+  matches(L, "{ metric = 'glucose' }", derived, true);
+  matches(L, "{ derived = true }", derived, true);
+  matches(L, "{ derived = true }", r, false);
+  matches(L, "{ derived = false }", derived, false);
+  matches(L, "{ derived = false }", r, true);
+  refused(L, "{ derived = 'mean' }", "filter: derived has to be true or false, got a string");
+  static const struct {
+    const char *source;
+    bool may;
+  } all[] = {{"{}", true},
+             {"{ metric = 'x' }", true},
+             {"{ metric = { 'a', 'x*' }, below = 3, device = 'd', tag = 'icu', quality = 'valid' }", true},
+             {"{ metric = 'y' }", false},
+             {"{ connection = 'mean' }", true},
+             {"{ connection = 'm*' }", true},
+             {"{ connection = 'ward-3' }", false},
+             {"{ derived = true }", true},
+             {"{ derived = false }", false}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    struct np_filter *f = compile(L, all[i].source);
+    CHECK(f && np_filter_may_take_derived(f, "x", "mean") == all[i].may, "%s", all[i].source);
+    np_filter_free(f);
+  }
+}
+
 static struct np_reading with(struct np_value v) {
   struct np_reading r = glucose(0);
   r.value = v;
@@ -130,7 +159,8 @@ static void check_refusals(lua_State *L) {
   refused(L, "{ metrik = 'glucose' }", "filter: unknown field \"metrik\", did you mean \"metric\"?");
   refused(L, "{ belwo = 3 }", "filter: unknown field \"belwo\", did you mean \"below\"?");
   refused(L, "{ zebra = 3 }",
-          "filter: unknown field \"zebra\"; there are device, metric, vendor, connection, unit, place, owner, tag, quality, below, "
+          "filter: unknown field \"zebra\"; there are device, metric, vendor, connection, unit, place, owner, tag, quality, "
+          "derived, below, "
           "above, "
           "outside, margin, changed, rate, first, hours, weekdays, zone");
   refused(L, "{ ['metric\\0'] = 'x' }", "filter: unknown field \"metric\", did you mean \"metric\"?");
@@ -342,6 +372,7 @@ int main(void) {
   lua_State *L = luaL_newstate();
   check_texts(L);
   check_quality(L);
+  check_derived(L);
   check_limits(L);
   check_changed(L);
   check_refusals(L);
