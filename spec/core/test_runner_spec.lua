@@ -178,6 +178,48 @@ describe("neap test", function()
     assert.matches("1 passed, 0 failed\n$", out)
   end)
 
+  it("has all of a device's timers fire that are due at one moment, and knows who acknowledged", function()
+    local out, code = run {
+      ["plugins/rules/two.lua"] = [[
+        local plugin = ...
+        plugin:on({}, function(r)
+          plugin.store:put("id", plugin:send("desk", { first = true }, { acknowledge = true }))
+          for _, name in ipairs { "a", "b", "c" } do plugin:arm(name, r.device, "1m") end
+        end)
+        for _, name in ipairs { "a", "b", "c" } do
+          plugin:timer(name, function()
+            local by = plugin:acknowledged(plugin.store:get "id")
+            plugin:send("desk", { timer = name, by = by and by.by, note = by and by.note })
+          end)
+        end
+      ]],
+      ["plugins/rules/two_spec.lua"] = [[
+        local t = require "neap.test"
+        it("fires", function()
+          t.plugin("desk", {})
+          local p = t.plugin("two", {})
+          p:reading { device = "d", metric = "m", value = 1 }
+          local id = t.sent()[1].id
+          assert.is_true(t.sent()[1].acknowledge)
+          assert.is_true(t.acknowledge(id, { by = "Agnes", note = "n" }))
+          assert.is_false(t.acknowledge(id))
+          assert.is_nil(t.acknowledge "msg_none")
+          assert.has_error(function() t.acknowledge(id, { by = "" }) end, "by: whose")
+          t.advance "1m"
+          assert.same({ at = t.now() - 60000, by = "Agnes", note = "n" }, t.sent()[1].acknowledged)
+          local names = {}
+          for i, m in ipairs(t.sent()) do names[i] = (m.data.timer or "-") .. (m.data.by or "-") end
+          assert.same({ "--", "aAgnes", "bAgnes", "cAgnes" }, names)
+        end)
+      ]],
+      ["plugins/destinations/desk.lua"] = [[
+        local plugin = ...
+        plugin:deliver { options = {}, handler = function() return true end }
+      ]],
+    }
+    assert.equal(0, code, out)
+  end)
+
   it("fails a test in which a rule failed, unless it asks what is held", function()
     local out = rule 'p:reading { device = "f", metric = "bad", value = 1 }'
     assert.matches("warm failed, and held a reading: plugins/rules/warm.lua:8: no good", out)
