@@ -59,6 +59,70 @@ describe("low-glucose", function()
     assert.equal(1, #t.sent("desk"))
   end)
 
+  describe("where nobody acknowledges", function()
+    before_each(function()
+      rule = t.plugin("low-glucose", { name = "night", to = "nurses", escalate_to = "doctor", escalate_after = "10m" })
+    end)
+
+    it("tells somebody else after ten minutes, with all that was told, and again until it is acknowledged", function()
+      local id = glucose(3.4)
+      assert.is_true(t.sent("nurses")[1].acknowledge)
+      t.advance "9m59s"
+      assert.same({}, t.sent "doctor")
+      t.advance "1s"
+      assert.same({ title = "Not acknowledged: Low glucose", escalation = 1, device = "SN-1", value = 3.4, unit = "mmol/L",
+        limit = 3.9, at = t.now() - 600000, reading = id }, t.sent("doctor")[1].data)
+      t.advance "10m"
+      assert.equal(2, #t.sent "doctor")
+      t.acknowledge(t.sent("doctor")[1].id, { by = "Agnes" })
+      t.advance "1h"
+      assert.equal(2, #t.sent "doctor")
+    end)
+
+    it("tells nobody else where it is acknowledged a second before", function()
+      glucose(3.4)
+      t.advance "9m59s"
+      t.acknowledge(t.sent("nurses")[1].id)
+      t.advance "1h"
+      assert.same({}, t.sent "doctor")
+      assert.same({}, t.armed())
+    end)
+
+    it("gives up after three times, and begins anew with the next", function()
+      glucose(3.4)
+      t.advance "2h"
+      assert.equal(3, #t.sent "doctor")
+      glucose(3.2)
+      t.advance "10m"
+      assert.same({ 4, 1 }, { #t.sent "doctor", t.sent("doctor")[4].data.escalation })
+    end)
+
+    it("takes an acknowledgement for all that was sent until then, and not for what comes after it", function()
+      glucose(3.4)
+      t.advance "5m"
+      t.acknowledge(t.sent("nurses")[1].id)
+      t.advance "10m"
+      glucose(3.0)
+      t.advance "9m59s"
+      assert.same({}, t.sent "doctor")
+      t.advance "1s"
+      assert.equal(3.0, t.sent("doctor")[1].data.value)
+      t.advance "5m"
+      glucose(2.8) -- belongs to the same: it is still open
+      t.acknowledge(t.sent("nurses")[3].id)
+      t.advance "2h"
+      assert.equal(1, #t.sent "doctor")
+    end)
+
+    it("waits for each device on its own", function()
+      glucose(3.4)
+      glucose(3.3, { device = "SN-2" })
+      t.acknowledge(t.sent("nurses")[1].id)
+      t.advance "10m"
+      assert.same({ 1, "SN-2" }, { #t.sent "doctor", t.sent("doctor")[1].device })
+    end)
+  end)
+
   it("wants to know whom to tell", function()
     assert.has_error(function() t.plugin("low-glucose", { name = "nobody" }) end, "to")
     assert.has_error(function() t.plugin("low-glucose", { name = "high", to = "desk", limit = 39 }) end, "limit")

@@ -6,7 +6,7 @@ local json = require "neap.json"
 -- Settings of each rule; one that is missing here fails below.
 local SETTINGS = {
   ["forward"] = [[{ "forward", to = "sink", quality = "valid" }]],
-  ["low-glucose"] = [[{ "low-glucose", to = "sink", silence = "20m" }]],
+  ["low-glucose"] = [[{ "low-glucose", to = "sink", silence = "20m", escalate_to = "sink", escalate_after = "7m", escalate_times = 2 }]],
   ["time-in-range"] = [[{ "time-in-range", to = "sink", zone = "Asia/Shanghai" }]],
 }
 
