@@ -361,6 +361,29 @@ describe("tuya, connected to a far side that fails", function()
     complete(2345)
   end)
 
+  it("does not take back a name that was given while the list of devices was on its way", function()
+    local held = {}
+    script(3, function(_, _, r)
+      if r.method == "PUT" then return far.ok(true) end
+    end)
+    complete(3)
+    local answer = far.answer
+    far.answer = function(r, c)
+      if not r.path:find "^/v1.0/devices%?" then return answer(r) end
+      held[#held + 1] = c.socket
+      return false
+    end
+    until_true("a list that is asked for", function() return held[1] end)
+    local call = bed.start { bed.neap, "call", "near", "rename", "--store", near.store, "--args", json.encode { device_id = "x1", name = "Bed 2" } }
+    local function name() return near:sql "select name from devices where device = 'x1'"[1].name end
+    until_true("the name", function() return name() == "Bed 2" end)
+    local _, old = far.ok { total = 1, last_id = "1", devices = { { id = "x1", name = "X", uid = "u", category = "cz", online = false, product_id = "p" } } }
+    held[1]:send(("HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s"):format(#old, old))
+    until_true("the next list that is asked for", function() return held[2] end)
+    assert.equal("Bed 2", name())
+    call:wait()
+  end)
+
   it("asks with a signature that fits, and with the token that it was given", function()
     script(3)
     complete(3)

@@ -56,8 +56,8 @@ return function(plugin, config, cloud)
     if not kept or not shapes.same(kept.values, values) then store:put(key, { t = t, values = values, looked = 0 }) end
   end
 
-  -- Device by device, what has changed.
-  local function keep_devices(devices, t, seen)
+  -- Device by device, what has changed; at: when they were asked for, so that what changed meanwhile is not taken back.
+  local function keep_devices(devices, t, at, seen)
     local ids, known = {}, {}
     for _, d in ipairs(devices) do
       if type(d) == "table" and type(d.id) == "string" and d.id ~= "" then ids[#ids + 1] = d.id end
@@ -78,6 +78,7 @@ return function(plugin, config, cloud)
           if type(d.local_key) == "string" and d.local_key ~= "" then
             new.extra.secrets = plugin.people:keep("device/" .. d.id, { local_key = d.local_key })
           end
+          new.at = at
           plugin:device(new)
         end
         keep_status(d, t)
@@ -124,11 +125,12 @@ return function(plugin, config, cloud)
     local last, page_no = kept.last, kept.page_no
     for _, id in ipairs(kept.ids) do seen[id], n = true, n + 1 end
     while true do
+      local asked_at = time.now()
       local result, t = list_page(last, page_no)
       if result == nil then error(t, 0) end
       local devices = type(result) == "table" and result.devices
       if type(devices) ~= "table" then error("tuya: the answer to a list of devices has none", 0) end
-      local added = keep_devices(devices, t, seen)
+      local added = keep_devices(devices, t, asked_at, seen)
       last, page_no, n = result.last_id, page_no + 1, n + added
       if #devices < PAGE or added == 0 or not config.uid and (type(last) ~= "string" or last == "") then break end
       if time.now() - began >= STEP then
