@@ -341,9 +341,8 @@ static int turn(struct np_world *w, int64_t end) {
   return 0;
 }
 
-int np_world_settle(struct np_world *w) {
+static int settle(struct np_world *w) {
   int64_t end = np_work_us() + SETTLE_US;
-  if (!w->lane) return 0;
   for (int n = 0; n < RINGS_MOST; n++) {
     if (turn(w, end) < 0) return -1;
     if (np_alarms_next(&w->alarms) > np_now_ms()) return 0;
@@ -351,6 +350,18 @@ int np_world_settle(struct np_world *w) {
   }
   np_world_blame(w, "the plugins do not come to rest: something is due again and again at the same moment");
   return -1;
+}
+
+int np_world_settle(struct np_world *w) {
+  if (!w->lane) return 0;
+  if (w->settling) {
+    np_world_blame(w, "an answer of t.http gave input or moved the clock, while the plugin waited for it: do that after the call");
+    return -1;
+  }
+  w->settling = true;
+  int status = settle(w);
+  w->settling = false;
+  return status;
 }
 
 int np_world_advance(struct np_world *w, int64_t ms) {

@@ -50,6 +50,7 @@ struct np_world {
   struct np_world_line *lines; /* owned: what was logged */
   size_t line_count;
   bool feeding;
+  bool settling; /* plugins run now: what they ask is answered from there */
   char *trouble; /* owned: why the test fails, whatever it says itself */
 };
 

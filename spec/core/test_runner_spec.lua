@@ -439,6 +439,24 @@ describe("neap test", function()
     assert.matches("2 passed, 1 failed\n$", out)
   end)
 
+  it("fails a test that gives input from inside of an answer", function()
+    local out, code = run { ["plugins/vendors/cloud.lua"] = [[
+      local plugin = ...
+      local http = require "neap.http"
+      plugin:config { url = { "string", default = "https://far.example/" } }
+      plugin:command { "ask", handler = function() return assert(http.get("https://far.example/")).status end }
+    ]], ["plugins/vendors/cloud_spec.lua"] = [[
+      local t = require "neap.test"
+      it("answers", function()
+        t.http("GET https://far.example/", function() t.advance "1s" return 200 end)
+        t.plugin("cloud"):call "ask"
+      end)
+      it("goes on", function() t.plugin("cloud") t.advance "1s" end) ]] }
+    assert.equal(1, code)
+    assert.truthy(out:find("an answer of t.http gave input or moved the clock", 1, true), out)
+    assert.truthy(out:find("1 passed, 1 failed", 1, true), out)
+  end)
+
   it("ends a test that does not end, and goes on with the next", function()
     local out, code = run({ ["plugins/a_spec.lua"] = [[
       it("is endless", function() pcall(function() while true do end end) while true do pcall(error) end end)
