@@ -9,8 +9,6 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
-#include "base/duration.h"
 #include "base/log.h"
 #include "cli/ask.h"
 #include "cli/keep.h"
@@ -81,16 +79,6 @@ static int check(const struct np_line *l) {
   return troubles != 0;
 }
 
-/* How long ago, or a moment. */
-static int read_moment(const struct np_line *l, enum option o, int64_t *at) {
-  int64_t ago;
-  if (l->values[o] && np_duration_parse(l->values[o], strlen(l->values[o]), &ago) == 0) {
-    *at = np_now_ms() - ago;
-    return 0;
-  }
-  return np_cli_time(l, o, at);
-}
-
 static int replay(const struct np_line *l) {
   struct np_replay_dry dry = {.rule = l->values[RULE],
                               .device = l->values[DEVICE],
@@ -100,10 +88,10 @@ static int replay(const struct np_line *l) {
                               .json = l->values[JSON] != NULL};
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
-  if (l->word_count || l->values[FAILED]) return np_line_wrong(l, "a connection's requests and a rule are two things");
+  if (l->values[FAILED] || l->values[REQUESTS]) return np_line_wrong(l, "requests are a connection's: which one?");
   if (!l->values[DRY_RUN]) return np_line_wrong(l, "expected --dry-run");
   if (!dry.rule == !l->values[ALL]) return np_line_wrong(l, "expected --rule NAME, or --all");
-  if (read_moment(l, SINCE, &dry.from) < 0 || read_moment(l, UNTIL, &dry.to) < 0) return 2;
+  if (np_cli_moment(l, SINCE, &dry.from) < 0 || np_cli_moment(l, UNTIL, &dry.to) < 0) return 2;
   np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
   struct np_config *config = np_config_load(l->values[CONFIG], &flags, &err);
   if (!config) return np_ask_config_failed(&err, dry.json);
@@ -165,7 +153,7 @@ static int act(const struct np_line *l) {
   case ROLLBACK:
   case RELEASE:
   case APPROVE: return np_ask_generations(l);
-  case REPLAY: return l->values[RULE] || l->values[ALL] || l->values[DRY_RUN] ? replay(l) : np_ask_replay(l);
+  case REPLAY: return l->word_count || !(l->values[RULE] || l->values[ALL] || l->values[DRY_RUN]) ? np_ask_requests(l) : replay(l);
   case DEAD: return np_ask_dead(l);
   case ACK: return np_ask_ack(l);
   case BACKUP: return np_cli_backup(l);

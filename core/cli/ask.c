@@ -79,8 +79,7 @@ static int add_subject(const struct np_line *l, struct np_buf *request) {
   return 0;
 }
 
-/* Asks the host of that configuration, and frees the request. */
-static int ask(const struct np_line *l, const char *config, const char *command, struct np_buf *request) {
+int np_ask_host(const struct np_line *l, const char *config, const char *command, struct np_buf *request) {
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
   char *store = np_config_store(config, &flags, &err);
@@ -110,7 +109,7 @@ int np_ask(const struct np_line *l) {
   const char *shown = np_cli_commands[l->command].name;
   if (l->values[RECORDING]) shown = "recording";
   if (l->command == TAIL && l->subject && strcmp(l->subject, "readings") != 0) shown = tail_of(l->subject);
-  return ask(l, l->argument, shown, &request);
+  return np_ask_host(l, l->argument, shown, &request);
 }
 
 /* "issue" is the connection's command "keys.issue". NULL where it is none. */
@@ -134,7 +133,7 @@ int np_ask_call(const struct np_line *l) {
   if (!name && l->values[ARGS]) return np_line_wrong(l, "--args: of which command?");
   size_t n = l->word_count > 2 ? l->word_count - 2 : 0;
   if (np_call_request(&request, connection, name, l->words + 2, n, l->values[ARGS], &err) == 0)
-    return ask(l, l->values[CONFIG], "call", &request);
+    return np_ask_host(l, l->values[CONFIG], "call", &request);
   fprintf(stderr, "neap %s: %s\n", np_cli_commands[l->command].name, err.text);
   np_buf_free(&request);
   return 2;
@@ -161,7 +160,7 @@ int np_ask_generations(const struct np_line *l) {
   for (size_t i = 1; i < l->word_count; i++)
     np_buf_addf(&request, ",\"%c\":%ld", i == 1 ? 'a' : 'b', strtol(l->words[i], NULL, 10));
   np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], command, &request);
+  return np_ask_host(l, l->values[CONFIG], command, &request);
 }
 
 static int add_age(const struct np_line *l, enum option o, struct np_buf *request) {
@@ -194,7 +193,7 @@ int np_ask_dead(const struct np_line *l) {
     return 2;
   }
   np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], show ? "letter" : "dead", &request);
+  return np_ask_host(l, l->values[CONFIG], show ? "letter" : "dead", &request);
 }
 
 static void add_text(struct np_buf *request, const char *name, const char *value) {
@@ -213,17 +212,7 @@ int np_ask_ack(const struct np_line *l) {
   add_text(&request, "by", l->values[BY]);
   add_text(&request, "note", l->values[NOTE]);
   np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], "ack", &request);
-}
-
-int np_ask_replay(const struct np_line *l) {
-  if (l->word_count != 1) return np_line_wrong(l, "of which connection?");
-  if (!l->values[FAILED]) return np_line_wrong(l, "expected --failed");
-  struct np_buf request = {0};
-  np_buf_adds(&request, "{\"command\":\"replay\",\"connection\":");
-  np_buf_add_json(&request, l->words[0], strlen(l->words[0]));
-  np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], "replay", &request);
+  return np_ask_host(l, l->values[CONFIG], "ack", &request);
 }
 
 static void add_tags(const struct np_line *l, struct np_buf *request, const char *field, char sign) {
@@ -251,5 +240,5 @@ int np_ask_tag(const struct np_line *l) {
   add_tags(l, &request, "add", '+');
   add_tags(l, &request, "remove", '-');
   np_buf_addc(&request, '}');
-  return ask(l, l->values[CONFIG], "tag", &request);
+  return np_ask_host(l, l->values[CONFIG], "tag", &request);
 }

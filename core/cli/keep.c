@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
+#include "base/duration.h"
 #include "base/real.h"
 #include "cli/ask.h"
 #include "host/config.h"
@@ -214,6 +216,13 @@ int np_cli_time(const struct np_line *l, enum option o, int64_t *ms) {
   struct np_error err;
   if (!l->values[o] || np_time_read(l->values[o], strlen(l->values[o]), NULL, 0, utc(), ms, &err) == 0) return 0;
   return np_line_bad_value(l, o, "a time such as 2026-03-01T08:00:00Z");
+}
+
+int np_cli_moment(const struct np_line *l, enum option o, int64_t *ms) {
+  int64_t ago;
+  if (!l->values[o] || np_duration_parse(l->values[o], strlen(l->values[o]), &ago) < 0) return np_cli_time(l, o, ms);
+  *ms = np_now_ms() - ago;
+  return 0;
 }
 
 int np_cli_export(const struct np_line *l) {

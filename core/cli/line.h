@@ -85,6 +85,10 @@ enum option {
   DRY_RUN,
   BY,
   NOTE,
+  REQUESTS,
+  AFTER,
+  RATE,
+  RULES,
   OPTIONS
 };
 

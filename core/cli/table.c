@@ -40,9 +40,13 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [FORMAT] = {"--format", "FORM", "ndjson (the default) or csv", BIT(EXPORT)},
     [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z; of a replay, what came",
                BIT(EXPORT) | BIT(REPLAY)},
-    [DRY_RUN] = {"--dry-run", NULL, "only tells what would be sent otherwise than it was", BIT(REPLAY)},
+    [DRY_RUN] = {"--dry-run", NULL, "only tells what would be otherwise than it was", BIT(REPLAY)},
     [BY] = {"--by", "NAME", "whose acknowledgement it is; yours where it is not given", BIT(ACK)},
     [NOTE] = {"--note", "TEXT", "what there is to say about it", BIT(ACK)},
+    [REQUESTS] = {"--requests", "FROM..TO", "those of these numbers, whatever became of them", BIT(REPLAY)},
+    [AFTER] = {"--after", "N", "only those that come after request N: to go on from there", BIT(REPLAY)},
+    [RULES] = {"--rules", NULL, "rules are run on readings that are new, too", BIT(REPLAY)},
+    [RATE] = {"--rate", "N/s", "not more than so many a second, or N/m a minute", BIT(REPLAY)},
     [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
 };
 
@@ -178,11 +182,20 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "while. This does\nso now. Requests that came meanwhile are run again by neap replay --failed.",
          "neap release low-glucose"},
     [REPLAY] =
-        {"replay", "CONNECTION --failed | --rule NAME --dry-run", "runs failed requests again, or tries rules on what came",
-         "With --failed: the requests of a connection that its plugin had failed on, which were kept, oldest first, by the "
-         "generation in force,\nwith the time at which they came as the present. What becomes of one is on disk together with "
-         "what it did; one that fails again stays\nas it was. The exit code is 1 where any is still not done.\n\n"
-         "With --dry-run: a rule, or --all, as its file stands, is run over the readings of the store, and what it would send is "
+        {"replay", "CONNECTION --failed|--requests FROM..TO | --rule NAME --dry-run",
+         "runs requests again, or tries rules on what came",
+         "CONNECTION: its requests that were kept, oldest first, by the generation in force, with the time at which they came as "
+         "the "
+         "present.\n--failed takes those that its plugin had failed on; --requests, --since and --until take any. What becomes of "
+         "one "
+         "is on disk together\nwith what it did; one that fails stays as it was. What it gives that is known already is not stored "
+         "again, and rules are not run on\nwhat is new, unless the request had failed or --rules is given; all else that its "
+         "handler "
+         "does, it does again. With --dry-run nothing\nis written, and it is told what each would give: new, different from what "
+         "is "
+         "stored, or missing. The exit code is 1 where any fails.\n\n"
+         "--rule with --dry-run: a rule, or --all, as its file stands, is run over the readings of the store, and what it would "
+         "send is "
          "compared with what\nwas sent. Nothing is sent, and nothing is changed. --since and --until also take how long ago: 24h. "
          "The rule begins without any memory.",
          "neap replay --rule low-glucose --since 24h --dry-run"},

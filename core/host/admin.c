@@ -207,7 +207,7 @@ static const struct {
                 {"approve", np_talk_generation_begin, np_talk_approve},
                 {"messages", np_talk_generation_begin, np_talk_messages},
                 {"release", np_talk_generation_begin, np_talk_release},
-                {"replay", np_talk_replay_begin, np_talk_call},
+                {"requests", np_talk_requests_begin, np_talk_requests},
                 {"dead", np_talk_dead_begin, np_talk_dead},
                 {"destinations", NULL, np_talk_destinations},
                 {"tail", np_tail_begin, NULL}};

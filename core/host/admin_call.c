@@ -10,6 +10,14 @@
 
 static uint64_t last_id;
 
+void np_talk_call_new(struct np_talk *t, const char *connection, void (*answered)(struct np_call *call)) {
+  t->id = ++last_id;
+  t->call = np_call_new(connection);
+  t->call->done = answered;
+  t->call->arg = t->admin;
+  t->call->id = t->id;
+}
+
 static int read_name(lua_State *L, int request, const char *field, const char **name, struct np_error *err) {
   int type = lua_getfield(L, request, field);
   *name = type == LUA_TSTRING ? lua_tostring(L, -1) : NULL; /* it stays in the request */
@@ -58,27 +66,10 @@ int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_e
   lua_pop(L, 1);
   if (add_args(L, request, "words", true, err) < 0 || np_json_encode(L, -1, err) < 0) return -1;
   args = lua_tostring(L, -1);
-  t->id = ++last_id;
-  t->call = np_call_new(connection);
+  np_talk_call_new(t, connection, done);
   t->call->name = name ? np_strdup(name) : NULL;
   t->call->args = np_strdup(args);
   t->call->from_text = from_text;
-  t->call->done = done;
-  t->call->arg = t->admin;
-  t->call->id = t->id;
-  return 0;
-}
-
-int np_talk_replay_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
-  const char *connection;
-  if (read_name(L, request, "connection", &connection, err) < 0) return -1;
-  if (!connection) return np_fail(err, "connection: it is missing");
-  t->id = ++last_id;
-  t->call = np_call_new(connection);
-  t->call->replay = true;
-  t->call->done = done;
-  t->call->arg = t->admin;
-  t->call->id = t->id;
   return 0;
 }
 

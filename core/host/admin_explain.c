@@ -146,13 +146,6 @@ static int find(struct np_talk *t, struct subject *s, struct np_error *err) {
 
 /* Telling */
 
-static void add_request(void *arg, int64_t id, const struct np_op *op) {
-  struct np_talk *t = arg;
-  np_line_begin(&t->out);
-  np_talk_request_fields(t, id, op);
-  np_buf_addc(&t->out, '}');
-}
-
 static int add_story(struct np_talk *t, const struct subject *s, struct np_error *err) {
   struct np_story story = {.host = t->host,
                            .out = &t->out,
@@ -166,7 +159,9 @@ static int add_story(struct np_talk *t, const struct subject *s, struct np_error
   int result = 0;
   if (s->has_request) {
     np_story_field(b, "request");
-    if (np_reader_request(t->host->reader, s->request, add_request, t, err) < 0) return -1;
+    int found = np_talk_request_object(t, s->request, err);
+    if (found < 0) return -1;
+    if (!found) return np_fail(err, "request %lld was removed just now", (long long)s->request);
   } else if (s->request) {
     np_line_int(b, "request_gone", s->request);
   }

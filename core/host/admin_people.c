@@ -81,7 +81,8 @@ static void add_parts(struct np_talk *t, const struct np_op *op) {
   np_webreq_kept_free(&kept);
 }
 
-void np_talk_request_fields(struct np_talk *t, int64_t id, const struct np_op *op) {
+static void add_fields(void *arg, int64_t id, const struct np_op *op) {
+  struct np_talk *t = arg;
   bool sealed = np_seal_is(op->as.request.headers.ptr, op->as.request.headers.len);
   np_line_int(&t->out, "id", id);
   np_line_int(&t->out, "received", op->as.request.received);
@@ -98,19 +99,38 @@ void np_talk_request_fields(struct np_talk *t, int64_t id, const struct np_op *o
   np_line_text(&t->out, "error", op->as.request.error.ptr);
 }
 
-static void add_request(void *arg, int64_t id, const struct np_op *op) {
-  struct np_talk *t = arg;
+static bool add_run(void *arg, const struct np_request_run *run) {
+  struct np_buf *b = arg;
+  if (b->len) np_buf_addc(b, ',');
+  np_line_begin(b);
+  np_line_int(b, "again", run->until);
+  np_line_int(b, "generation", run->generation);
+  np_line_int(b, "status", run->status);
+  np_line_text(b, "outcome", run->outcome.ptr);
+  np_line_text(b, "error", run->error.ptr);
+  np_buf_addc(b, '}');
+  return true;
+}
+
+int np_talk_request_object(struct np_talk *t, int64_t id, struct np_error *err) {
+  struct np_reader *r = t->host->reader;
+  struct np_buf runs = {0};
   np_line_begin(&t->out);
-  np_talk_request_fields(t, id, op);
-  np_line_end(&t->out);
+  int found = np_reader_request(r, id, add_fields, t, err);
+  if (found == 1 && np_reader_request_runs(r, id, add_run, &runs, err) < 0) found = -1;
+  if (runs.len) np_buf_addf(&t->out, ",\"before\":[%s]", runs.data);
+  np_buf_addc(&t->out, '}');
+  np_buf_free(&runs);
+  return found;
 }
 
 void np_talk_request(struct np_talk *t) {
   struct np_error err;
   char id[24];
   snprintf(id, sizeof id, "%lld", (long long)t->at);
-  int found = np_reader_request(t->host->reader, t->at, add_request, t, &err);
+  int found = np_talk_request_object(t, t->at, &err);
   if (found == 1) {
+    np_buf_addc(&t->out, '\n');
     if (t->people) np_talk_log_shown(t, "details shown", "request", id);
     np_buf_adds(&t->out, "{\"summary\":{\"requests\":1}}\n");
     np_talk_end(t);

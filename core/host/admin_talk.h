@@ -71,13 +71,17 @@ void np_feed_end(struct np_talk *t);
 
 /* A command. np_talk_find: the talk that waits for that answer, NULL where it has gone. admin_call.c */
 int np_talk_call_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
-int np_talk_replay_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
-void np_talk_call(struct np_talk *t);
+void np_talk_call_new(struct np_talk *t, const char *connection, void (*answered)(struct np_call *call)); /* prepares t->call */
+void np_talk_call(struct np_talk *t);                                                                     /* has it carried out */
+/* A connection's requests, run again. admin_requests.c */
+int np_talk_requests_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_requests(struct np_talk *t);
 struct np_talk *np_talk_find(struct np_admin *a, uint64_t id);
 /* A request of the inbox (`at`); a person. Begin reads what is asked for, the other answers. admin_people.c */
 int np_talk_request_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_request(struct np_talk *t);
-void np_talk_request_fields(struct np_talk *t, int64_t id, const struct np_op *op); /* of an object that has begun */
+int np_talk_request_object(struct np_talk *t, int64_t id,
+                           struct np_error *err); /* adds it: 1; 0 or -1: what was added is worth nothing */
 void np_talk_log_shown(const struct np_talk *t, const char *event, const char *what, const char *which);
 int np_talk_people_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_people(struct np_talk *t);

@@ -50,7 +50,7 @@ struct np_call *np_call_new(const char *connection) {
 
 void np_call_free(struct np_call *call) {
   if (!call) return;
-  free(call->connection), free(call->name), free(call->args);
+  free(call->connection), free(call->name), free(call->args), free(call->requests);
   np_buf_free(&call->answer);
   free(call);
 }
@@ -358,7 +358,7 @@ static struct np_instance *find_instance(struct np_lane *lane, struct np_call *c
     refuse(call, "\"held\"", "%s is not in force: %s", call->connection, slot->why_not ? slot->why_not : "its file is broken");
   } else if (in->code->kind != NP_VENDOR) {
     refuse(call, "\"unknown\"", "%s is a %s: commands are a connection's", call->connection, np_kind_names[in->code->kind]);
-  } else if ((call->name || call->replay) && np_quarantine_holds(in)) {
+  } else if ((call->name || call->requests) && np_quarantine_holds(in)) {
     char *why = np_quarantine_text(in->code);
     refuse(call, "\"quarantined\"", "%s is %s: neap release %s", call->connection, why, call->connection);
     free(why);
@@ -370,7 +370,7 @@ static struct np_instance *find_instance(struct np_lane *lane, struct np_call *c
 
 void np_calls_take(struct np_calls *c, struct np_call *call) {
   struct np_instance *in = find_instance(c->lane, call);
-  if (in && call->replay) {
+  if (in && call->requests) {
     np_replays_take(c->lane->replays, call);
     return;
   }

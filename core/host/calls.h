@@ -14,13 +14,13 @@ struct np_lane;
 
 /* One call. Its thread owns it whole: the main thread's, from np_host_call the lane's, from `done` the main thread's again. */
 struct np_call {
-  struct np_node node; /* first: on its way back */
-  char *connection;    /* owned */
-  char *name;          /* owned: the command's; NULL: the connection's commands are listed */
-  char *args;          /* owned: a JSON object; NULL is {} */
-  bool replay;         /* its failed requests are run again: see host/replay.h */
-  bool from_text;      /* values of args may be text, as words of a command line are: numbers and booleans are read from it */
-  bool any_args;       /* arguments that the command does not declare are passed on, not refused */
+  struct np_node node;          /* first: on its way back */
+  char *connection;             /* owned */
+  char *name;                   /* owned: the command's; NULL: the connection's commands are listed */
+  char *args;                   /* owned: a JSON object; NULL is {} */
+  struct np_requests *requests; /* owned: these of its requests are run again; see host/replay.h. NULL: none */
+  bool from_text; /* values of args may be text, as words of a command line are: numbers and booleans are read from it */
+  bool any_args;  /* arguments that the command does not declare are passed on, not refused */
   /* Called on the main thread once it has been dealt with; frees it by np_call_free. Not called where the host ends before. */
   void (*done)(struct np_call *call);
   void *arg;   /* for `done` */

@@ -24,10 +24,14 @@ struct talk {
   struct np_buf in;     /* owned: bytes that came */
   struct np_diff *diff; /* owned; of `neap diff` */
   bool ended;           /* the summary or an error was there: the answer is whole */
+  bool over;            /* the summary was */
+  long long request;    /* the last one that was run again; 0 */
   int code;
 };
 
 static bool is_tail(const struct np_client *c) { return strncmp(c->command, "tail", 4) == 0; }
+
+static bool is_requests(const struct np_client *c) { return strcmp(c->command, "requests") == 0; }
 
 static int complain(const char *text) {
   fprintf(stderr, "neap: %s\n", text);
@@ -86,7 +90,7 @@ static void print_result(struct talk *t, const char *json, size_t len) {
 }
 
 static void take_line(struct talk *t, const char *line, size_t len) {
-  static const char result[] = "{\"result\":";
+  static const char result[] = "{\"result\":", run[] = "{\"request\":";
   bool error = starts(line, len, "{\"error\":"), summary = starts(line, len, "{\"summary\":");
   bool call = strcmp(t->client->command, "call") == 0;
   struct np_error err;
@@ -95,6 +99,8 @@ static void take_line(struct talk *t, const char *line, size_t len) {
     return;
   }
   if (error || summary) t->ended = true;
+  if (summary) t->over = true;
+  if (is_requests(t->client) && starts(line, len, run)) t->request = strtoll(line + sizeof run - 1, NULL, 10);
   if (t->diff) {
     bool read = np_diff_line(t->diff, line, len, &err) == 0;
     if (read && summary && t->code == 0) t->code = np_diff_show(t->diff, &err);
@@ -112,8 +118,7 @@ static void take_line(struct talk *t, const char *line, size_t len) {
   } else if (np_show_line(t->show, line, len, &err) < 0) {
     t->ended = true;
     t->code = complain(err.text);
-  } else if (summary && (strcmp(t->client->command, "reload") == 0 || strcmp(t->client->command, "replay") == 0) &&
-             np_show_failed(t->show) > 0) {
+  } else if (summary && (strcmp(t->client->command, "reload") == 0 || is_requests(t->client)) && np_show_failed(t->show) > 0) {
     t->code = 1;
   }
 }
@@ -136,11 +141,40 @@ static bool flush(struct talk *t) {
   return false;
 }
 
-/* Waits for the host, and for the reader of standard output to go, which would otherwise be noticed at the next line only. */
+static volatile sig_atomic_t interrupted;
+
+static void note_interrupt(int signo) {
+  (void)signo;
+  interrupted = 1;
+}
+
+/* Waits for the host, and for the reader of standard output to go, which would otherwise be noticed at the next line only; or for Ctrl-C, which comes at no
+ * other time where it is blocked. */
 static bool wait_for(int fd) {
   struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = STDOUT_FILENO}};
-  while (poll(p, 2, -1) < 0 && errno == EINTR) {}
+  sigset_t none;
+  sigemptyset(&none);
+  while (ppoll(p, 2, NULL, &none) < 0 && errno == EINTR)
+    if (interrupted) return false;
   return !(p[1].revents & POLLERR) || p[0].revents;
+}
+
+/* From here on Ctrl-C ends the conversation at a line's end, so that it can be told how far it has come. */
+static void take_interrupts(void) {
+  sigset_t set;
+  const struct sigaction action = {.sa_handler = note_interrupt};
+  sigaction(SIGINT, &action, NULL);
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+/* Of requests that were run again, but not all of them. */
+static void tell_where(struct talk *t) {
+  if (interrupted) t->code = 130;
+  if (t->over || !t->request) return;
+  fprintf(stderr, "neap: it has come as far as request %lld; the same with --after %lld goes on from there\n", t->request,
+          t->request);
 }
 
 static void converse(struct talk *t, int fd) {
@@ -170,6 +204,7 @@ int np_client_run(const struct np_client *c) {
   if (fd < 0) return complain(err.text);
   signal(SIGPIPE, SIG_IGN);
   if (is_tail(c)) signal(SIGINT, on_interrupt);
+  if (is_requests(c)) take_interrupts();
   const char *no_colour = getenv("NO_COLOR");
   struct talk t = {.client = c};
   t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);
@@ -179,6 +214,7 @@ int np_client_run(const struct np_client *c) {
     t.code = complain(err.text);
   else
     converse(&t, fd);
+  if (is_requests(c)) tell_where(&t);
   close(fd);
   np_diff_free(t.diff);
   np_show_free(t.show);

@@ -6,14 +6,15 @@
 
 struct np_client {
   const char *store;   /* the host's, as np_config_store gives it */
-  const char *command; /* "plugins", "reload", "devices", "tail", "call" …; how the answer is shown */
+  const char *command; /* "plugins", "reload", "devices", "tail", "call", "requests" …; how the answer is shown */
   const char *request; /* JSON object of admin.h, without a newline */
   bool json;           /* lines go to standard output as they come */
 };
 
 /* A command's result is printed as it is, its error on standard error also where JSON is asked for.
  * Asks, prints, and returns the process's exit code: 0; 1 where there is no host, it refuses, or a reload has failed. A standard output
- * that is closed ends it quietly, and so does SIGINT during a tail. Sets signals, so it is the last thing that a process does. */
+ * that is closed ends it quietly, and so does SIGINT during a tail. Of requests that
+ * are run again it says how far they have come. Sets signals, so it is the last thing that a process does. */
 int np_client_run(const struct np_client *c);
 
 #endif

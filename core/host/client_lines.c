@@ -197,6 +197,25 @@ static void print_lines(struct np_show *s, lua_State *L, const char *name) {
   lua_settop(L, 1);
 }
 
+/* What became of it before it was run again. */
+static void show_runs(struct np_show *s, lua_State *L) {
+  if (lua_getfield(L, 1, "before") == LUA_TTABLE) {
+    lua_State *one = lua_newthread(L);
+    for (lua_Integer i = 1; lua_rawgeti(L, 2, i) == LUA_TTABLE; i++) {
+      struct np_buf b = {0};
+      lua_settop(one, 0);
+      lua_xmove(L, one, 1);
+      char *outcome = np_show_field(one, "outcome"), *error = np_show_field(one, "error"),
+           *until = np_show_moment(np_show_number(one, "again"));
+      np_buf_addf(&b, "%s by generation %lld, until it was run again %s%s%s", outcome, (long long)np_show_number(one, "generation"),
+                  until, *error ? ": " : "", error);
+      np_show_named(s, "before", b.data);
+      free(outcome), free(error), free(until);
+    }
+  }
+  lua_settop(L, 1);
+}
+
 static void request_line(struct np_show *s, lua_State *L) {
   static const char *const names[] = {"id",    "received", "connection", "generation", "method", "target",
                                       "route", "remote",   "status",     "outcome",    "error"};
@@ -209,6 +228,7 @@ static void request_line(struct np_show *s, lua_State *L) {
       np_show_named(s, names[i], np_show_field(L, names[i]));
     }
   }
+  show_runs(s, L);
   print_lines(s, L, "headers");
   print_lines(s, L, "body");
   print_lines(s, L, "body_base64");
@@ -333,20 +353,6 @@ static void release_summary(struct np_show *s, lua_State *L) {
   free(instance);
 }
 
-static void replay_line(struct np_show *s, lua_State *L) {
-  (void)s;
-  char *outcome = np_show_field(L, "outcome"), *why = np_show_field(L, "why");
-  printf("request %lld: %s: %s\n", (long long)np_show_number(L, "request"), outcome, why);
-  free(outcome);
-  free(why);
-}
-
-static void replay_summary(struct np_show *s, lua_State *L) {
-  (void)s;
-  printf("%lld done, %lld refused, %lld failed again\n", (long long)np_show_number(L, "done"),
-         (long long)np_show_number(L, "refused"), (long long)np_show_number(L, "failed"));
-}
-
 static const char *const history_heads[] = {"GENERATION", "AT", "STATE", "WHY"};
 static const char *const plugins_heads[] = {"INSTANCE", "PLUGIN", "KIND", "STATE", "GENERATION", "SINCE", "WAITING"};
 static const char *const devices_heads[] = {"DEVICE", "VENDOR", "CONNECTION", "STATE", "LAST SEEN", "NAME", "TAGS"};
@@ -363,7 +369,7 @@ static const struct np_show_kind kinds[] = {{"plugins", plugins_line, plugins_su
                                             {"recording", np_show_recording, NULL, NULL, 2},
                                             {"explain", np_show_story, NULL, NULL, 2},
                                             {"history", history_line, NULL, history_heads, 4},
-                                            {"replay", replay_line, replay_summary, NULL, 2},
+                                            {"requests", np_show_request_run, np_show_request_runs, NULL, 2},
                                             {"rollback", NULL, rollback_summary, NULL, 2},
                                             {"approve", NULL, approve_summary, NULL, 2},
                                             {"messages", np_show_change, np_show_changes, np_show_change_heads, 5},

@@ -44,6 +44,10 @@ struct np_show {
 /* A line of neap request --recording. client_recording.c */
 void np_show_recording(struct np_show *s, lua_State *L);
 
+/* A request that was run again; how many were. client_requests.c */
+void np_show_request_run(struct np_show *s, lua_State *L);
+void np_show_request_runs(struct np_show *s, lua_State *L);
+
 /* The story that neap explain tells. client_explain.c */
 void np_show_story(struct np_show *s, lua_State *L);
 

@@ -165,6 +165,12 @@ local function request_line(q)
   return what .. (q.error and ": " .. text(q.error) or "") .. mark("q" .. q.id)
 end
 
+-- What became of it before it was run again.
+local function run_line(q, run)
+  return ("before that, until it was run again %s: %s by generation %d%s"):format(after(q.received, run.again), text(run.outcome),
+    run.generation, run.error and ": " .. text(run.error:match "^[^\n]*") or "")
+end
+
 return function(story, cleaner, coloured)
   clean, colour, lines, asked = cleaner, coloured, {}, story.asked
   if story.of ~= "message" and asked:match "^%d" then asked = (story.of == "reading" and "r" or "q") .. asked end
@@ -180,6 +186,7 @@ return function(story, cleaner, coloured)
     nodes[1] = message_node(m)
   elseif q then
     lines[1] = request_line(q)
+    for _, run in ipairs(q.before or {}) do lines[#lines + 1] = dim "│    " .. run_line(q, run) end
     for _, part in ipairs { q.headers or "", q.body or "" } do
       for line in part:gmatch "[^\n]+" do lines[#lines + 1] = dim "│    " .. text(line) end
     end

@@ -270,7 +270,7 @@ static void end(struct np_task *t) {
   char *error = t->error, *over = t->over;
   atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
   if (t->mode != NP_REFUSING && t->mode != NP_STREAMING && t->mode != NP_MIGRATING)
-    np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
+    if (!t->again) np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
   if (t->mode != NP_MIGRATING) np_quarantine_note(t);
   t->ended(t); /* may free t */
   np_mask_people(NULL);
@@ -367,6 +367,7 @@ const char *np_task_forbidden(struct np_env *env, lua_State *L, const char *verb
   case NP_STREAMING: return "not while an answer is streamed: fetch what it needs before the handler returns";
   default: break;
   }
+  if (in->running && in->running->dry) return "not in a dry replay: it is only tried, and calls nobody";
   if (!in_own_coroutine(in, L)) return "not inside a coroutine of your own: call it from the handler itself, which may wait";
   return NULL;
 }

@@ -36,8 +36,9 @@ struct np_task {
   const struct np_reading *reading; /* RULING: the one it is about */
   const char *timer, *key;          /* TIMING: its name and key; borrowed */
   const char *where;                /* borrowed: a route's pattern, a job's name, for the log; may be NULL */
-  bool again;                       /* an operator has it run again: that it goes past a limit is no reason for a quarantine */
-  int handler;                      /* index among the instance's handlers; 0: `push` pushes the function too */
+  bool again;  /* an operator has it run again: what becomes of it is no reason for a quarantine, or for going back */
+  bool dry;    /* nothing of it will be committed: it calls nobody */
+  int handler; /* index among the instance's handlers; 0: `push` pushes the function too */
   /* Pushes the arguments (after the function) and returns their number. May raise. Returning -1 means: what stands on
    * the stack are results already, do not call (their number is in task->nargs). */
   int (*push)(lua_State *L, struct np_task *t);

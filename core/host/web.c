@@ -124,12 +124,28 @@ static void on_done(void *arg, struct np_request *req) {
 
 static void end_replay(struct web *w, const char *outcome) {
   struct np_replay *r = w->replay;
+  struct np_writeset *set = w->ws;
   char *error = w->error;
   r->web = NULL;
+  r->status = w->answer.status;
+  r->set = set;
   w->error = NULL;
+  w->ws = NULL;
   end(w);
   r->over(r, outcome, error);
   free(error);
+  if (set) np_writeset_unref(set);
+}
+
+static void quieten(struct np_writeset *ws) {
+  for (struct np_op *op = ws->first; op; op = op->next)
+    if (op->kind == NP_OP_READING) op->as.reading.quiet = true;
+}
+
+static void count_readings(struct np_replay *r, const struct np_writeset *ws) {
+  r->readings = 0;
+  r->fresh = ws->fresh;
+  for (const struct np_op *op = ws->first; op; op = op->next) r->readings += op->kind == NP_OP_READING;
 }
 
 /* A fresh write set, with the request in it as it came. */
@@ -140,6 +156,7 @@ static void begin_set(struct web *w) {
   if (w->replay) {
     w->replayed = np_writeset_add(w->ws, NP_OP_REPLAYED);
     w->replayed->as.replayed.id = w->replay->id;
+    w->replayed->as.replayed.runs = w->replay->runs;
     return;
   }
   w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->route, w->lane->host->seal) : NULL;
@@ -186,22 +203,28 @@ static void run_again(void *arg) {
 }
 
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
+  static const char overtaken[] = "others kept changing what this request reads";
   struct web *w = (struct web *)waiter;
   enum np_outcome outcome = ws->outcome;
   char why[256];
   memcpy(why, ws->error, sizeof why);
+  if (w->replay) count_readings(w->replay, ws);
   np_writeset_unref(ws);
   if (outcome == NP_COMMITTED) {
     send_answer(w);
   } else if (w->replay && outcome == NP_CONFLICT &&
-             np_reader_failed(w->lane->reader, w->in->code->instance, w->replay->id - 1) != w->replay->id) {
+             np_reader_request_run_count(w->lane->reader, w->replay->id) != w->replay->runs) {
     end_replay(w, "gone");
   } else if (outcome == NP_CONFLICT && (np_state_is_migrating(w->lane) || ++w->tries < TRIES)) {
     run_again(w);
+  } else if (w->replay) {
+    free(w->error);
+    w->error = np_strdup(outcome == NP_CONFLICT ? overtaken : why);
+    end_replay(w, "unstored");
   } else {
     w->outcome = "failed";
     w->ws = NULL;
-    refuse(w, 503, "store", "store", outcome == NP_CONFLICT ? "others kept changing what this request reads" : why);
+    refuse(w, 503, "store", "store", outcome == NP_CONFLICT ? overtaken : why);
   }
 }
 
@@ -213,12 +236,19 @@ static void commit(struct web *w) {
     if (w->error) w->kept->as.request.error = np_writeset_text(w->ws, w->error, strlen(w->error));
   }
   if (w->replay) {
+    w->replayed->as.replayed.at = np_now_ms();
     w->replayed->as.replayed.generation = w->in->code->number;
     w->replayed->as.replayed.status = w->answer.status;
     w->replayed->as.replayed.outcome = np_writeset_text(w->ws, w->outcome, strlen(w->outcome));
     if (w->error) w->replayed->as.replayed.error = np_writeset_text(w->ws, w->error, strlen(w->error));
   }
+  if (w->replay && w->replay->dry) {
+    count_readings(w->replay, w->ws);
+    end_replay(w, w->outcome);
+    return;
+  }
   struct np_writeset *ws = w->ws;
+  if (w->replay && w->replay->quiet) quieten(ws);
   w->ws = NULL;
   np_overlay_free(&w->overlay);
   if (!ws->first) { /* it read, and wrote nothing */
@@ -230,7 +260,7 @@ static void commit(struct web *w) {
   if (np_lane_submit(w->lane, ws, &w->waiter, false) == 0) return;
   np_writeset_unref(ws);
   if (w->replay)
-    end_replay(w, "failed");
+    end_replay(w, "busy");
   else
     reply_busy(w->lane, w->req);
 }
@@ -445,6 +475,7 @@ static void start_handler(struct web *w) {
                              .received = w->req->received,
                              .where = w->route->pattern,
                              .again = w->replay != NULL,
+                             .dry = w->replay && w->replay->dry,
                              .push = push_request,
                              .take = take_answer,
                              .ended = after_handler,

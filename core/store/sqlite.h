@@ -92,7 +92,8 @@ enum {
   W_SET_CURSOR,
   W_GENERATION,
   W_OLD_GENERATIONS,
-  W_IS_FAILED,
+  W_RUNS,
+  W_KEEP_RUN,
   W_REPLAYED,
   W_TAG,
   W_UNTAG,
@@ -263,7 +264,16 @@ enum {
   R_GENERATIONS,
   R_GENERATION_AT,
   R_LAST_NUMBER,
-  R_FAILED,
+  R_REQUEST_FROM,
+  R_LAST_REQUEST,
+  R_NEXT_FAILED,
+  R_NEXT_REQUEST,
+  R_RUNS,
+  R_RUN_COUNT,
+  R_REMOVED,
+  R_SAME_TIME,
+  R_SAME_KEY,
+  R_HAS_KEY,
   R_BEGIN,
   R_COMMIT,
   R_NAME_ID,
@@ -301,6 +311,8 @@ bool np_read_device(struct np_reader *r, sqlite3_stmt *row, int column, struct n
 #define NP_READING_COLUMNS "seq, series, at, received, value, unit, connection, traits, interval, serial, key, extra"
 /* A reading from a row of these columns; false where names are missing, which is damage. */
 bool np_read_reading(struct np_reader *r, sqlite3_stmt *row, struct np_reading *out);
+/* The series of a vendor's device's metric; 0 where there is none. SQLITE_OK, or what failed. */
+int np_read_series(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t *series);
 /* A device from a row of id, vendor, connection, device, serial, model, name, owner, place, status, extra, online, first_seen, last_seen, tags, own_tags. */
 void np_read_device_row(sqlite3_stmt *row, struct np_device *out);
 void np_streams_close(struct np_reader *r);

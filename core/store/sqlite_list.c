@@ -75,6 +75,7 @@ int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int
     op.as.request.status = sqlite3_column_int(st, 8);
     op.as.request.outcome = np_sql_text(st, 9);
     op.as.request.error = np_sql_text(st, 10);
+    op.as.request.runs = sqlite3_column_int(st, 11);
     fn(arg, id, &op);
   }
   return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : found;
@@ -210,12 +211,6 @@ int np_reader_generations(struct np_reader *r, const char *instance, int64_t bef
 int np_reader_last_number(struct np_reader *r, const char *instance) {
   int64_t number = 0;
   return np_sql_one(&r->sql, R_LAST_NUMBER, &number, "s", instance) == SQLITE_ROW ? (int)number : -1;
-}
-
-int64_t np_reader_failed(struct np_reader *r, const char *instance, int64_t after) {
-  int64_t id = 0;
-  int rc = np_sql_one(&r->sql, R_FAILED, &id, "si", instance, after);
-  return rc == SQLITE_ROW ? id : rc == SQLITE_DONE ? 0 : -1;
 }
 
 int np_reader_generation_at(struct np_reader *r, const char *instance, int64_t at) {

@@ -24,8 +24,8 @@ const char *const np_read_texts[R_COUNT] = {
     /* What came later is passed over in the index, without a look at its row. */
     [R_BEFORE] = READING " INDEXED BY reading_time WHERE series = ? AND at <= ? AND seq < ? ORDER BY at DESC, seq DESC",
     [R_FROM_REQUEST] =
-        "SELECT " NP_READING_COLUMNS ", request FROM reading_rows WHERE seq >= (SELECT reading FROM inbox WHERE id = ?1"
-        " AND reading > 0) ORDER BY seq",
+        "SELECT " NP_READING_COLUMNS ", request FROM reading_rows WHERE seq >= (SELECT min(reading) FROM (SELECT reading FROM inbox"
+        " WHERE id = ?1 UNION ALL SELECT reading FROM request_runs WHERE request = ?1) WHERE reading > ?2) ORDER BY seq",
     [R_REQUEST_OF] = "SELECT coalesce(request, 0) FROM reading_rows WHERE seq = ?",
     [R_DERIVATION] = DERIVATION " WHERE reading = ?",
     [R_DERIVED_FROM] = DERIVATION " WHERE cause = ?1 AND cause > 0 AND reading > ?2 ORDER BY reading LIMIT ?3",
@@ -41,8 +41,8 @@ const char *const np_read_texts[R_COUNT] = {
     [R_KEY_SIZE] = "SELECT length(CAST(key AS BLOB)) + length(CAST(value AS BLOB)) FROM kv WHERE space = ? AND key = ?",
     [R_SIZE] = "SELECT bytes FROM kv_sizes WHERE owner = ?",
     [R_KEY_COUNT] = "SELECT count(*) FROM kv WHERE space = ?",
-    [R_REQUEST] = "SELECT received, instance, generation, method, target, headers, body, remote, status, outcome, error FROM inbox"
-                  " WHERE id = ?",
+    [R_REQUEST] = "SELECT received, instance, generation, method, target, headers, body, remote, status, outcome, error,"
+                  " (SELECT count(*) FROM request_runs WHERE request = ?1) FROM inbox WHERE id = ?1",
     [R_TIMERS] = "SELECT instance, name, key, due FROM timers WHERE due <= ? ORDER BY due LIMIT ?",
     [R_TIMER_NEXT] = "SELECT due FROM timers WHERE due > ? ORDER BY due LIMIT 1",
     [R_TIMER_COUNT] = "SELECT count(*) FROM timers",
@@ -95,7 +95,21 @@ const char *const np_read_texts[R_COUNT] = {
     [R_GENERATIONS] = "SELECT " GENERATION " FROM generations WHERE instance = ? AND id < ? ORDER BY id DESC LIMIT ?",
     [R_GENERATION_AT] =
         "SELECT number FROM generations WHERE instance = ? AND verdict = 'good' AND at <= ? ORDER BY id DESC LIMIT 1",
-    [R_FAILED] = "SELECT id FROM inbox WHERE instance = ? AND outcome = 'failed' AND id > ? ORDER BY id LIMIT 1",
+    [R_REQUEST_FROM] = "SELECT id, received FROM inbox WHERE id >= ? ORDER BY id LIMIT 1",
+    [R_LAST_REQUEST] = "SELECT max(id) FROM inbox",
+    [R_NEXT_FAILED] = "SELECT id FROM inbox WHERE instance = ?1 AND outcome = 'failed' AND id > ?2 AND id <= ?3"
+                      " AND received BETWEEN ?4 AND ?5 ORDER BY id LIMIT 1",
+    [R_NEXT_REQUEST] =
+        "SELECT id FROM inbox NOT INDEXED WHERE instance = ?1 AND id > ?2 AND id <= ?3 AND received BETWEEN ?4 AND ?5"
+        " ORDER BY id LIMIT 1",
+    [R_RUNS] = "SELECT until, generation, status, outcome, error FROM request_runs WHERE request = ? ORDER BY n",
+    [R_RUN_COUNT] = "SELECT (SELECT count(*) FROM request_runs WHERE request = ?1) FROM inbox WHERE id = ?1",
+    [R_REMOVED] = "SELECT removed FROM series WHERE id = ? AND removed IS NOT NULL",
+    [R_SAME_TIME] = READING " INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
+    [R_SAME_KEY] = READING " INDEXED BY reading_time WHERE series = ? AND at = ? AND key = ?",
+    /* Those that are not indexed yet are looked through. */
+    [R_HAS_KEY] = "SELECT 1 WHERE EXISTS(SELECT 1 FROM reading_keys WHERE series = ?1 AND key = ?2) OR EXISTS(SELECT 1"
+                  " FROM reading_rows WHERE seq > (SELECT indexed FROM counters) AND +series = ?1 AND key = ?2)",
     [R_LAST_NUMBER] = "SELECT max(number) FROM generations WHERE instance = ?",
     [R_BEGIN] = "BEGIN",
     [R_COMMIT] = "COMMIT",
@@ -333,18 +347,33 @@ static int merge_series(struct np_reader *r, const int64_t *ids, size_t n, int64
   return rc == SQLITE_OK ? 0 : -1;
 }
 
-int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_FROM_REQUEST, "i", request);
+/* Those of a run of the request, which stand one behind the other: of the first that began after *last, which is moved to its last one. 1, 0 where there is
+ * none, or fn has stopped, -1 and err. */
+static int run_readings(struct np_reader *r, int64_t request, int64_t *last, np_reading_fn *fn, void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_FROM_REQUEST, "ii", request, *last);
   struct np_reading reading;
   int rc = SQLITE_OK;
-  while (st && (rc = sqlite3_step(st)) == SQLITE_ROW && sqlite3_column_int64(st, 12) == request) {
+  bool more = true, any = false;
+  while (st && more && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    bool belongs = sqlite3_column_int64(st, 12) == request;
+    if (belongs || !any) *last = sqlite3_column_int64(st, 0);
+    any = true;
+    if (!belongs) break;
     if (!np_read_reading(r, st, &reading)) {
       rc = SQLITE_CORRUPT;
       break;
     }
-    if (!fn(arg, &reading)) break;
+    more = fn(arg, &reading);
   }
-  return np_sql_end(&r->sql, st, rc, err);
+  return np_sql_end(&r->sql, st, rc, err) < 0 ? -1 : any && more;
+}
+
+int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err) {
+  int64_t last = 0;
+  int more;
+  do more = run_readings(r, request, &last, fn, arg, err);
+  while (more > 0);
+  return more;
 }
 
 int64_t np_reader_reading_request(struct np_reader *r, int64_t seq) {
@@ -398,13 +427,17 @@ int np_reader_history(struct np_reader *r, const char *vendor, const char *devic
   return done;
 }
 
+int np_read_series(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t *series) {
+  *series = 0;
+  int rc = np_sql_one(&r->sql, R_SERIES_OF, series, "sss", device, metric, vendor);
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 int np_reader_before(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t to, int64_t seq,
                      np_reading_fn *fn, void *arg, struct np_error *err) {
-  int64_t series = 0;
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_SERIES_OF, "sss", device, metric, vendor);
-  int rc = st ? sqlite3_step(st) : np_sql_code(&r->sql);
-  if (rc == SQLITE_ROW) series = sqlite3_column_int64(st, 0);
-  int done = np_sql_end(&r->sql, st, rc, err);
-  if (done < 0 || !series) return done;
+  int64_t series;
+  int rc = np_read_series(r, vendor, device, metric, &series);
+  if (rc != SQLITE_OK) return np_sql_fail(&r->sql, rc, err);
+  if (!series) return 0;
   return walk(r, np_sql_start(&r->sql, R_BEFORE, "iii", series, to, seq), fn, arg, err);
 }

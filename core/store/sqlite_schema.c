@@ -219,9 +219,15 @@ static const char derivations[] =
     " JOIN names v ON v.id = d.vendor JOIN names m ON m.id = s.metric LEFT JOIN names u ON u.id = r.unit"
     " LEFT JOIN names c ON c.id = r.connection;";
 
+/* What became of a request each time before it was run again, until when; its own row says what became of it the last time. `reading` as there. */
+static const char reruns[] =
+    "CREATE TABLE request_runs(request INTEGER NOT NULL, n INTEGER NOT NULL, until INTEGER NOT NULL, generation INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT, reading INTEGER NOT NULL, PRIMARY KEY(request, n)) WITHOUT ROWID;"
+    "CREATE TRIGGER request_gone AFTER DELETE ON inbox BEGIN DELETE FROM request_runs WHERE request = old.id; END;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes,  attempts, tags,
-                                         retention,    sizes,   stories, acks,     derivations};
+static const char *const migrations[] = {first_schema, queries, causes, attempts,    tags,  retention,
+                                         sizes,        stories, acks,   derivations, reruns};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -83,7 +83,9 @@ const char *const np_write_texts[W_COUNT] = {
     /* A hundred of each verdict are kept. */
     [W_OLD_GENERATIONS] = "DELETE FROM generations WHERE instance = ?1 AND verdict = ?2 AND id <= (SELECT id FROM generations"
                           " WHERE instance = ?1 AND verdict = ?2 ORDER BY id DESC LIMIT 1 OFFSET 100)",
-    [W_IS_FAILED] = "SELECT id FROM inbox WHERE id = ? AND outcome = 'failed'",
+    [W_RUNS] = "SELECT 1 + (SELECT count(*) FROM request_runs WHERE request = ?1) FROM inbox WHERE id = ?1",
+    [W_KEEP_RUN] =
+        "INSERT INTO request_runs SELECT id, ?2, ?3, generation, status, outcome, error, reading FROM inbox WHERE id = ?1",
     [W_REPLAYED] = "UPDATE inbox SET generation = ?2, status = ?3, outcome = ?4, error = ?5, reading = ?6 WHERE id = ?1",
     [W_TAG] = "INSERT INTO device_tags SELECT d.id, ?3 FROM device_rows d WHERE d.name = ?2 AND d.vendor ="
               " (SELECT id FROM names WHERE name = ?1) ON CONFLICT DO NOTHING",
@@ -190,8 +192,8 @@ static int check_state(struct np_store *s, const struct np_writeset *ws, const s
     wanted = 1;
     break;
   case NP_OP_REPLAYED:
-    rc = np_sql_one(&s->sql, W_IS_FAILED, &found, "i", op->as.replayed.id);
-    wanted = op->as.replayed.id;
+    rc = np_sql_one(&s->sql, W_RUNS, &found, "i", op->as.replayed.id);
+    wanted = op->as.replayed.runs + 1;
     break;
   case NP_OP_CURSOR:
     rc = cursor_now(s, ws, op, &found);
@@ -382,6 +384,14 @@ static int write_generation(struct np_sql *q, const struct np_op *op) {
   return np_sql_run(q, W_OLD_GENERATIONS, "tt", &op->as.generation.instance, &op->as.generation.verdict);
 }
 
+static int write_replayed(struct np_store *s, struct np_writeset *ws, const struct np_op *op) {
+  ws->request_id = op->as.replayed.id;
+  int rc = np_sql_run(&s->sql, W_KEEP_RUN, "iwi", op->as.replayed.id, op->as.replayed.runs + 1, op->as.replayed.at);
+  if (rc != SQLITE_OK) return rc;
+  return np_sql_run(&s->sql, W_REPLAYED, "iwwtti", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
+                    &op->as.replayed.outcome, &op->as.replayed.error, s->count.reading + 1);
+}
+
 static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op) {
   struct np_sql *q = &s->sql;
   switch (op->kind) {
@@ -405,10 +415,7 @@ static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op
   case NP_OP_RELEASE: return np_sql_run(q, W_FREE, "i", op->as.release.id);
   case NP_OP_CURSOR: return np_sql_run(q, W_SET_CURSOR, "wi", op->as.cursor.partition, op->as.cursor.seq);
   case NP_OP_GENERATION: return write_generation(q, op);
-  case NP_OP_REPLAYED:
-    ws->request_id = op->as.replayed.id;
-    return np_sql_run(q, W_REPLAYED, "iwwtti", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
-                      &op->as.replayed.outcome, &op->as.replayed.error, s->count.reading + 1);
+  case NP_OP_REPLAYED: return write_replayed(s, ws, op);
   case NP_OP_TAG:
     return np_sql_run(q, op->as.tag.on ? W_TAG : W_UNTAG, "ttt", &op->as.tag.vendor, &op->as.tag.device, &op->as.tag.tag);
   case NP_OP_ACK: return np_outbox_ack(s, op);

@@ -73,7 +73,7 @@ int64_t np_reader_last_seq(struct np_reader *r); /* newest reading's, 0 where th
 /* Readings after seq, oldest first, at most limit. */
 int np_reader_scan(struct np_reader *r, int64_t after, int limit, np_reading_fn *fn, void *arg, struct np_error *err);
 int np_reader_reading(struct np_reader *r, int64_t seq, np_reading_fn *fn, void *arg, struct np_error *err);
-/* The readings that a request gave: those that were new, in their order; fn returns false to stop. */
+/* The readings that a request gave, in all its runs: those that were new, in their order; fn returns false to stop. */
 int np_reader_request_readings(struct np_reader *r, int64_t request, np_reading_fn *fn, void *arg, struct np_error *err);
 /* The request that a reading came with; 0 where there is none (a job fetched it), or no such reading; -1 on error. */
 int64_t np_reader_reading_request(struct np_reader *r, int64_t seq);
@@ -157,8 +157,37 @@ int64_t np_reader_key_size(struct np_reader *r, const char *space, const char *k
 int np_reader_request(struct np_reader *r, int64_t id, void (*fn)(void *arg, int64_t id, const struct np_op *op), void *arg,
                       struct np_error *err);
 
-/* The oldest failed request of an instance with id > after; 0 where there is none, -1 on error. */
-int64_t np_reader_failed(struct np_reader *r, const char *instance, int64_t after);
+/* Which requests of an instance: ids after < id <= upto, received from .. to (ms). */
+struct np_request_filter {
+  const char *instance; /* borrowed */
+  bool failed;          /* only those whose outcome is that */
+  int64_t after, upto, from, to;
+};
+/* The next one by id: 1, and `after` is its id; 0 where there is none up to `after`, which is moved on by a bounded step (there are more to be looked at while
+ * it is less than upto); -1 and err. */
+int np_reader_next_request(struct np_reader *r, struct np_request_filter *f, struct np_error *err);
+/* Moves `after` to where such requests can begin, and `upto` to the newest one: once, before the first. -1 and err. */
+int np_reader_request_bounds(struct np_reader *r, struct np_request_filter *f, struct np_error *err);
+
+struct np_request_run { /* what became of a request, before it was run again at `until` (ms) */
+  int64_t until;
+  int generation, status;
+  struct np_text outcome, error;
+};
+/* Of a request that was run again: oldest first. */
+int np_reader_request_runs(struct np_reader *r, int64_t request, bool (*fn)(void *arg, const struct np_request_run *run), void *arg,
+                           struct np_error *err);
+int np_reader_request_run_count(struct np_reader *r, int64_t request); /* -1 where there is no such request, or on error */
+
+/* What would become of a reading that came now. */
+enum np_same {
+  NP_SAME_NONE,     /* it is new */
+  NP_SAME_STORED,   /* there is one of its identity: fn is given it */
+  NP_SAME_ELSEWHEN, /* there is one of its key, measured at another time */
+  NP_SAME_TOO_OLD,  /* newer ones of its series have been removed */
+};
+int np_reader_same(struct np_reader *r, const struct np_reading *reading, enum np_same *same, np_reading_fn *fn, void *arg,
+                   struct np_error *err);
 
 struct np_timer {
   struct np_text instance, name, key;

@@ -119,6 +119,7 @@ struct np_op {
       int status;             /* what it was answered */
       struct np_text outcome; /* "done", "refused", "failed" */
       struct np_text error;   /* why, where not done */
+      int runs;               /* given by a reader: how often it was run again */
     } request;
     struct np_reading reading; /* NP_OP_READING; belongs to the REQUEST before it in the set, if there is one */
     struct {                   /* NP_OP_DEVICE: what is known of a device; absent fields keep what is stored */
@@ -185,10 +186,10 @@ struct np_op {
       int number; /* 0 where it was not let in */
     } generation;
     struct
-    { /* NP_OP_REPLAYED: a request of the inbox that had failed was run again, with this outcome; readings behind it in the set belong to it. The set
-              conflicts where it is not there as failed */
-      int64_t id;
-      int generation, status;
+    { /* NP_OP_REPLAYED: a request of the inbox was run again, with this outcome; what it was before stays on record. Readings behind it in the set belong
+              to it. The set conflicts where the request is gone, or has not been run again exactly `runs` times */
+      int64_t id, at;
+      int runs, generation, status;
       struct np_text outcome, error;
     } replayed;
     struct { /* NP_OP_TAG: an operator gives a device a tag, or takes it away; nothing where there is no such device */

@@ -379,6 +379,8 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP TRIGGER request_gone",
+    "DROP TABLE request_runs",
     "DROP TRIGGER derived_gone",
     "DROP TABLE derivations",
     "DROP TRIGGER delivered_unasked",
