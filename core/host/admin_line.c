@@ -69,7 +69,7 @@ void np_line_error(struct np_buf *b, const char *error) {
   np_line_end(b);
 }
 
-static void add_value(struct np_buf *b, const struct np_value *v) {
+void np_line_value(struct np_buf *b, const struct np_value *v) {
   char text[NP_REAL_TEXT];
   if (v->type == NP_STRING) {
     add_text(b, "value", v->s);
@@ -91,7 +91,7 @@ void np_line_reading(struct np_buf *b, const struct np_reading *r) {
   add_text(b, "connection", r->connection);
   add_text(b, "device", r->device);
   add_text(b, "metric", r->metric);
-  add_value(b, &r->value);
+  np_line_value(b, &r->value);
   add_text(b, "unit", r->unit);
   np_line_int(b, "at", r->at);
   np_line_int(b, "received", r->received);

@@ -10,6 +10,7 @@
 /* One object a line: begin, any fields, end. Secrets in texts are masked. */
 void np_line_begin(struct np_buf *b);
 void np_line_text(struct np_buf *b, const char *name, const char *value); /* NULL is left out */
+void np_line_value(struct np_buf *b, const struct np_value *v);           /* "value":… */
 void np_line_int(struct np_buf *b, const char *name, int64_t value);
 void np_line_more(struct np_buf *b, const char *fields, size_t n); /* JSON as it stands: "name":value,… */
 void np_line_end(struct np_buf *b);

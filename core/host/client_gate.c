@@ -1,4 +1,4 @@
-/* The messages that a change of a rule changes, a row each, of one that differs two: what it is now and what it would be. */
+/* The messages and derived readings that a change of a rule changes, a row each, of one that differs two: what it is now and what it would be. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +46,7 @@ void np_show_change(struct np_show *s, lua_State *L) {
   }
   r->cells[1] = (struct cell){np_show_moment(np_show_number(L, "at")), DIM};
   r->cells[2] = (struct cell){np_strdup(what), good ? GREEN : bad ? RED : YELLOW};
-  r->cells[3].text = np_show_field(L, "destination");
+  r->cells[3].text = np_show_field(L, has(L, "metric") ? "metric" : "destination");
   r->cells[4].text = body(L, before ? "before" : "after");
   if (before && after) {
     r = np_show_row(s);
@@ -66,8 +66,11 @@ void np_show_changes(struct np_show *s, lua_State *L) {
     printf("%s%lld %s", any ? ", " : "", (long long)np_show_number(L, words[i]), words[i]);
     any = true;
   }
-  printf("%s, over %lld of the last %lld readings", any ? "" : "the same messages", (long long)np_show_number(L, "readings"),
-         (long long)np_show_number(L, "wanted"));
+  printf("%s, over %lld of the last %lld readings",
+         any                 ? ""
+         : has(L, "derives") ? "the same messages and readings"
+                             : "the same messages",
+         (long long)np_show_number(L, "readings"), (long long)np_show_number(L, "wanted"));
   if (np_show_number(L, "shown") < np_show_number(L, "changes"))
     printf("; the first %lld are shown", (long long)np_show_number(L, "shown"));
   putchar('\n');

@@ -195,7 +195,7 @@ static void put_messages(struct np_writeset *ws, const struct np_unit *u, const 
   np_buf_addf(&b, "{\"summary\":{\"generation\":%d,\"changes\":%zu,\"shown\":%zu,\"readings\":%lld,\"wanted\":%lld",
               u->gate->number, r->count, shown, (long long)r->covered.readings, (long long)r->wanted);
   for (int i = 0; i < NP_DIFFERENCES; i++) np_buf_addf(&b, ",\"%s\":%d", np_difference_names[i], r->counts[i]);
-  np_buf_adds(&b, "}}\n");
+  np_buf_adds(&b, r->derives ? ",\"derives\":true}}\n" : "}}\n");
   put(ws, u, " messages", &b, keep);
   np_buf_free(&b);
 }
@@ -231,7 +231,7 @@ static void keep(struct np_deploy *d, struct np_unit *u, const struct np_gate_jo
     u->last_number = u->gate->number;
 }
 
-static void tell_differs(const struct np_unit *u, const char *generation) {
+static void tell_differs(const struct np_unit *u, const char *generation, bool derives) {
   const struct np_gate *g = u->gate;
   const char *said = g->stages[NP_STAGE_SHADOW].said;
   char cure[200];
@@ -243,10 +243,13 @@ static void tell_differs(const struct np_unit *u, const char *generation) {
            waits ? "it waits to be approved, for its messages could not be compared" : "its messages could not be compared",
            "plugin", u->instance, "generation", generation, "error", said, NULL);
   else if (waits)
-    np_log(NP_WARN, "it waits to be approved, for its messages would be others", "plugin", u->instance, "generation", generation,
-           "messages", said, "do", cure, NULL);
+    np_log(NP_WARN,
+           derives ? "it waits to be approved, for its messages or derived readings would be others"
+                   : "it waits to be approved, for its messages would be others",
+           "plugin", u->instance, "generation", generation, "messages", said, "do", cure, NULL);
   else if (g->stages[NP_STAGE_SHADOW].verdict == NP_VERDICT_DIFFERS)
-    np_log(NP_INFO, "its messages are others", "plugin", u->instance, "generation", generation, "messages", said, "do", cure, NULL);
+    np_log(NP_INFO, derives ? "its messages or derived readings are others" : "its messages are others", "plugin", u->instance,
+           "generation", generation, "messages", said, "do", cure, NULL);
 }
 
 /* Lets it on, has it wait, or refuses it. */
@@ -276,7 +279,7 @@ static void conclude(struct np_deploy *d, struct np_unit *u, const struct np_gat
   }
   keep(d, u, job);
   snprintf(generation, sizeof generation, "%d", g->number);
-  tell_differs(u, generation);
+  tell_differs(u, generation, job->compared && job->report.derives);
 }
 
 /* The queue: units whose gate has a turn, lowest first. */

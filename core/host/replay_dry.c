@@ -90,12 +90,67 @@ static bool take_sent(void *arg, const struct np_sent *m) {
   return !s->failed;
 }
 
+/* What was derived */
+
+struct made {
+  struct dry *r;
+  struct np_shadow_record *record;
+  const struct np_derivation *how;
+  struct np_writeset *ws; /* owned: what the cause and the reading borrow from */
+  struct np_reading cause, reading;
+  bool has_cause, has_reading;
+  struct np_error err;
+  bool failed;
+};
+
+static bool take_made_cause(void *arg, const struct np_reading *reading) {
+  struct made *m = arg;
+  m->cause = np_reading_copy(m->ws, reading);
+  m->has_cause = true;
+  return false;
+}
+
+static bool take_made(void *arg, const struct np_reading *reading) {
+  struct made *m = arg;
+  m->reading = np_reading_copy(m->ws, reading);
+  m->has_reading = true;
+  return false;
+}
+
+static bool is_inside(const struct made *m) {
+  const struct np_shadow_span *span = &m->r->span;
+  const char *device = m->r->options->device;
+  if (!m->how->cause) return !device || np_glob_match(device, strlen(device), m->reading.device.ptr, m->reading.device.len);
+  return m->has_cause && m->cause.received >= span->from && m->cause.received <= span->to &&
+         np_filter_match(span->filter, &m->cause);
+}
+
+static bool take_derivation(void *arg, int64_t reading, const struct np_derivation *d) {
+  struct made *m = arg;
+  m->how = d;
+  m->ws = np_writeset_new();
+  m->has_cause = m->has_reading = false;
+  m->failed = np_reader_reading(m->r->other, reading, take_made, m, &m->err) < 0 ||
+              (d->cause && np_reader_reading(m->r->other, d->cause, take_made_cause, m, &m->err) < 0);
+  if (!m->failed && m->has_reading && is_inside(m)) np_shadow_derived(m->record, m->has_cause ? &m->cause : NULL, d, &m->reading);
+  np_writeset_unref(m->ws);
+  return !m->failed;
+}
+
+static int add_derived(struct dry *r, struct np_shadow_record *record, struct np_error *err) {
+  struct made m = {.r = r, .record = record};
+  const struct np_shadow_span *span = &r->span;
+  if (np_reader_derived_by(r->reader, r->rule, span->after, span->upto, span->from, span->to, take_derivation, &m, err) < 0)
+    return -1;
+  return m.failed ? np_fail(err, "%s", m.err.text) : 0;
+}
+
 static int add_sent(void *arg, struct np_shadow_record *record, struct np_error *err) {
   struct sent s = {.r = arg, .record = record};
   const struct np_shadow_span *span = &s.r->span;
   if (np_reader_messages_by(s.r->reader, s.r->rule, span->after, span->upto, span->from, span->to, take_sent, &s, err) < 0)
     return -1;
-  return s.failed ? np_fail(err, "%s", s.err.text) : 0;
+  return s.failed ? np_fail(err, "%s", s.err.text) : add_derived(s.r, record, err);
 }
 
 /* Telling */
@@ -144,8 +199,12 @@ static void tell(const struct dry *r, const struct np_shadow_report *report) {
     printf("%s%d %s", any ? ", " : "", report->counts[i], np_difference_names[i]);
     any = true;
   }
-  printf("%s, over %lld reading%s%s\n", any ? "" : "what was sent", (long long)report->covered.readings,
-         report->covered.readings == 1 ? "" : "s", report->covered.whole ? "" : ": there was more than can be compared at once");
+  printf("%s, over %lld reading%s%s\n",
+         any               ? ""
+         : report->derives ? "what was sent and derived"
+                           : "what was sent",
+         (long long)report->covered.readings, report->covered.readings == 1 ? "" : "s",
+         report->covered.whole ? "" : ": there was more than can be compared at once");
   fflush(stdout);
   tell_rows(report);
 }

@@ -1,5 +1,5 @@
 /* Shadow runs: a rule's code on readings of the store, in the order in which they were stored and with the time at which each was received as its
- * present, giving each message that it would send. It is the code that the router runs; what is left out is the store: nothing is written.
+ * present, giving each message that it would send and each reading that it would derive. It is the code that the router runs; what is left out is the store: nothing is written.
  *
  * A run begins from nothing: no throttle, no timer, no key of the rule's store, for what is there now was left by later readings. What the rule puts there
  * in the run it finds there in the run, and so do its filters that remember. Timers fire in order, at their moment between the readings. plugin:history sees what was stored by then; what is
@@ -27,7 +27,8 @@ struct np_shadow_cause {            /* what the rule was run on */
 
 struct np_shadow_heard {
   void (*message)(void *arg, const struct np_shadow_cause *cause, const struct np_message *m); /* its id is made up */
-  void (*failed)(void *arg, const struct np_shadow_cause *cause, const char *error);           /* it would be held */
+  void (*derived)(void *arg, const struct np_shadow_cause *cause, const struct np_reading *r);
+  void (*failed)(void *arg, const struct np_shadow_cause *cause, const char *error); /* it would be held */
   void *arg;
 };
 

@@ -1,5 +1,5 @@
-/* Two shadow runs, compared. What led to a message (the reading, or the timer at its moment), whom it goes to and about which device tell which of the
- * other run's it stands for; where there are several of that, those that are equal are paired first. */
+/* Two shadow runs, compared. What led to a message or a derived reading (the reading, or the timer at its moment), whom it goes to or its metric, and about
+ * which device tell which of the other run's it stands for; where there are several of that, those that are equal are paired first. */
 #include "host/shadow_report.h"
 
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 
 #include "base/log.h"
+#include "host/admin_line.h"
 #include "host/canonical.h"
 #include "lib/json.h"
 
@@ -18,7 +19,8 @@
 const char *const np_difference_names[NP_DIFFERENCES] = {"new", "gone", "different", "failing", "mended"};
 
 struct said {
-  const char *destination, *device, *timer, *key, *body; /* in the arena; destination NULL: it raised, and body says what */
+  const char *destination, *metric, *device, *timer, *key,
+      *body; /* in the arena; with neither of the first two it raised, and body says what */
   int64_t reading, at;
   size_t order;
   bool paired;
@@ -50,31 +52,62 @@ static struct said *add(struct side *s, const struct np_shadow_cause *cause) {
   return said;
 }
 
+static bool has_raised(const struct said *s) { return !s->destination && !s->metric; }
+
 struct body {
-  const struct np_message *m;
+  const char *json;
+  size_t len;
   struct np_buf text;
 };
 
 static int bring_in_order(lua_State *L) {
   struct body *b = lua_touserdata(L, 1);
   struct np_error err;
-  if (np_json_decode(L, b->m->body.ptr, b->m->body.len, &err) < 0) return luaL_error(L, "%s", err.text);
+  if (np_json_decode(L, b->json, b->len, &err) < 0) return luaL_error(L, "%s", err.text);
   np_canonical_add(L, &b->text);
   return 0;
 }
 
-static void on_message(void *arg, const struct np_shadow_cause *cause, const struct np_message *m) {
-  struct side *s = arg;
-  struct body b = {.m = m};
-  struct said *said = add(s, cause);
+/* With sorted keys, in the arena. */
+static const char *in_order(struct side *s, const char *json, size_t len) {
+  struct body b = {.json = json, .len = len};
   lua_pushcfunction(s->L, bring_in_order);
   lua_pushlightuserdata(s->L, &b);
   bool ok = lua_pcall(s->L, 1, 0, 0) == LUA_OK;
   if (!ok) lua_pop(s->L, 1);
-  said->body = ok ? np_arena_copy(&s->arena, np_buf_text(&b.text), b.text.len) : copy(s, m->body.ptr);
+  const char *body = ok ? np_arena_copy(&s->arena, np_buf_text(&b.text), b.text.len) : np_arena_copy(&s->arena, json, len);
+  np_buf_free(&b.text);
+  return body;
+}
+
+static void on_message(void *arg, const struct np_shadow_cause *cause, const struct np_message *m) {
+  struct side *s = arg;
+  struct said *said = add(s, cause);
+  said->body = in_order(s, m->body.ptr, m->body.len);
   said->destination = copy(s, m->destination.ptr);
   said->device = copy(s, m->device.ptr);
-  np_buf_free(&b.text);
+}
+
+/* What the rule has said of it; its key only where that is the rule's own, for the others follow from the rest. */
+static void on_derived(void *arg, const struct np_shadow_cause *cause, const struct np_reading *r) {
+  struct side *s = arg;
+  struct said *said = add(s, cause);
+  struct np_buf b = {0};
+  const char *own = r->key.ptr ? strstr(r->key.ptr, ":=") : NULL;
+  np_line_begin(&b);
+  np_line_value(&b, &r->value);
+  np_line_text(&b, "unit", r->unit.ptr);
+  np_line_int(&b, "at", r->at);
+  np_line_text(&b, "key", own ? own + 2 : NULL);
+  if (r->interval) np_line_int(&b, "interval", r->interval);
+  np_line_text(&b, "trend", np_trend_names[r->trend]);
+  np_line_text(&b, "quality", np_quality_names[r->quality]);
+  if (r->extra.len) np_buf_addf(&b, ",\"extra\":%s", r->extra.ptr);
+  np_buf_addc(&b, '}');
+  said->body = in_order(s, b.data, b.len);
+  said->metric = copy(s, r->metric.ptr);
+  said->device = copy(s, r->device.ptr);
+  np_buf_free(&b);
 }
 
 static void on_failed(void *arg, const struct np_shadow_cause *cause, const char *error) {
@@ -95,6 +128,7 @@ static int compare(const struct said *a, const struct said *b) {
   if (!order) order = compare_texts(a->timer, b->timer);
   if (!order) order = compare_texts(a->key, b->key);
   if (!order) order = compare_texts(a->destination, b->destination);
+  if (!order) order = compare_texts(a->metric, b->metric);
   return order ? order : compare_texts(a->device, b->device);
 }
 
@@ -120,13 +154,14 @@ static char *owned(const char *text) { return text ? np_strdup(text) : NULL; }
 
 static void note(struct np_shadow_report *r, const struct said *old, const struct said *fresh) {
   const struct said *one = fresh ? fresh : old;
-  enum np_difference what = !one->destination ? (fresh ? NP_FAILING : NP_MENDED)
-                            : old && fresh    ? NP_DIFFERENT
-                            : fresh           ? NP_NEW
-                                              : NP_LOST;
+  enum np_difference what = has_raised(one) ? (fresh ? NP_FAILING : NP_MENDED)
+                            : old && fresh  ? NP_DIFFERENT
+                            : fresh         ? NP_NEW
+                                            : NP_LOST;
   if ((r->count & (r->count - 1)) == 0) r->list = np_realloc(r->list, (r->count ? r->count * 2 : 1) * sizeof *r->list);
   r->list[r->count++] = (struct np_shadow_change){.what = what,
                                                   .destination = owned(one->destination),
+                                                  .metric = owned(one->metric),
                                                   .device = owned(one->device),
                                                   .timer = owned(one->timer),
                                                   .key = owned(one->key),
@@ -144,7 +179,7 @@ static size_t same_place(const struct side *s, size_t from) {
 }
 
 /* Two raised messages are one, whatever they say: lines move. */
-static bool is_equal(const struct said *a, const struct said *b) { return !a->destination || strcmp(a->body, b->body) == 0; }
+static bool is_equal(const struct said *a, const struct said *b) { return has_raised(a) || strcmp(a->body, b->body) == 0; }
 
 static void compare_place(struct np_shadow_report *r, struct said *old, size_t olds, struct said *fresh, size_t freshes) {
   for (size_t i = 0; i < olds; i++)
@@ -167,6 +202,7 @@ static int by_device(const void *a, const void *b) {
   if (!order) order = compare_numbers(x->at, y->at);
   if (!order) order = compare_numbers(x->reading, y->reading);
   if (!order) order = compare_texts(x->destination, y->destination);
+  if (!order) order = compare_texts(x->metric, y->metric);
   return order ? order : (int)x->what - (int)y->what;
 }
 
@@ -188,7 +224,7 @@ static int run_both(struct np_instance *instances[2], struct np_epoch *to, struc
   struct np_shadow *runs[2] = {NULL, NULL};
   int result = 0;
   for (int i = 0; i < 2; i++) {
-    const struct np_shadow_heard heard = {on_message, on_failed, &sides[i]};
+    const struct np_shadow_heard heard = {on_message, on_derived, on_failed, &sides[i]};
     if (result < 0) {
       np_instance_close(instances[i]);
       continue;
@@ -206,7 +242,7 @@ int np_shadow_compare(struct np_instance *old, struct np_instance *fresh, struct
   struct np_instance *instances[2] = {old, fresh};
   struct side sides[2] = {{.full = NULL}, {.full = NULL}};
   atomic_bool full = false;
-  *report = (struct np_shadow_report){.wanted = 0};
+  *report = (struct np_shadow_report){.derives = old->code->derive_count || fresh->code->derive_count};
   lua_State *L = luaL_newstate();
   if (!L) abort(); /* out of memory */
   for (int i = 0; i < 2; i++) {
@@ -236,13 +272,22 @@ void np_shadow_sent(struct np_shadow_record *record, const struct np_reading *re
   on_message(&record->side, &cause, m);
 }
 
+void np_shadow_derived(struct np_shadow_record *record, const struct np_reading *cause, const struct np_derivation *d,
+                       const struct np_reading *r) {
+  const struct np_shadow_cause by = {.reading = cause,
+                                     .timer = d->timer.ptr ? d->timer.ptr : "",
+                                     .key = d->key.ptr ? d->key.ptr : "",
+                                     .at = cause ? cause->received : r->received};
+  on_derived(&record->side, &by, r);
+}
+
 static int64_t away(const struct said *a, const struct said *b) { return a->at < b->at ? b->at - a->at : a->at - b->at; }
 
 /* A message on record does not say which timer it came from, and was made a little after that was due. */
 static void place_timers(struct side *record, struct side *run) {
   for (size_t i = 0; i < record->count; i++) {
     struct said *sent = &record->list[i], *best = NULL;
-    if (sent->reading) continue;
+    if (sent->reading || !sent->destination) continue;
     for (size_t k = 0; k < run->count; k++) {
       struct said *said = &run->list[k];
       if (said->reading || said->paired || !said->destination) continue;
@@ -260,7 +305,7 @@ static void place_timers(struct side *record, struct side *run) {
 
 static int run_alone(struct np_instance *in, struct np_epoch *to, struct np_reader *reader, const struct np_shadow_span *span,
                      struct side *side, struct np_shadow_covered *covered, struct np_error *err) {
-  const struct np_shadow_heard heard = {on_message, on_failed, side};
+  const struct np_shadow_heard heard = {on_message, on_derived, on_failed, side};
   struct np_shadow *run = np_shadow_new(in, to, reader, &heard, err);
   if (!run) return -1;
   int result = np_shadow_run(&run, 1, span, covered, err);
@@ -277,7 +322,7 @@ int np_shadow_against(struct np_instance *in, struct np_epoch *to, struct np_rea
   struct side run = {.L = L, .full = &full};
   struct np_shadow_record record = {.side = {.L = L, .full = &full}};
   struct np_shadow_span bounded = *span;
-  *report = (struct np_shadow_report){.wanted = 0};
+  *report = (struct np_shadow_report){.derives = in->code->derive_count > 0};
   bounded.full = &full;
   int result = run_alone(in, to, reader, &bounded, &run, &report->covered, err);
   if (result == 0) result = sent(arg, &record, err);
@@ -294,7 +339,7 @@ int np_shadow_against(struct np_instance *in, struct np_epoch *to, struct np_rea
 void np_shadow_report_free(struct np_shadow_report *r) {
   for (size_t i = 0; i < r->count; i++) {
     struct np_shadow_change *c = &r->list[i];
-    free(c->destination), free(c->device), free(c->timer), free(c->key), free(c->before), free(c->after);
+    free(c->destination), free(c->metric), free(c->device), free(c->timer), free(c->key), free(c->before), free(c->after);
   }
   free(r->list);
   *r = (struct np_shadow_report){.wanted = 0};
@@ -311,7 +356,7 @@ void np_shadow_report_say(const struct np_shadow_report *r, struct np_buf *out) 
     np_buf_addf(out, "%s%d %s", any ? ", " : "", r->counts[i], np_difference_names[i]);
     any = true;
   }
-  if (!any) np_buf_adds(out, "the same messages");
+  if (!any) np_buf_adds(out, r->derives ? "the same messages and readings" : "the same messages");
   if (r->covered.whole)
     np_buf_addf(out, ", over the last %lld reading%s", (long long)r->covered.readings, r->covered.readings == 1 ? "" : "s");
   else
@@ -338,10 +383,12 @@ void np_shadow_change_json(const struct np_shadow_change *c, struct np_buf *out)
   np_buf_addf(out, "\"change\":\"%s\"", np_difference_names[c->what]);
   add_text(out, "device", c->device);
   add_text(out, "destination", c->destination);
+  add_text(out, "metric", c->metric);
   np_buf_addf(out, ",\"at\":%lld", (long long)c->at);
   if (c->reading) np_buf_addf(out, ",\"reading\":%lld", (long long)c->reading);
   add_text(out, "timer", c->timer);
   add_text(out, "key", c->key);
-  add_body(out, "before", c->before, !c->destination);
-  add_body(out, "after", c->after, !c->destination);
+  bool raised = !c->destination && !c->metric;
+  add_body(out, "before", c->before, raised);
+  add_body(out, "after", c->after, raised);
 }

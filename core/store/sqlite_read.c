@@ -30,6 +30,10 @@ const char *const np_read_texts[R_COUNT] = {
     [R_DERIVATION] = DERIVATION " WHERE reading = ?",
     [R_DERIVED_FROM] = DERIVATION " WHERE cause = ?1 AND cause > 0 AND reading > ?2 ORDER BY reading LIMIT ?3",
     [R_DERIVED_COUNT] = "SELECT count(*) FROM derivations WHERE cause = ?1 AND cause > 0",
+    [R_DERIVED_BY] =
+        "SELECT d.reading, d.cause, d.generation, d.timer, d.key FROM derivations d JOIN reading_rows r ON r.seq = d.reading"
+        " WHERE r.connection = (SELECT id FROM names WHERE name = ?1) AND ((d.cause > ?2 AND d.cause <= ?3)"
+        " OR (d.cause = 0 AND r.received BETWEEN ?4 AND ?5)) ORDER BY d.reading",
     [R_SERIES_OF] = "SELECT s.id FROM device_rows d JOIN series s ON s.device = d.id WHERE d.name = ?1"
                     " AND s.metric = (SELECT id FROM names WHERE name = ?2)"
                     " AND (?3 IS NULL OR d.vendor = (SELECT id FROM names WHERE name = ?3))",
@@ -401,6 +405,11 @@ int np_reader_derivation(struct np_reader *r, int64_t reading, np_derivation_fn 
 int np_reader_derived_from(struct np_reader *r, int64_t cause, int64_t after, int limit, np_derivation_fn *fn, void *arg,
                            struct np_error *err) {
   return walk_derivations(r, np_sql_start(&r->sql, R_DERIVED_FROM, "iiw", cause, after, limit), fn, arg, err);
+}
+
+int np_reader_derived_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,
+                         np_derivation_fn *fn, void *arg, struct np_error *err) {
+  return walk_derivations(r, np_sql_start(&r->sql, R_DERIVED_BY, "siiii", rule, after, upto, from, to), fn, arg, err);
 }
 
 int np_reader_derived_count(struct np_reader *r, int64_t cause, int64_t *n, struct np_error *err) {

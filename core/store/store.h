@@ -83,6 +83,9 @@ typedef bool np_derivation_fn(void *arg, int64_t reading, const struct np_deriva
 int np_reader_derivation(struct np_reader *r, int64_t reading, np_derivation_fn *fn, void *arg, struct np_error *err);
 int np_reader_derived_from(struct np_reader *r, int64_t cause, int64_t after, int limit, np_derivation_fn *fn, void *arg,
                            struct np_error *err);
+/* What a rule derived from readings with after < seq <= upto, and by its timers with from <= received <= to (ms). Looks at all that was derived. */
+int np_reader_derived_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,
+                         np_derivation_fn *fn, void *arg, struct np_error *err);
 int np_reader_derived_count(struct np_reader *r, int64_t cause, int64_t *n, struct np_error *err);
 /* A device's metric with from <= at <= to, newest `at` first (ties: newest seq first). vendor NULL takes every vendor's device of that name. */
 int np_reader_history(struct np_reader *r, const char *vendor, const char *device, const char *metric, int64_t from, int64_t to,
