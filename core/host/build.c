@@ -47,22 +47,22 @@ static bool is_destination(void *arg, const char *name) {
   return f && strncmp(f->folder, "destinations", 12) == 0;
 }
 
-/* A connection is one that the configuration lists, or a vendor's plugin that needs no settings. */
-static bool is_connection(const struct np_build_context *c, const char *name) {
+/* What readings come by is a connection, or a rule that may derive some: listed by the configuration, or a plugin that needs no settings. */
+static bool gives_readings(const struct np_build_context *c, const char *name) {
   for (size_t i = 0; i < c->config->entry_count; i++)
-    if (c->config->entries[i].kind == NP_VENDOR && strcmp(c->config->entries[i].instance, name) == 0) return true;
+    if (c->config->entries[i].kind != NP_DESTINATION && strcmp(c->config->entries[i].instance, name) == 0) return true;
   const struct np_file *f = np_sources_find(c->sources, false, name);
-  return f && strncmp(f->folder, "vendors", 7) == 0;
+  return f && (strncmp(f->folder, "vendors", 7) == 0 || strncmp(f->folder, "rules", 5) == 0);
 }
 
 static int check_shows(const struct np_build_context *c, const struct np_want *want, struct np_error *err) {
   for (size_t i = 0; i < want->show_count; i++) {
     const char *name = want->shows[i];
-    if (strcmp(name, "*") == 0 || is_connection(c, name)) continue;
+    if (strcmp(name, "*") == 0 || gives_readings(c, name)) continue;
     const char **names = np_alloc((c->config->entry_count + 1) * sizeof *names);
     size_t n = 0;
     for (size_t k = 0; k < c->config->entry_count; k++)
-      if (c->config->entries[k].kind == NP_VENDOR) names[n++] = c->config->entries[k].instance;
+      if (c->config->entries[k].kind != NP_DESTINATION) names[n++] = c->config->entries[k].instance;
     const char *near = np_near(name, strlen(name), names, n);
     free(names);
     return np_fail(err, "%s.shows: there is no connection \"%s\"%s%s%s", want->at, name, near ? ", did you mean \"" : "",

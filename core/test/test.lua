@@ -307,7 +307,7 @@ function t.sent(destination)
   return list
 end
 
--- t.emitted() -> readings that plugins emitted, duplicates left out, as a rule sees them.
+-- t.emitted() -> readings that plugins emitted, and rules derived, duplicates left out, as a rule sees them.
 -- @return neap.Reading[]
 function t.emitted() return call(core.emitted) end
 

@@ -254,7 +254,7 @@ function t.stored(plugin, key) end
 ---@return neap.test.Message[]
 function t.sent(destination) end
 
----t.emitted() -> readings that plugins emitted, duplicates left out, as a rule sees them.
+---t.emitted() -> readings that plugins emitted, and rules derived, duplicates left out, as a rule sees them.
 ---@return neap.Reading[]
 function t.emitted() end
 

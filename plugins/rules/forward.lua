@@ -7,10 +7,11 @@ local config = plugin:config {
   device = only "only this device's", metric = only "only this metric", vendor = only "only this vendor's",
   connection = only "only what came by this connection", unit = only "only in this unit", quality = only "only of this quality",
   place = only "only of devices in this place", tag = only "only of devices with this tag",
+  derived = { "boolean", optional = true, about = "only what rules derived, or only what they did not; both where absent" },
 }
 
 local filter = {}
-for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality", "place", "tag" } do
+for _, field in ipairs { "device", "metric", "vendor", "connection", "unit", "quality", "place", "tag", "derived" } do
   filter[field] = config[field]
 end
 

@@ -21,6 +21,20 @@ describe("forward", function()
     assert.equal(5, t.sent()[1].data.reading.value)
   end)
 
+  it("takes what rules derived, or leaves it out, where it is told to", function()
+    t.plugin("summary", { metric = "glucose", over = "1h", as = "glucose_1h" })
+    t.plugin("forward", { name = "raw", to = "pile-1", derived = false })
+    t.plugin("forward", { name = "made", to = "pile-2", derived = true })
+    local rule = t.plugin("forward", { name = "all", to = "pile-3" })
+    rule:reading { device = "SN-1", metric = "glucose", value = 5 }
+    local function metrics(of)
+      local list = {}
+      for i, m in ipairs(t.sent(of)) do list[i] = m.data.reading.metric end
+      return list
+    end
+    assert.same({ { "glucose" }, { "glucose_1h" }, { "glucose", "glucose_1h" } }, { metrics "pile-1", metrics "pile-2", metrics "pile-3" })
+  end)
+
   it("takes those of a place or with a tag", function()
     local rule = t.plugin("forward", { to = "campus", place = "icu-*", tag = "vip" })
     rule:device { device = "d", place = "icu-4", tags = { "vip" } }

@@ -1,11 +1,13 @@
 -- Every rule that comes with neap, over the same stored readings on other numbers of lanes, and over a kill: the same messages, per
--- device in the same order.
+-- device in the same order, and the same derived readings.
 local bed = require "bed"
 local json = require "neap.json"
 
 -- Settings of each rule; one that is missing here fails below.
 local SETTINGS = {
-  ["forward"] = [[{ "forward", to = "sink", quality = "valid" }]],
+  ["forward"] = [[{ "forward", to = "sink", quality = "valid", derived = false }]],
+  ["summary"] = [[{ "summary", metric = "glucose", unit = "mmol/L", over = "1h", as = "glucose_1h", every = "2m" },
+    { "summary", name = "summary-of-it", metric = "glucose_1h", of = "percentile", over = "3h", as = "glucose_3h" }]],
   ["low-glucose"] = [[{ "low-glucose", to = "sink", silence = "20m", escalate_to = "sink", escalate_after = "7m", escalate_times = 2 }]],
   ["time-in-range"] = [[{ "time-in-range", to = "sink", zone = "Asia/Shanghai" }]],
 }
@@ -16,9 +18,16 @@ plugin:serve { "POST /readings", handler = function(req) for _, r in ipairs(req.
 local WITNESS = [[ -- has a message of every reading, in the commit of what the other rules did with it
 local plugin = ...
 local config = plugin:config { to = { "destination" } }
-plugin:on({}, function(r)
+plugin:on({ derived = false }, function(r)
   local w = plugin:window { last = "1h" }
   plugin:send(config.to, { witness = r.id, mean = w.mean, slope = w.slope, p90 = w:percentile(90), again = plugin:debounce(r.device, "10m") })
+end)]]
+
+local OF_DERIVED = [[ -- has a message of every reading that a rule derived
+local plugin = ...
+local config = plugin:config { to = { "destination" } }
+plugin:on({ derived = true }, function(r)
+  plugin:send(config.to, { by = r.derived, metric = r.metric, value = r.value, at = r.at, received = r.received, key = r.key, extra = r.extra })
 end)]]
 
 local N, DEVICES = 700, 13
@@ -57,14 +66,14 @@ end
 
 -- Runs the rules over a copy of that store: each device's messages to each destination, in order.
 local function messages(from, lanes, kill)
-  local folder, plugins, entries = bed.folder(), { ["vendors/feed.lua"] = FEED, ["rules/witness.lua"] = WITNESS }, {}
+  local folder, plugins, entries = bed.folder(), { ["vendors/feed.lua"] = FEED, ["rules/witness.lua"] = WITNESS, ["rules/of-derived.lua"] = OF_DERIVED }, {}
   assert(os.execute(("cp '%s'/neap.db* '%s'"):format(from, folder)))
   for _, name in ipairs(rules_there()) do
     plugins["rules/" .. name .. ".lua"] = bed.read(bed.plugins .. "/rules/" .. name .. ".lua")
     entries[#entries + 1] = assert(SETTINGS[name], name .. " is a rule without settings in this spec")
   end
   plugins["destinations/log.lua"] = bed.read(bed.plugins .. "/destinations/log.lua")
-  local host = bed.host { folder = folder, plugins = plugins, config = ([[lanes = %d, rules = { { "witness", to = "sink" }, %s },
+  local host = bed.host { folder = folder, plugins = plugins, config = ([[lanes = %d, rules = { { "witness", to = "sink" }, { "of-derived", to = "sink" }, %s },
     destinations = { sink = { "log" } }]]):format(lanes, table.concat(entries, ", ")) }
   local all = "(select seq, destination, device, source, body from outbox union all select seq, destination, device, source, body from delivered)"
   local function count(where) return host:sql(("select count(*) n from %s %s"):format(all, where))[1].n end
@@ -74,15 +83,18 @@ local function messages(from, lanes, kill)
     host:begin()
   end
   bed.wait("all readings and timers", function()
+    local derived = host:sql("select count(*) filter (where depth = 1) n, count(*) filter (where depth = 2) again from readings")[1]
     return count "where source = 'witness'" == N and host:sql("select count(*) n from timers")[1].n == 0
+      and derived.n == derived.again and count "where source = 'of-derived'" == 2 * derived.n
   end, 60)
   assert.same({}, host:sql "select * from held")
   local by, n, sources = {}, 0, {}
   for _, m in ipairs(host:sql("select * from " .. all .. " order by seq")) do
-    local place = m.destination .. " " .. m.device
+    local body = json.decode(m.body)
+    local place = m.destination .. " " .. m.device .. " " .. (body.by or "") -- of other rules, what was derived comes between as it may
     by[place] = by[place] or {}
-    table.insert(by[place], { source = m.source, body = json.decode(m.body) })
-    n, sources[m.source] = n + 1, true
+    table.insert(by[place], { source = m.source, body = body })
+    n, sources[body.by or m.source] = n + 1, true
   end
   for _, name in ipairs(rules_there()) do assert.is_true(sources[name], name .. " has sent nothing, so this tells nothing of it") end
   assert.same({ "exit", 0 }, { host:stop() })
