@@ -290,7 +290,11 @@ static void tail_line(struct np_show *s, lua_State *L) {
   free(unit);
   r->cells[4].text = np_show_field(L, "quality");
   r->cells[4].colour = strcmp(r->cells[4].text, "invalid") == 0 ? RED : strcmp(r->cells[4].text, "valid") == 0 ? PLAIN : YELLOW;
-  r->cells[5].text = np_show_field(L, "connection");
+  char *connection = np_show_field(L, "connection");
+  struct np_buf from = {0};
+  np_buf_addf(&from, "%s%s", connection, np_show_number(L, "depth") ? " (derived)" : "");
+  r->cells[5].text = from.data;
+  free(connection);
 }
 
 /* What its shadow run found, where its messages changed; NULL. Borrowed from the object. */

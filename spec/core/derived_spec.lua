@@ -242,6 +242,69 @@ plugin:on({ metric = "temp*", %s }, function(r) plugin:send("desk", { metric = r
   end)
 end)
 
+describe("what was derived", function()
+  local host
+  setup(function()
+    host = start({ mean = MEAN, alert = ALERT, timer = [[
+local plugin = ...
+plugin:derives "silent"
+plugin:timer("quiet", function(key) plugin:emit { metric = "silent", value = true, device = "D-1" } end)
+plugin:on({ metric = "silent" }, function() end)
+plugin:on({ metric = "temp_mean", derived = true }, function(r) plugin:arm("quiet", r.device, "0.1s") end)]] },
+      'lanes = 2, rules = { { "mean" }, { "alert" }, { "timer" } }, connections = { { "v" }, { "look", shows = { "v", "mean" } } }')
+    bed.write(host.plugins .. "/vendors/look.lua", [[
+local plugin = ...
+local json = require "neap.json"
+plugin:serve { "GET /look", handler = function()
+  local list = plugin.data:readings { device = "D-1" }
+  for i, r in ipairs(list) do list[i] = { r.metric, r.derived or "" } end
+  return 200, json.array(list)
+end }]])
+    bed.wait("what looks", function() return (host:plugin "look" or {}).generation == 1 end)
+    assert.equal(204, (host:request("POST", "/v", { { device = "D-1", metric = "temp", value = 3, at = 1000, unit = "Cel" } })))
+    bed.wait("the rest", function() return host:sql "select count(*) n from readings"[1].n == 3 end)
+  end)
+  teardown(function() assert.same({ "exit", 0 }, { host:stop() }) end)
+
+  it("is in the tails", function()
+    local p = bed.start { bed.neap, "tail", "--last", "3", "--store", host.store }
+    p:wait_for "temp_mean +3.0 Cel +valid +mean %(derived%)"
+    p:wait_for "silent +true +valid +timer %(derived%)"
+    p:stop()
+    p = bed.start { bed.neap, "tail", "--last", "3", "--json", "--store", host.store, "--metric", "temp*" }
+    local r = json.decode(p:wait_for '({"seq":2.-})\n')
+    assert.same({ "temp_mean", "mean", 1, "mean" }, { r.metric, r.derived, r.depth, r.connection })
+    p:stop()
+    p = bed.start { bed.neap, "tail", "matches", "--json", "--store", host.store }
+    p:wait_for '{"tailing":"matches"}'
+    host:request("POST", "/v", { { device = "D-1", metric = "temp", value = 4, at = 2000 } })
+    p:wait_text '"rule":"mean","generation":1,"stored":1,"emitted":1'
+    p:stop()
+  end)
+
+  it("is seen by a connection that is shown the rule", function()
+    local _, list = host:json("GET", "/look")
+    local seen = {}
+    for _, r in ipairs(list) do seen[r[1]] = r[2] end
+    assert.same({ temp = "", temp_mean = "mean" }, seen)
+  end)
+
+  it("goes when it is old, as any other", function()
+    local count = "select count(*) n from derivations"
+    assert.is_true(host:sql(count)[1].n >= 2)
+    bed.wait("all to be ruled, on record", function()
+      return host:sql "select count(*) n from cursors where seq = (select max(seq) from reading_rows)"[1].n > 0
+    end)
+    host:stop()
+    assert(os.execute(("sqlite3 %s 'update reading_rows set received = 1000 where seq <= 2'"):format(host.store)))
+    local path = host.folder .. "/neap.lua"
+    bed.write(path, (bed.read(path):gsub("lanes = 2", 'lanes = 2, keep = { readings = "30d" }')))
+    host:begin()
+    bed.wait("it to go", function() return #host:sql "select seq from readings where seq = 2" == 0 end, 60)
+    assert.same({}, host:sql "select * from derivations where reading = 2")
+  end)
+end)
+
 describe("rules whose readings would come back", function()
   local function deriving(to, filter) return ([[
 local plugin = ...
