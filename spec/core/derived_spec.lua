@@ -249,7 +249,6 @@ describe("what was derived", function()
 local plugin = ...
 plugin:derives "silent"
 plugin:timer("quiet", function(key) plugin:emit { metric = "silent", value = true, device = "D-1" } end)
-plugin:on({ metric = "silent" }, function() end)
 plugin:on({ metric = "temp_mean", derived = true }, function(r) plugin:arm("quiet", r.device, "0.1s") end)]] },
       'lanes = 2, rules = { { "mean" }, { "alert" }, { "timer" } }, connections = { { "v" }, { "look", shows = { "v", "mean" } } }')
     bed.write(host.plugins .. "/vendors/look.lua", [[
