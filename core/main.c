@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "cli/ask.h"
+#include "cli/import.h"
 #include "cli/keep.h"
 #include "cli/line.h"
 #include "cli/new.h"
@@ -158,6 +159,7 @@ static int act(const struct np_line *l) {
   case ACK: return np_ask_ack(l);
   case BACKUP: return np_cli_backup(l);
   case EXPORT: return np_cli_export(l);
+  case IMPORT: return np_cli_import(l);
   case NEW: return np_new(l);
   case TYPES: return types(l);
   case TAG: return np_ask_tag(l);

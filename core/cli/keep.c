@@ -11,10 +11,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/duration.h"
-#include "base/real.h"
 #include "cli/ask.h"
 #include "host/config.h"
 #include "host/filter.h"
+#include "host/reading_text.h"
 #include "lib/time_text.h"
 #include "store/store.h"
 
@@ -63,117 +63,6 @@ static bool passes(const struct np_line *l, enum option o, struct np_text t) {
   return !pattern || np_glob_match(pattern, strlen(pattern), t.ptr ? t.ptr : "", t.len);
 }
 
-static void add_name(struct np_buf *b, const char *name) {
-  np_buf_addf(b, "%s\"%s\":", b->data[b->len - 1] == '{' ? "" : ",", name);
-}
-
-static void add_text(struct np_buf *b, const char *name, struct np_text t) {
-  if (!t.ptr) return;
-  add_name(b, name);
-  np_buf_add_json(b, t.ptr, t.len);
-}
-
-static void add_value(struct np_buf *b, const struct np_value *v) {
-  char text[NP_REAL_TEXT];
-  switch (v->type) {
-  case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
-  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
-  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
-  case NP_STRING: np_buf_add_json(b, v->s.ptr, v->s.len); break;
-  }
-}
-
-static void add_int(struct np_buf *b, const char *name, int64_t n) {
-  add_name(b, name);
-  np_buf_addf(b, "%" PRId64, n);
-}
-
-static void write_json(struct np_buf *b, const struct np_reading *r) {
-  np_buf_addc(b, '{');
-  add_text(b, "vendor", r->vendor);
-  add_text(b, "connection", r->connection);
-  add_text(b, "device", r->device);
-  add_text(b, "metric", r->metric);
-  add_name(b, "value");
-  add_value(b, &r->value);
-  add_text(b, "unit", r->unit);
-  add_int(b, "at", r->at);
-  add_int(b, "received", r->received);
-  add_text(b, "key", r->key);
-  if (r->serial != INT64_MIN) add_int(b, "serial", r->serial);
-  if (r->interval) add_int(b, "interval", r->interval);
-  const char *trend = np_trend_names[r->trend], *quality = np_quality_names[r->quality];
-  if (trend) add_text(b, "trend", (struct np_text){trend, strlen(trend)});
-  add_text(b, "quality", (struct np_text){quality, strlen(quality)});
-  if (r->extra.len) {
-    add_name(b, "extra");
-    for (size_t i = 0; i < r->extra.len; i++)
-      np_buf_addc(b, r->extra.ptr[i] == '\n' || r->extra.ptr[i] == '\r' ? ' ' : r->extra.ptr[i]);
-  }
-  np_buf_adds(b, "}\n");
-}
-
-/* RFC 4180: quoted where it has to be. */
-static void add_cell(struct np_buf *b, const char *s, size_t n) {
-  bool plain = true;
-  for (size_t i = 0; i < n; i++)
-    if (strchr(",\"\r\n", s[i])) plain = false;
-  if (plain) {
-    np_buf_add(b, s, n);
-    return;
-  }
-  np_buf_addc(b, '"');
-  for (size_t i = 0; i < n; i++) {
-    if (s[i] == '"') np_buf_addc(b, '"');
-    np_buf_addc(b, s[i]);
-  }
-  np_buf_addc(b, '"');
-}
-
-static void add_text_cell(struct np_buf *b, struct np_text t) {
-  np_buf_addc(b, ',');
-  add_cell(b, t.ptr ? t.ptr : "", t.len);
-}
-
-/* The value as JSON has it: "12" is a text, 12 a number. */
-static void add_value_cell(struct np_buf *b, const struct np_value *v) {
-  struct np_buf value = {0};
-  add_value(&value, v);
-  add_text_cell(b, (struct np_text){value.data, value.len});
-  np_buf_free(&value);
-}
-
-static const struct np_zone *utc(void) {
-  struct np_error err;
-  return np_zone_get("UTC", 3, &err);
-}
-
-static void add_time(struct np_buf *b, int64_t ms) {
-  if (ms < NP_TIME_MIN || ms > NP_TIME_MAX || np_time_write(b, ms, NULL, 0, utc()) < 0) np_buf_addf(b, "%" PRId64, ms);
-}
-
-static const char head[] = "at,vendor,connection,device,metric,value,unit,received,key,serial,interval,trend,quality,extra\r\n";
-
-static void write_csv(struct np_buf *b, const struct np_reading *r) {
-  add_time(b, r->at);
-  add_text_cell(b, r->vendor);
-  add_text_cell(b, r->connection);
-  add_text_cell(b, r->device);
-  add_text_cell(b, r->metric);
-  add_value_cell(b, &r->value);
-  add_text_cell(b, r->unit);
-  np_buf_addc(b, ',');
-  add_time(b, r->received);
-  add_text_cell(b, r->key);
-  np_buf_addc(b, ',');
-  if (r->serial != INT64_MIN) np_buf_addf(b, "%" PRId64, r->serial);
-  np_buf_addc(b, ',');
-  if (r->interval) np_buf_addf(b, "%" PRId64, r->interval);
-  np_buf_addf(b, ",%s,%s", np_trend_names[r->trend] ? np_trend_names[r->trend] : "", np_quality_names[r->quality]);
-  add_text_cell(b, r->extra);
-  np_buf_adds(b, "\r\n");
-}
-
 static bool export_one(void *arg, const struct np_reading *r) {
   struct export *e = arg;
   e->seen = r->seq;
@@ -184,9 +73,9 @@ static bool export_one(void *arg, const struct np_reading *r) {
     return true;
   e->count++;
   if (e->csv)
-    write_csv(&e->out, r);
+    np_reading_write_csv(&e->out, r);
   else
-    write_json(&e->out, r);
+    np_reading_write_json(&e->out, r);
   return true;
 }
 
@@ -203,7 +92,7 @@ static int write_out(struct export *e) {
 static int export_all(struct export *e, struct np_reader *r, struct np_error *err) {
   e->last = np_reader_last_seq(r);
   if (e->last < 0) return np_fail(err, "store: it cannot be read");
-  if (e->csv) np_buf_adds(&e->out, head);
+  if (e->csv) np_reading_write_head(&e->out);
   for (e->any = true; e->any && e->seen < e->last;) {
     e->any = false;
     if (np_reader_scan(r, e->seen, PAGE, export_one, e, err) < 0) return -1;
@@ -214,7 +103,8 @@ static int export_all(struct export *e, struct np_reader *r, struct np_error *er
 
 int np_cli_time(const struct np_line *l, enum option o, int64_t *ms) {
   struct np_error err;
-  if (!l->values[o] || np_time_read(l->values[o], strlen(l->values[o]), NULL, 0, utc(), ms, &err) == 0) return 0;
+  if (!l->values[o] || np_time_read(l->values[o], strlen(l->values[o]), NULL, 0, np_zone_get("UTC", 3, &err), ms, &err) == 0)
+    return 0;
   return np_line_bad_value(l, o, "a time such as 2026-03-01T08:00:00Z");
 }
 

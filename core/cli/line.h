@@ -33,6 +33,7 @@ enum command {
   NEW,
   BACKUP,
   EXPORT,
+  IMPORT,
   TYPES,
   VERSION,
   HELP,
@@ -42,7 +43,7 @@ _Static_assert(COMMANDS <= 32, "each command has a bit");
 #define BIT(command) (1u << (command))
 #define CALLS (BIT(CALL) | BIT(KEYS))
 #define BACKS (BIT(HISTORY) | BIT(DIFF) | BIT(ROLLBACK) | BIT(APPROVE) | BIT(RELEASE))
-#define OFFLINE (BIT(BACKUP) | BIT(EXPORT)) /* read the store themselves */
+#define OFFLINE (BIT(BACKUP) | BIT(EXPORT) | BIT(IMPORT)) /* open the store themselves */
 #define WORDY                                                                                                                      \
   (CALLS | BACKS | BIT(REPLAY) | BIT(TAG) | BIT(DEAD) | BIT(ACK) | OFFLINE) /* take words, and the CONFIG as an option */
 #define CLIENTS                                                                                                                    \
@@ -89,6 +90,8 @@ enum option {
   AFTER,
   RATE,
   RULES,
+  ZONE,
+  SKIP_BAD,
   OPTIONS
 };
 

@@ -16,8 +16,10 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [DEVICE] = {"--device", "NAME", "only this device's readings; * stands for any letters here and below",
                 BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
     [METRIC] = {"--metric", "NAME", "only this metric", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
-    [VENDOR] = {"--vendor", "NAME", "only this vendor's", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY) | BIT(TAG)},
-    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection", BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY)},
+    [VENDOR] = {"--vendor", "NAME", "only this vendor's; of an import, whose devices those are that do not say it",
+                BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY) | BIT(TAG) | BIT(IMPORT)},
+    [CONNECTION] = {"--connection", "NAME", "only those that came by this connection; of an import, the same",
+                    BIT(TAIL) | BIT(EXPORT) | BIT(REPLAY) | BIT(IMPORT)},
     [RULE] = {"--rule", "NAME", "only of this rule", BIT(TAIL) | BIT(REPLAY)},
     [BELOW] = {"--below", "NUMBER", "only values below it", BIT(TAIL)},
     [ABOVE] = {"--above", "NUMBER", "only values above it", BIT(TAIL)},
@@ -37,7 +39,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [OLDER] = {"--older", "AGE", "only what has been dead for longer, such as 7d", BIT(DEAD)},
     [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
     [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD) | BIT(REPLAY)},
-    [FORMAT] = {"--format", "FORM", "ndjson (the default) or csv", BIT(EXPORT)},
+    [FORMAT] = {"--format", "FORM", "ndjson (the default, but for a FILE.csv) or csv", BIT(EXPORT) | BIT(IMPORT)},
     [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z; of a replay, what came",
                BIT(EXPORT) | BIT(REPLAY)},
     [DRY_RUN] = {"--dry-run", NULL, "only tells what would be otherwise than it was", BIT(REPLAY)},
@@ -45,8 +47,11 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [NOTE] = {"--note", "TEXT", "what there is to say about it", BIT(ACK)},
     [REQUESTS] = {"--requests", "FROM..TO", "those of these numbers, whatever became of them", BIT(REPLAY)},
     [AFTER] = {"--after", "N", "only those that come after request N: to go on from there", BIT(REPLAY)},
-    [RULES] = {"--rules", NULL, "rules are run on readings that are new, too", BIT(REPLAY)},
+    [RULES] = {"--rules", NULL, "rules are run on readings that are new, too; of an import, as if they came now",
+               BIT(REPLAY) | BIT(IMPORT)},
     [RATE] = {"--rate", "N/s", "not more than so many a second, or N/m a minute", BIT(REPLAY)},
+    [ZONE] = {"--zone", "NAME", "where times without an offset are meant, such as Europe/Berlin", BIT(IMPORT)},
+    [SKIP_BAD] = {"--skip-bad", "FILE", "puts lines that cannot be taken into this file, and goes on", BIT(IMPORT)},
     [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
 };
 
@@ -219,6 +224,17 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
                 "has an object a "
                 "line;\nCSV has values as JSON writes them: 12 is a number, \"12\" a text.",
                 "neap export --metric glucose --since 2026-03-01T00:00:00Z --format csv > glucose.csv"},
+    [IMPORT] = {"import", "FILE|-", "takes readings from a file, or from standard input, into the store",
+                "What neap export writes, and files of others: of CSV, the first line names the columns. device, metric, value and "
+                "at have "
+                "to be there, and\nvendor here or there. A time is ms since 1970 or such as 2026-03-01T08:00:00Z. Rules are not "
+                "run on what is "
+                "imported, unless --rules\nsays so. What is known already is passed over, so that an import can be run again. A "
+                "line that cannot "
+                "be taken ends it, and is named with line,\ncolumn and field; what came before it may be in the store. A host may "
+                "be running on the store: it is "
+                "asked then, and what comes in goes first.\nThe exit code is 1 where a line could not be taken.",
+                "neap import glucose-2025.csv --vendor sinocare --connection ward-3 --zone Europe/Berlin"},
     [VERSION] = {"version", "", "prints the version", "", "neap version"},
     [HELP] = {"help", "[COMMAND]", "explains a command", "", "neap help run"},
 };

@@ -208,6 +208,7 @@ static const struct {
                 {"messages", np_talk_generation_begin, np_talk_messages},
                 {"release", np_talk_generation_begin, np_talk_release},
                 {"requests", np_talk_requests_begin, np_talk_requests},
+                {"import", np_talk_import_begin, np_talk_import},
                 {"dead", np_talk_dead_begin, np_talk_dead},
                 {"destinations", NULL, np_talk_destinations},
                 {"tail", np_tail_begin, NULL}};

@@ -35,6 +35,7 @@
  *   {"command":"explain", "id":"r12", "people":true}  {asked, of, request or request_gone, readings:[{…, rules:[{rule, generation, then, filters, matches, held,
  *                          messages:[{…, attempts}]}]}], message}: the story of a reading (r12), a request (q12) or a message; with people also what came
  *                          and the bodies of messages, which is logged; then {"summary":{stories}}
+ *   {"command":"import", "rules":true}  {"importing":true}, then batches of readings as import.h has them, until the client closes
  *   {"command":"stop"}     drains as SIGTERM does; {"summary":{stopping}}
  * What cannot be done is answered by {"error":"a sentence"}. Times are ms since 1970. Main thread. */
 #ifndef NP_HOST_ADMIN_H

@@ -47,6 +47,7 @@ struct np_talk {
   struct np_call *call;             /* owned: what it asks for, until it is with a lane */
   uint64_t id;                      /* CALLING: by which the answer finds it */
   bool people, forget;              /* of a request: with its headers and body; of a person: to be removed */
+  bool rules;                       /* of an import: they are run on what it brings */
   char reference[40];               /* whose details; "" counts all */
   char instance[80];                /* whose generations: `at` and `wanted` are their numbers */
   char device[512], vendor[200];    /* of a tag; device: the id of what is to be explained, or acknowledged */
@@ -102,6 +103,10 @@ void np_talk_rollback(struct np_talk *t);
 void np_talk_approve(struct np_talk *t);
 void np_talk_messages(struct np_talk *t);
 void np_talk_release(struct np_talk *t);
+
+/* Hands the client's socket over to an import. admin_import.c */
+int np_talk_import_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_import(struct np_talk *t);
 
 /* Goes on with a list, a page a time, the first one now. */
 void np_talk_list(struct np_talk *t, void (*slice)(struct np_talk *t));

@@ -38,9 +38,10 @@ static int complain(const char *text) {
   return 1;
 }
 
-static int connect_to(const char *store, struct np_error *err) {
+int np_client_connect(const char *store, bool *none, struct np_error *err) {
   struct sockaddr_un address;
   int folder;
+  *none = false;
   if (np_admin_address(store, &address, &folder, err) < 0) return -1;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
@@ -49,7 +50,8 @@ static int connect_to(const char *store, struct np_error *err) {
     fd = -1;
     errno = code;
   }
-  if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED))
+  *none = fd < 0 && (errno == ENOENT || errno == ECONNREFUSED);
+  if (*none)
     np_fail(err, "no host is running at %s: start one with neap run", store);
   else if (fd < 0)
     np_fail(err, "the host at %s cannot be asked: %s", store, strerror(errno));
@@ -200,7 +202,8 @@ static void on_interrupt(int signo) {
 
 int np_client_run(const struct np_client *c) {
   struct np_error err;
-  int fd = connect_to(c->store, &err);
+  bool none;
+  int fd = np_client_connect(c->store, &none, &err);
   if (fd < 0) return complain(err.text);
   signal(SIGPIPE, SIG_IGN);
   if (is_tail(c)) signal(SIGINT, on_interrupt);

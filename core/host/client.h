@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 
+#include "base/error.h"
+
 struct np_client {
   const char *store;   /* the host's, as np_config_store gives it */
   const char *command; /* "plugins", "reload", "devices", "tail", "call", "requests" …; how the answer is shown */
@@ -16,5 +18,8 @@ struct np_client {
  * that is closed ends it quietly, and so does SIGINT during a tail. Of requests that
  * are run again it says how far they have come. Sets signals, so it is the last thing that a process does. */
 int np_client_run(const struct np_client *c);
+
+/* A socket to the host that runs on that store; -1 and err, *none where no host does. */
+int np_client_connect(const char *store, bool *none, struct np_error *err);
 
 #endif

@@ -17,6 +17,7 @@
 #include "host/broker.h"
 #include "host/calls.h"
 #include "host/deploy.h"
+#include "host/import.h"
 #include "io/fetch.h"
 #include "store/keyfile.h"
 
@@ -128,6 +129,7 @@ void np_host_stop(struct np_host *host) {
   r->stop_by = np_mono_us() / 1000 + (int64_t)(host->config->drain * 1000);
   struct timeval often = {0, 10000};
   event_add(r->look, &often);
+  if (host->importer) np_importer_end(host->importer);
   send_all(host, NP_LETTER_DRAIN);
 }
 
@@ -286,6 +288,7 @@ static int start(struct running *r, struct np_error *err) {
 static void stop(struct running *r) {
   struct np_host *host = &r->host;
   if (host->admin) np_admin_free(host->admin);
+  np_importer_free(host->importer);
   send_all(host, NP_LETTER_STOP);
   for (int i = 0; i < host->lane_count; i++) np_lane_join(host->lanes[i]);
   np_broker_settle(host->broker);

@@ -85,6 +85,7 @@ struct np_lane {
   /* For `neap plugins` and specs; written by the lane, read by anyone. */
   atomic_int live_tasks, live_states, live_timers;
   atomic_long served, refused, failed;
+  atomic_long backlog; /* readings that rules have yet to be run on, as far as the lane knows of them */
 };
 
 /* Messages to a lane. */

@@ -124,9 +124,14 @@ static void run_rules(struct np_router *r, const struct np_reading *reading, str
 
 /* Committing. */
 
+static void tell_backlog(const struct np_router *r) {
+  atomic_store_explicit(&r->lane->backlog, (long)r->waiting + (r->behind ? WAITING_MAX : 0), memory_order_relaxed);
+}
+
 static void settle(struct np_part *p) {
   struct np_router *r = p->router;
   for (struct np_part_item *i = p->batch; i; i = i->next) r->waiting--;
+  tell_backlog(r);
   free_items(p->batch);
   p->batch = NULL;
   if (p->held_now) np_router_held_free(p->held_now);
@@ -394,6 +399,7 @@ void np_router_run(struct np_router *r) {
     break;
   }
   if (r->lazy_since && np_now_ms() - r->lazy_since >= LAZY_MS) flush_cursors(r);
+  tell_backlog(r);
 }
 
 void np_router_take_up(struct np_router *r, struct np_instance *in) {

@@ -176,6 +176,7 @@ int np_time_join(const struct np_time_fields *f, const struct np_zone *z, int64_
   if (f->minute < 0 || f->minute > 59) return np_fail(err, "not a time: minute %d", f->minute);
   if (f->second < 0 || f->second > 59) return np_fail(err, "not a time: second %d", f->second);
   if (f->ms < 0 || f->ms > 999) return np_fail(err, "not a time: millisecond %d", f->ms);
+  if (!f->zoned && !z) return np_fail(err, "not a time that is known: it has no offset (Z or +hh:mm)");
   int64_t local = np_days(f->year, f->month, f->day) * 86400 + f->hour * 3600 + f->minute * 60 + f->second;
   *ms = (f->zoned ? local - f->offset : np_zone_utc(z, local)) * 1000 + f->ms;
   return 0;

@@ -24,7 +24,8 @@ struct np_time_fields {
 
 /* Says what is wrong with a pattern: -1 and err. A pattern to read with needs a year. */
 int np_time_pattern_check(const char *pattern, size_t len, bool reads, struct np_error *err);
-/* Reads text by a pattern that was checked, or (NULL) as RFC 3339 or one of its kin. 0, or -1 and err: "not a time: no day 31 in 2021-02". */
+/* Reads text by a pattern that was checked, or (NULL) as RFC 3339 or one of its kin. 0, or -1 and err: "not a time: no day 31 in 2021-02". What has no
+ * offset is a time in z, or where z is NULL none. */
 int np_time_read(const char *text, size_t len, const char *pattern, size_t pattern_len, const struct np_zone *z, int64_t *ms,
                  struct np_error *err);
 /* Whether the fields name a time that exists, and when it is: by their own offset, or in z. */

@@ -67,7 +67,7 @@ static void roll_back(struct np_store *s, int rc, struct np_error *err) {
 /* As it was before: numbers given to readings and messages that are not stored must not stay on them. */
 static void unset(struct np_writeset *ws) {
   ws->request_id = 0;
-  ws->fresh = 0;
+  ws->fresh = ws->too_old = 0;
   for (struct np_op *op = ws->first; op; op = op->next) {
     if (op->kind == NP_OP_READING) op->as.reading.seq = 0;
     if (op->kind == NP_OP_SEND) op->as.send.seq = 0;

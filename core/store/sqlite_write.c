@@ -337,6 +337,7 @@ static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_r
   if (rc != SQLITE_OK || !fresh) return rc;
   if ((rc = find_removed(s, series)) != SQLITE_OK) return rc;
   if (r->at <= series->removed) {
+    ws->too_old++;
     const struct np_series_key key = {series->id, r->key, r->depth};
     if (r->key.len) rc = np_keys_drop(s, &key); /* it was noted just now */
     return rc == SQLITE_OK ? write_too_old(s, series, r) : rc;

@@ -31,7 +31,7 @@ struct np_store *np_store_open(const char *path, struct np_error *err);
 void np_store_close(struct np_store *s);
 
 /* Applies n sets in one transaction and commits it durably (fsync). Sets each outcome, each fresh reading's and message's seq,
- * request_id and fresh. A conflicting set is left out, the others go on. Returns 0 when committed; -1 and err where the store could not: then
+ * request_id, fresh and too_old. A conflicting set is left out, the others go on. Returns 0 when committed; -1 and err where the store could not: then
  * every set's outcome is NP_FAILED, except that after an error that is not about space or the disk each set is tried alone. */
 int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, struct np_error *err);
 

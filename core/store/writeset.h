@@ -224,6 +224,7 @@ struct np_writeset {
   char error[256];
   int64_t request_id; /* inbox id of the last NP_OP_REQUEST, or 0 */
   size_t fresh;       /* readings that were new */
+  size_t too_old;     /* readings that were refused, for newer ones of their series have been removed */
   /* Whom to answer: np_mailbox_force(reply_to, &node) when the outcome is known. NULL: nobody. Set by the submitter. */
   struct np_mailbox *reply_to;
   void *owner; /* the submitter's own */
