@@ -197,6 +197,13 @@ static int take_extra(struct np_draft *d, const struct np_cell *c, struct np_err
   return 0;
 }
 
+static int take_depth(const struct np_cell *c, int *depth, struct np_error *err) {
+  int64_t n;
+  if (take_integer(c, &n, err) < 0) return -1;
+  *depth = (int)n;
+  return n < 0 || n > NP_DEPTH_MAX ? np_fail(err, "expected 0 to %d, got %lld", NP_DEPTH_MAX, (long long)n) : 0;
+}
+
 static int take(struct np_draft *d, enum np_reading_field field, const struct np_cell *c, struct np_error *err) {
   struct np_reading *r = d->r;
   bool counted;
@@ -212,6 +219,7 @@ static int take(struct np_draft *d, enum np_reading_field field, const struct np
   case NP_FIELD_KEY: return take_text(d, c, &r->key, err);
   case NP_FIELD_SERIAL: return take_integer(c, &r->serial, err);
   case NP_FIELD_EXTRA: return take_extra(d, c, err);
+  case NP_FIELD_DEPTH: return take_depth(c, &r->depth, err);
   case NP_FIELD_TYPE: return take_type(d, c, err);
   case NP_FIELD_RECEIVED:
     if (take_time(d, c, &r->received, &counted, err) < 0) return -1;
@@ -254,6 +262,10 @@ int np_draft_end(struct np_draft *d, struct np_error *err) {
   if (!(d->seen & 1u << NP_FIELD_VALUE)) return missing(d, NP_FIELD_VALUE, err);
   if (!(d->seen & 1u << NP_FIELD_AT)) return missing(d, NP_FIELD_AT, err);
   if (!r->vendor.len && !from->vendor) return missing(d, NP_FIELD_VENDOR, err);
+  if (r->depth && !r->key.len) {
+    *d->fault = (struct np_reading_fault){.field = np_reading_fields[NP_FIELD_KEY]};
+    return np_fail(err, "it is missing, of a reading that a rule derived (depth)");
+  }
   bool near_1970 = d->counted && r->at >= 0 && r->at < SECONDS_MAX && r->received == NP_RECEIVED_UNKNOWN;
   if (near_1970 && !from->checked) {
     *d->fault = (struct np_reading_fault){d->at_place, np_reading_fields[NP_FIELD_AT]};

@@ -7,8 +7,8 @@
 #include "base/real.h"
 #include "lib/time_text.h"
 
-const char *const np_reading_fields[NP_FIELDS] = {"at",  "vendor", "connection", "device", "metric",  "value", "unit", "received",
-                                                  "key", "serial", "interval",   "trend",  "quality", "extra", "type"};
+const char *const np_reading_fields[NP_FIELDS] = {"at",  "vendor", "connection", "device", "metric",  "value", "unit",  "received",
+                                                  "key", "serial", "interval",   "trend",  "quality", "extra", "depth", "type"};
 
 static void add_name(struct np_buf *b, enum np_reading_field field) {
   np_buf_addf(b, "%s\"%s\":", b->data[b->len - 1] == '{' ? "" : ",", np_reading_fields[field]);
@@ -60,6 +60,7 @@ void np_reading_write_json(struct np_buf *b, const struct np_reading *r) {
     for (size_t i = 0; i < r->extra.len; i++)
       np_buf_addc(b, r->extra.ptr[i] == '\n' || r->extra.ptr[i] == '\r' ? ' ' : r->extra.ptr[i]);
   }
+  if (r->depth) add_int(b, NP_FIELD_DEPTH, r->depth);
   np_buf_adds(b, "}\n");
 }
 
@@ -121,5 +122,7 @@ void np_reading_write_csv(struct np_buf *b, const struct np_reading *r) {
   if (r->interval) np_buf_addf(b, "%" PRId64, r->interval);
   np_buf_addf(b, ",%s,%s", trend ? trend : "", np_quality_names[r->quality]);
   add_text_cell(b, r->extra);
+  np_buf_addc(b, ',');
+  if (r->depth) np_buf_addf(b, "%d", r->depth);
   np_buf_adds(b, "\r\n");
 }

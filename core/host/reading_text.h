@@ -1,5 +1,5 @@
 /* Readings as text, as `neap export` writes them and `neap import` takes them: a line of NDJSON, or a record of CSV (RFC 4180). What is written is read back
- * as the same reading, but for what a store says of itself: seq, partition, and whether rules were run on it. Any thread. Knows nothing of Lua. */
+ * as the same reading, but for what one store knows of it: seq, partition, whether it is quiet, and what led to a derived one. Any thread. Knows nothing of Lua. */
 #ifndef NP_HOST_READING_TEXT_H
 #define NP_HOST_READING_TEXT_H
 
@@ -28,7 +28,8 @@ enum np_reading_field { /* in the order of CSV's columns */
                         NP_FIELD_TREND,
                         NP_FIELD_QUALITY,
                         NP_FIELD_EXTRA,
-                        NP_FIELD_TYPE, /* of CSV alone, and read only: how a value is meant */
+                        NP_FIELD_DEPTH, /* of a derived one */
+                        NP_FIELD_TYPE,  /* of CSV alone, and read only: how a value is meant */
                         NP_FIELDS
 };
 extern const char *const np_reading_fields[NP_FIELDS]; /* "at" … */

@@ -176,6 +176,32 @@ describe("neap import", function()
       assert.equal(0, rows[2].quiet)
     end)
 
+    it("takes derived readings as such; rules that are run derive none of them a second time", function()
+      local DOUBLE = [[
+local plugin = ...
+plugin:derives "double"
+plugin:on({ metric = "glucose", derived = false }, function(r) plugin:emit { metric = "double", value = r.value * 2 } end)]]
+      local files = plugins()
+      files["rules/double.lua"] = DOUBLE
+      local host = bed.host { plugins = files, config = CONFIG }
+      local list = {}
+      for i = 1, 20 do list[i] = { device = "d" .. i % 3, metric = "glucose", value = i, at = T + i } end
+      assert.equal(204, (host:request("POST", "/v", { list = list })))
+      bed.wait("what is derived", function() return host:sql "select count(*) n from readings"[1].n == 40 end)
+      assert.same({ "exit", 0 }, { host:stop() })
+      local text = export(host.store)
+      assert.equal(20, select(2, text:gsub('"depth":1', "")))
+      assert.equal("40 readings: 40 new, 0 known\n", (import(text)))
+      assert.equal(text, (export(store)))
+      local second = bed.host { plugins = files, config = CONFIG }
+      assert.equal("40 readings: 40 new, 0 known\n", (neap(folder, text, "import", "-", "--store", second.store, "--rules")))
+      bed.wait("rules", function() return second:sql "select count(*) n from delivered"[1].n == 3 end)
+      assert.equal(204, (second:request("POST", "/v", { list = { { device = "d1", metric = "glucose", value = 9, at = T + 90 } } })))
+      bed.wait("the last one's", function() return second:sql "select count(*) n from readings"[1].n == 42 end)
+      assert.equal(21, second:sql "select count(*) n from readings where depth = 1"[1].n)
+      assert.same({ "exit", 0 }, { second:stop() })
+    end)
+
     it("says what is wrong with the command line", function()
       for _, c in ipairs {
         { {}, 'neap import: from which file? - is standard input: neap help import\n', 2 },

@@ -86,7 +86,7 @@ describe("what is stored can be taken elsewhere:", function()
       local rows = parse_csv((exported("--format", "csv")))
       local columns = table.remove(rows, 1)
       assert.same({ "at", "vendor", "connection", "device", "metric", "value", "unit", "received", "key", "serial", "interval", "trend", "quality",
-        "extra" }, columns)
+        "extra", "depth" }, columns)
       assert.equal(#READINGS, #rows)
       for i, row in ipairs(rows) do
         local r, expected = {}, READINGS[i]
