@@ -57,6 +57,7 @@ static int add_filters(const struct np_line *l, struct np_buf *request) {
 /* What is asked of the host, after its command. */
 static int add_subject(const struct np_line *l, struct np_buf *request) {
   if (l->command == TAIL) return add_filters(l, request);
+  if (l->command == RELOAD && l->values[EMPTY]) np_buf_adds(request, ",\"empty\":true");
   if (l->command == REQUEST) {
     if (!l->subject || !*l->subject || strspn(l->subject, "0123456789") != strlen(l->subject) || strlen(l->subject) > 18) {
       fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject ? l->subject : "");

@@ -71,6 +71,7 @@ enum option {
   WITH_PEOPLE,
   RECORDING,
   FORGET,
+  EMPTY,
   FAILED,
   WATCH,
   TIMEOUT,

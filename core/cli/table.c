@@ -31,6 +31,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [WITH_PEOPLE] = {"--people", NULL, "what came, and what was sent, too; the host logs that", BIT(REQUEST) | BIT(EXPLAIN)},
     [RECORDING] = {"--recording", NULL, "the same as neap test plays it, secrets masked", BIT(REQUEST)},
     [FORGET] = {"--forget", NULL, "removes what is kept of that person instead", BIT(PEOPLE)},
+    [EMPTY] = {"--empty", NULL, "the plugins' folder is empty on purpose: all are retired", BIT(RELOAD)},
     [WATCH] = {"--watch", NULL, "again whenever a file changes, until Ctrl-C", BIT(TEST)},
     [TIMEOUT] = {"--timeout", "SECONDS", "that one test may take; 20 by default", BIT(TEST)},
     [AGAINST] = {"--against", "STORE", "a host's store: what would each rule send otherwise than now?", BIT(CHECK)},
@@ -81,10 +82,12 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
                  "it, its work\n"
                  "waits); unconfigured (it needs a setting).",
                  "neap plugins examples/ward"},
-    [RELOAD] = {"reload", "[CONFIG]", "has a running host look at its plugins now",
-                "A host notices changes by itself within a second; this tells what became of them. The exit code is 1 where a "
-                "plugin failed.",
-                "neap reload examples/ward"},
+    [RELOAD] =
+        {"reload", "[CONFIG]", "has a running host look at its plugins now",
+         "A host notices changes by itself within a second; this tells what became of them. The exit code is 1 where a "
+         "plugin failed.\nWhere all files are gone at once, as with a mount that is not there, what is in force goes on, unless "
+         "--empty is given.",
+         "neap reload examples/ward"},
     [DEVICES] = {"devices", "[CONFIG]", "lists the devices that a running host knows", "", "neap devices --json --store neap.db"},
     [TAG] =
         {"tag", "DEVICE [+NAME|-NAME ...]", "shows a device's tags, gives it some and takes some away",

@@ -123,9 +123,17 @@ static void plugins(struct np_talk *t) {
   np_talk_end(t);
 }
 
+static int reload_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err) {
+  (void)err;
+  lua_getfield(L, request, "empty");
+  t->empty = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return 0;
+}
+
 static void reload(struct np_talk *t) {
   struct np_deploy *d = t->host->deploy;
-  struct np_deploy_change change = np_deploy_reload(d);
+  struct np_deploy_change change = np_deploy_reload(d, t->empty);
   np_accounts_reload(t->host->broker);
   change.waiting = 0;
   change.failed = trouble_lines(t); /* all whose present text is not in force: the watch may have seen some of them before */
@@ -192,7 +200,7 @@ static const struct {
   int (*begin)(struct np_talk *t, lua_State *L, int request, struct np_error *err);
   void (*answer)(struct np_talk *t);
 } commands[] = {{"plugins", NULL, plugins},
-                {"reload", NULL, reload},
+                {"reload", reload_begin, reload},
                 {"devices", NULL, devices},
                 {"tag", np_talk_tag_begin, np_talk_tag},
                 {"ack", np_talk_ack_begin, np_talk_ack},

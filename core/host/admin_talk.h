@@ -46,6 +46,7 @@ struct np_talk {
   void (*slice)(struct np_talk *t); /* LISTING: the next page */
   struct np_call *call;             /* owned: what it asks for, until it is with a lane */
   uint64_t id;                      /* CALLING: by which the answer finds it */
+  bool empty;                       /* of a reload: the folder of plugins is meant to be empty */
   bool people, forget;              /* of a request: with its headers and body; of a person: to be removed */
   bool rules;                       /* of an import: they are run on what it brings */
   char reference[40];               /* whose details; "" counts all */

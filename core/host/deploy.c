@@ -127,11 +127,34 @@ static void read_config(struct np_deploy *d) {
   if (d->watch) np_watch_quiet(d->watch, (int)c->settle);
 }
 
+static int plugins_in_force(const struct np_deploy *d) {
+  int n = 0;
+  for (size_t i = 0; i < d->unit_count; i++) n += d->units[i]->code != NULL;
+  return n;
+}
+
+/* All files gone at once are more often a mount that is not there than somebody's wish: an empty folder stands where it was mounted. The last plugin of the
+ * same folder may be removed like any other. */
+static int read_files(struct np_deploy *d, struct np_error *err) {
+  struct np_sources fresh;
+  struct stat st;
+  if (stat(d->plugins, &st) < 0) return np_fail(err, "%s: %s", d->plugins, strerror(errno));
+  if (np_sources_read(&fresh, d->plugins, err) < 0) return -1;
+  int n = plugins_in_force(d);
+  bool other = d->folder && (st.st_dev != d->folder_dev || st.st_ino != d->folder);
+  if (!fresh.count && !d->emptied && (n > 1 || (n && other)))
+    return np_fail(err, "%s: it is there, but empty: is something to be mounted there? If it is to be empty: neap reload --empty",
+                   d->plugins);
+  if (fresh.count) d->folder_dev = st.st_dev, d->folder = st.st_ino, d->emptied = false;
+  np_sources_free(&d->sources);
+  d->sources = fresh;
+  return 0;
+}
+
 /* What the files and neap.lua say now. */
 static bool read_all(struct np_deploy *d) {
   struct np_error err;
-  struct stat st;
-  int result = stat(d->plugins, &st) < 0 ? np_fail(&err, "%s: %s", d->plugins, strerror(errno)) : np_deploy_read(d, &err);
+  int result = read_files(d, &err);
   if (result < 0 && !np_unit_same(d->unread, err.text))
     np_log(NP_ERROR, "cannot read the plugins; what is in force goes on", "error", err.text, NULL);
   else if (result == 0 && d->unread)
@@ -189,7 +212,8 @@ static struct np_deploy_change reload(struct np_deploy *d, enum reload how) {
   return change;
 }
 
-struct np_deploy_change np_deploy_reload(struct np_deploy *d) {
+struct np_deploy_change np_deploy_reload(struct np_deploy *d, bool empty) {
+  if (empty) d->emptied = true;
   return reload(d, AT_ONCE);
 }
 

@@ -38,8 +38,8 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err); /* from now on c
 int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, const char *cause, struct np_error *err);
 /* Ends its quarantine. Its generation, or -1 and err. */
 int np_deploy_release(struct np_deploy *d, const char *instance, const char *cause, struct np_error *err);
-/* Looks at everything now. */
-struct np_deploy_change np_deploy_reload(struct np_deploy *d);
+/* Looks at everything now. empty: a folder without files is meant to be so, until there is one; otherwise what is in force goes on. */
+struct np_deploy_change np_deploy_reload(struct np_deploy *d, bool empty);
 /* Why neap.lua as it stands is not in force; NULL where it is. Borrowed until the next deploy. */
 const char *np_deploy_config_error(const struct np_deploy *d);
 /* Why the folder of plugins cannot be read, so that what is in force goes on; NULL where it can. Borrowed likewise. */

@@ -3,6 +3,8 @@
 #ifndef NP_HOST_DEPLOY_PARTS_H
 #define NP_HOST_DEPLOY_PARTS_H
 
+#include <sys/types.h>
+
 #include "host/build.h"
 #include "host/deploy.h"
 #include "host/gate.h"
@@ -63,6 +65,9 @@ struct np_deploy {
   char *config_error;       /* owned: why neap.lua as it stands is not in force */
   char *unread;             /* owned: why the files cannot be read; NULL where they can */
   struct np_sources sources;
+  dev_t folder_dev; /* of the folder when it had files: another one may stand in its place since */
+  ino_t folder;
+  bool emptied;           /* somebody has said that it is empty on purpose; until it has files again */
   struct np_wants wants;  /* made of both at the last look */
   char names_hash[65];    /* of all that a unit may name: what failed for want of one is built again when there is another */
   struct np_unit **units; /* owned, sorted by instance */

@@ -59,6 +59,50 @@ describe("a set of changes", function()
     assert.equal(1, select(2, host.output:gsub("cannot read the plugins", "")))
   end)
 
+  it("is none where all files are gone at once, as where a mount is: until there is a file again, or one says that it is meant so", function()
+    host = bed.host { plugins = { ["vendors/v.lua"] = vendor "1", ["vendors/w.lua"] = vendor("1", "/w") } }
+    local function reload(...) return bed.run { bed.neap, "reload", "--store", host.store, ... } end
+    local function empty()
+      assert(os.rename(host.plugins, host.plugins .. ".away"))
+      assert(os.execute(("mkdir '%s'"):format(host.plugins)))
+    end
+    local function stays(...)
+      failing("plugins/", "it is there, but empty: is something to be mounted there?")
+      for _ = 1, 2 do -- asking again is no order
+        local out, code = reload()
+        assert.same({ 1, ... }, { code, ask(), (ask "/w") }, out)
+        assert.matches("If it is to be empty: neap reload --empty", out, 1, true)
+      end
+    end
+    empty()
+    stays("1", "1")
+    assert(os.remove(host.plugins) and os.rename(host.plugins .. ".away", host.plugins))
+    bed.wait("the folder to be read", function() return not host:plugin "plugins/" end)
+    os.remove(file "vendors/w.lua") -- one that goes by itself is retired, and so is the last one of the folder that was there
+    in_force(404, "/w")
+    empty()
+    stays("1", 404) -- it would be the last one, but that is another folder
+    assert(os.remove(host.plugins) and os.rename(host.plugins .. ".away", host.plugins))
+    bed.wait("the folder to be read", function() return not host:plugin "plugins/" end)
+    os.remove(file "vendors/v.lua")
+    in_force(404)
+    bed.replace(file "vendors/v.lua", vendor "2")
+    bed.replace(file "vendors/w.lua", vendor("2", "/w"))
+    in_force "2" in_force("2", "/w")
+    sh "rm vendors/*.lua"
+    failing("plugins/", "it is there, but empty")
+    assert.same({ "2", "2" }, { (ask()), (ask "/w") })
+    reload "--empty"
+    in_force(404) in_force(404, "/w")
+    assert.is_nil(host:plugin "plugins/")
+    bed.replace(file "vendors/v.lua", vendor "3")
+    bed.replace(file "vendors/w.lua", vendor("3", "/w"))
+    in_force "3" in_force("3", "/w")
+    sh "rm vendors/*.lua" -- that it once was meant to be empty does not hold for ever
+    failing("plugins/", "it is there, but empty")
+    assert.same({ "3", "3" }, { (ask()), (ask "/w") })
+  end)
+
   describe("that is still being written is waited for:", function()
     before_each(function()
       host = bed.host { plugins = { ["vendors/v.lua"] = vendor "1", ["vendors/w.lua"] = vendor("1", "/w"),
