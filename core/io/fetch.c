@@ -1,8 +1,7 @@
 /* HTTP out: curl's multi interface driven by libevent.
  *
- * A call is in exactly one list: waiting at its host, running inside curl, or finished and about to be told. Nothing of the
- * program's runs while curl is on the stack: curl's callbacks only store, and `deliver` tells afterwards. Three of curl's own
- * options were declined: CURLMOPT_MAX_HOST_CONNECTIONS, whose queue wakes the wrong host's transfer and knows no deadline;
+ * A call is in exactly one list: waiting at its host, running inside curl, or finished and about to be told, by `deliver`. Three of
+ * curl's own options were declined: CURLMOPT_MAX_HOST_CONNECTIONS, whose queue wakes the wrong host's transfer and knows no deadline;
  * CURLOPT_TIMEOUT, which starts anew at each redirect; CURLOPT_FOLLOWLOCATION, which asks nobody. */
 #include "io/fetch.h"
 
@@ -13,12 +12,12 @@
 #include <string.h>
 
 #include "base/map.h"
+#include "io/curl_loop.h"
 #include "io/fetch_call.h"
 #include "io/fetch_trust.h"
 
 #define IDLE_SECONDS 60
 #define POOL_MAX 64
-#define CONNECTIONS_KEPT 256L
 
 struct np_fetch_list {
   struct np_fetch_call *head, *tail;
@@ -31,9 +30,7 @@ struct host {                   /* one scheme, name and port; in np_fetch.hosts 
 };
 
 struct np_fetch {
-  struct event_base *base;       /* borrowed */
-  CURLM *multi;                  /* owned */
-  struct event *timer;           /* owned; curl's own timeouts */
+  struct np_curl curl;
   struct event *wake;            /* owned; finished calls are to be told */
   struct event *idle;            /* owned; fires when nothing has run for a while */
   struct np_map hosts;           /* struct host by origin */
@@ -86,7 +83,7 @@ static void unlink_call(struct np_fetch_call *call) {
 static void land(struct np_fetch_call *call) {
   struct np_fetch *f = call->f;
   unlink_call(call);
-  curl_multi_remove_handle(f->multi, call->easy);
+  curl_multi_remove_handle(f->curl.multi, call->easy);
   curl_easy_reset(call->easy); /* keeps the TLS sessions, drops pointers to the call */
   if (f->pooled < POOL_MAX)
     f->pool[f->pooled++] = call->easy;
@@ -112,68 +109,22 @@ static void leave_queue(struct np_fetch_call *call) { /* the host stays: it wait
   call->f->waiting--;
 }
 
-static void collect(struct np_fetch *f) {
-  int left;
-  for (CURLMsg *m; (m = curl_multi_info_read(f->multi, &left));) {
-    if (m->msg != CURLMSG_DONE) continue;
-    struct np_fetch_call *call = NULL;
-    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &call);
-    np_fetch_call_end(call, m->data.result);
-    land(call);
-    append(&f->finished, call);
-  }
+/* The loop's: see curl_loop.h */
+
+static void ended(void *arg, CURL *easy, CURLcode result) {
+  struct np_fetch *f = arg;
+  struct np_fetch_call *call = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, &call);
+  np_fetch_call_end(call, result);
+  land(call);
+  append(&f->finished, call);
 }
 
-static void on_socket(evutil_socket_t fd, short what, void *arg) {
-  struct np_fetch *f = arg;
-  int running;
-  curl_multi_socket_action(f->multi, fd, (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0),
-                           &running);
-  collect(f);
-  deliver(f);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg) {
-  (void)fd, (void)what;
-  struct np_fetch *f = arg;
-  int running;
-  curl_multi_socket_action(f->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-  collect(f);
-  deliver(f);
-}
+static void settled(void *arg) { deliver(arg); }
 
 static void on_wake(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   deliver(arg);
-}
-
-static int on_want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known) {
-  (void)easy;
-  struct np_fetch *f = arg;
-  struct event *ev = known;
-  if (what == CURL_POLL_REMOVE) {
-    if (ev) event_free(ev);
-    curl_multi_assign(f->multi, fd, NULL);
-    return 0;
-  }
-  short want = (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
-  if (!ev) {
-    ev = event_new(f->base, fd, want, on_socket, f);
-    if (!ev) return -1;
-    curl_multi_assign(f->multi, fd, ev);
-  } else {
-    if (event_get_events(ev) == want) return 0;
-    event_del(ev);
-    event_assign(ev, f->base, fd, want, on_socket, f);
-  }
-  return want == EV_PERSIST ? 0 : event_add(ev, NULL);
-}
-
-static int on_want_timer(CURLM *multi, long ms, void *arg) {
-  (void)multi;
-  struct np_fetch *f = arg;
-  if (ms < 0) return event_del(f->timer);
-  return event_add(f->timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
 }
 
 /* Running a call */
@@ -188,7 +139,7 @@ static void launch(struct np_fetch_call *call) {
   np_fetch_trust_apply(f->trust, call->ca, call->easy);
   append(&f->running, call);
   event_del(f->idle);
-  CURLMcode bad = curl_multi_add_handle(f->multi, call->easy);
+  CURLMcode bad = curl_multi_add_handle(f->curl.multi, call->easy);
   if (bad == CURLM_OK) return;
   np_fetch_call_fail(call, "other", curl_multi_strerror(bad));
   land(call);
@@ -283,25 +234,11 @@ static void deliver(struct np_fetch *f) {
 
 /* Making and freeing */
 
-static CURLM *make_multi(struct np_fetch *f) {
-  CURLM *m = curl_multi_init();
-  if (!m) return NULL;
-  curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, on_want_socket);
-  curl_multi_setopt(m, CURLMOPT_SOCKETDATA, f);
-  curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_want_timer);
-  curl_multi_setopt(m, CURLMOPT_TIMERDATA, f);
-  curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
-  return m;
-}
-
 /* curl closes old connections only when it makes new ones; where nothing is asked any more they go with their handle. */
 static void on_idle(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_fetch *f = arg;
-  CURLM *fresh = f->running.count ? NULL : make_multi(f);
-  if (!fresh) return;
-  curl_multi_cleanup(f->multi);
-  f->multi = fresh;
+  if (!f->running.count) np_curl_renew(&f->curl);
 }
 
 int np_fetch_global_init(struct np_error *err) {
@@ -314,19 +251,18 @@ int np_fetch_global_init(struct np_error *err) {
 struct np_fetch *np_fetch_new(struct event_base *base, const struct np_fetch_options *options, struct np_error *err) {
   struct np_fetch_options o = options ? *options : (struct np_fetch_options){0};
   struct np_fetch *f = np_alloc(sizeof *f);
-  f->base = base;
+  f->curl = (struct np_curl){.base = base, .ended = ended, .settled = settled, .arg = f};
   f->per_host = o.per_host > 0 ? o.per_host : 8;
   f->names_lead_anywhere = o.names_lead_anywhere;
   f->script = o.script;
   f->script_arg = o.script_arg;
   f->user_agent = np_strdup(o.user_agent ? o.user_agent : "neap");
-  f->timer = evtimer_new(base, on_timer, f);
   f->wake = evtimer_new(base, on_wake, f);
   f->idle = evtimer_new(base, on_idle, f);
-  f->multi = make_multi(f);
+  bool open = np_curl_open(&f->curl) == 0;
   f->trust = np_fetch_trust_new(o.ca_file, err);
   if (!f->trust) goto fail;
-  if (!f->timer || !f->wake || !f->idle || !f->multi) {
+  if (!open || !f->wake || !f->idle) {
     np_fail(err, "HTTP out does not start: out of memory or descriptors");
     goto fail;
   }
@@ -343,7 +279,7 @@ struct np_fetch_call *np_fetch_start(struct np_fetch *f, const struct np_fetch_r
   call->f = f;
   call->done = done;
   call->arg = arg;
-  call->deadline = evtimer_new(f->base, on_deadline, call);
+  call->deadline = evtimer_new(f->curl.base, on_deadline, call);
   if (!call->deadline) abort(); /* as np_alloc */
   event_add(call->deadline, &(struct timeval){.tv_sec = (time_t)r->timeout,
                                               .tv_usec = (suseconds_t)((r->timeout - (double)(time_t)r->timeout) * 1e6)});
@@ -371,9 +307,8 @@ void np_fetch_free(struct np_fetch *f) {
   while (f->running.head) np_fetch_cancel(f->running.head);
   while (f->finished.head) np_fetch_cancel(f->finished.head);
   np_map_free(&f->hosts, free);
-  if (f->multi) curl_multi_cleanup(f->multi);
+  np_curl_close(&f->curl);
   while (f->pooled) curl_easy_cleanup(f->pool[--f->pooled]);
-  if (f->timer) event_free(f->timer);
   if (f->wake) event_free(f->wake);
   if (f->idle) event_free(f->idle);
   np_fetch_trust_free(f->trust);

@@ -7,10 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <zlib.h>
 
-#include "io/fetch_reach.h"
+#include "io/curl_loop.h"
 
 #define ANSWER_MAX ((size_t)16 << 20)
 #define HEADERS_MAX ((size_t)256 << 10)
@@ -184,15 +183,10 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
   return n;
 }
 
-/* The address that is connected to is judged, so that a name cannot change its mind in between. */
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a) {
   struct np_fetch_call *call = arg;
   (void)purpose;
-  if (!call->names_lead_anywhere && np_fetch_is_near(&a->addr) && !np_fetch_says_near(call->name)) {
-    call->near = true;
-    return CURL_SOCKET_BAD;
-  }
-  return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+  return np_curl_socket(a, call->names_lead_anywhere, call->name, &call->near);
 }
 
 /* curl and the call */
@@ -213,18 +207,6 @@ static void gzip_body(struct np_fetch_call *call) {
   deflateEnd(&z);
 }
 
-static void set_blob(CURL *e, CURLoption option, const char *pem) {
-  struct curl_blob blob = {.data = (void *)(uintptr_t)pem, .len = pem ? strlen(pem) : 0, .flags = CURL_BLOB_NOCOPY};
-  if (pem) curl_easy_setopt(e, option, &blob);
-}
-
-/* The connection that a client's certificate has made is reused by calls with the same one alone: curl compares them. */
-static void set_identity(const struct np_fetch_call *call, CURL *e) {
-  set_blob(e, CURLOPT_SSLCERT_BLOB, call->cert);
-  set_blob(e, CURLOPT_SSLKEY_BLOB, call->key ? call->key : call->cert);
-  if (call->cert) curl_easy_setopt(e, CURLOPT_KEYPASSWD, ""); /* else OpenSSL would ask at the terminal */
-}
-
 void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, long idle_seconds) {
   np_buf_clear(&call->got);
   np_buf_clear(&call->got_headers);
@@ -234,12 +216,9 @@ void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, l
   curl_easy_setopt(e, CURLOPT_URL, call->url);
   curl_easy_setopt(e, CURLOPT_PRIVATE, call);
   curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->error);
-  curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L); /* giving up does not wait for a resolver that hangs */
+  np_curl_prepare(e);
   curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-  curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-  curl_easy_setopt(e, CURLOPT_PROXY, "");
   curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "");
   curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, idle_seconds);
   curl_easy_setopt(e, CURLOPT_USERAGENT, user_agent);
@@ -250,7 +229,7 @@ void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, l
   curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
   curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->headers);
-  set_identity(call, e);
+  np_curl_identity(e, call->cert, call->key);
   if (call->gzip) gzip_body(call);
   if (strcmp(call->method, "HEAD") == 0) {
     curl_easy_setopt(e, CURLOPT_NOBODY, 1L); /* and no MAXFILESIZE: its Content-Length is not of what comes */
@@ -264,36 +243,6 @@ void np_fetch_call_prepare(struct np_fetch_call *call, const char *user_agent, l
   curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, call->method);
 }
 
-static const char *code_of(CURLcode result) {
-  switch (result) {
-  case CURLE_OPERATION_TIMEDOUT: return "timeout";
-  case CURLE_COULDNT_RESOLVE_HOST: return "resolve";
-  case CURLE_COULDNT_CONNECT:
-  case CURLE_INTERFACE_FAILED: return "connect";
-  case CURLE_SSL_CONNECT_ERROR:
-  case CURLE_PEER_FAILED_VERIFICATION:
-  case CURLE_SSL_CERTPROBLEM:
-  case CURLE_SSL_CIPHER:
-  case CURLE_SSL_CACERT_BADFILE:
-  case CURLE_SSL_CRL_BADFILE:
-  case CURLE_SSL_ISSUER_ERROR:
-  case CURLE_SSL_SHUTDOWN_FAILED:
-  case CURLE_SSL_INVALIDCERTSTATUS:
-  case CURLE_SSL_CLIENTCERT:
-  case CURLE_SSL_ENGINE_INITFAILED: return "tls";
-  case CURLE_PARTIAL_FILE:
-  case CURLE_GOT_NOTHING:
-  case CURLE_SEND_ERROR:
-  case CURLE_RECV_ERROR:
-  case CURLE_SEND_FAIL_REWIND:
-  case CURLE_HTTP2:
-  case CURLE_HTTP2_STREAM: return "cut";
-  case CURLE_FILESIZE_EXCEEDED: return "too_large";
-  case CURLE_URL_MALFORMAT: return "bad_url";
-  default: return "other";
-  }
-}
-
 /* A head that was cut is an answer to curl, and so is an early hint. */
 void np_fetch_call_end(struct np_fetch_call *call, CURLcode result) {
   long status = 0;
@@ -302,12 +251,11 @@ void np_fetch_call_end(struct np_fetch_call *call, CURLcode result) {
   if (call->too_large || result == CURLE_FILESIZE_EXCEEDED)
     np_fetch_call_fail(call, "too_large", "the answer is larger than allowed");
   else if (result != CURLE_OK && call->near)
-    np_fetch_call_fail(call, "near",
-                       "the name leads to this machine or its link: where that is meant, the settings have to say the address");
+    np_fetch_call_fail(call, "near", np_curl_near);
   else if (result == CURLE_OK && (call->in_head || !call->had_head || status < 200))
     np_fetch_call_fail(call, "cut", "the connection was closed before the answer was whole");
   else if (result != CURLE_OK)
-    np_fetch_call_fail(call, code_of(result), call->error[0] ? call->error : curl_easy_strerror(result));
+    np_fetch_call_fail(call, np_curl_code(result), call->error[0] ? call->error : curl_easy_strerror(result));
 }
 
 /* Redirects */

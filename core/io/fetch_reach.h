@@ -1,4 +1,4 @@
-/* Where a name may lead. Private to core/io/fetch*.c. */
+/* Where a name may lead. Private to core/io. */
 #ifndef NP_IO_FETCH_REACH_H
 #define NP_IO_FETCH_REACH_H
 

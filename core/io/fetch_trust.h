@@ -1,4 +1,4 @@
-/* Whom HTTP out trusts: the system's certificates and, where a file is given, those in it. Private to core/io/fetch*.c. */
+/* Whom what goes out trusts: the system's certificates and, where a file is given, those in it. Private to core/io. */
 #ifndef NP_IO_FETCH_TRUST_H
 #define NP_IO_FETCH_TRUST_H
 
