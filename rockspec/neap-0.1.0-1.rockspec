@@ -98,6 +98,7 @@ build = {
       ["neap.types.neap.log"] = "core/types/log.lua",
       ["neap.types.neap.plugin"] = "core/types/plugin.lua",
       ["neap.types.neap.shapes"] = "core/types/shapes.lua",
+      ["neap.types.neap.smtp"] = "core/types/smtp.lua",
       ["neap.types.neap.test"] = "core/types/test.lua",
       ["neap.types.neap.time"] = "core/types/time.lua",
       ["neap.types.neap.webhooks"] = "core/types/webhooks.lua",

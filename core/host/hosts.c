@@ -11,13 +11,20 @@
 #include "base/buf.h"
 #include "lib/json.h"
 
-/* "host:port" in lower case, the caller's to free; NULL where it is no http(s) URL. */
+/* What modules call: neap.http and neap.smtp. */
+static bool is_called(const char *scheme) {
+  static const char *const schemes[] = {"http", "https", "smtp", "smtps"};
+  for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+    if (strcasecmp(scheme, schemes[i]) == 0) return true;
+  return false;
+}
+
+/* "host:port" in lower case, the caller's to free; NULL where it is no URL of those. */
 static char *authority(const char *url) {
   CURLU *u = curl_url();
   char *host = NULL, *port = NULL, *scheme = NULL, *result = NULL;
   if (curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-      (strcasecmp(scheme, "http") == 0 || strcasecmp(scheme, "https") == 0) &&
-      curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+      is_called(scheme) && curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
       curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK) {
     struct np_buf b = {0};
     np_buf_addf(&b, "%s:%s", host, port);
@@ -43,7 +50,7 @@ void np_hosts_collect(lua_State *L, int idx, struct np_code *code, bool add) {
   idx = lua_absindex(L, idx);
   lua_pushnil(L);
   while (lua_next(L, idx)) {
-    if (lua_type(L, -1) == LUA_TSTRING && strncasecmp(lua_tostring(L, -1), "http", 4) == 0)
+    if (lua_type(L, -1) == LUA_TSTRING && strstr(lua_tostring(L, -1), "://"))
       add_host(code, lua_tostring(L, -1));
     else if (lua_istable(L, -1))
       np_hosts_collect(L, -1, code, add);

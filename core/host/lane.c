@@ -66,6 +66,7 @@ static void take_in(struct np_lane *lane, const struct np_slot *slot) {
   in->fresh = true;
   in->env.fetch = lane->fetch;
   in->env.appender = &lane->appender;
+  in->env.mailer = lane->mailer;
   np_limit_adopt(in);
   atomic_fetch_add_explicit(&lane->live_states, 1, memory_order_relaxed);
 }
@@ -278,7 +279,8 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
   }
   lane->appender = (struct np_appender){.base = lane->base, .script = fetch.script, .script_arg = fetch.script_arg};
   lane->fetch = np_fetch_new(lane->base, &fetch, err);
-  if (!lane->fetch) return NULL;
+  lane->mailer = lane->fetch ? np_mailer_new(lane->base, &fetch, err) : NULL;
+  if (!lane->mailer) return NULL;
   lane->reader = np_reader_open(host->config->store, err);
   if (!lane->reader) return NULL;
   lane->on_answers = listen_to(lane, lane->answers.fd, on_answers);
@@ -339,6 +341,7 @@ void np_lane_free(struct np_lane *lane) {
   close_all(lane);
   np_epoch_unref(lane->epoch);
   np_epoch_unref(atomic_exchange(&lane->staged, NULL));
+  np_mailer_free(lane->mailer);
   np_fetch_free(lane->fetch);
   np_reader_close(lane->reader);
   event_free(lane->on_answers), event_free(lane->on_letters), event_free(lane->on_woken), event_free(lane->tick);

@@ -60,6 +60,7 @@ struct np_lane {
   struct event_base *base;           /* owned */
   struct np_server *server;          /* owned */
   struct np_fetch *fetch;            /* owned */
+  struct np_mailer *mailer;          /* owned */
   struct np_appender appender;       /* of files */
   struct np_reader *reader;          /* owned */
   struct np_facts_cache facts;       /* of the devices whose readings are routed here */

@@ -15,9 +15,13 @@
 int luaopen_neap_file(lua_State *L);
 int luaopen_neap_http(lua_State *L);
 int luaopen_neap_log(lua_State *L);
+int luaopen_neap_smtp(lua_State *L);
 
-static const luaL_Reg host_modules[] = {
-    {"neap.file", luaopen_neap_file}, {"neap.http", luaopen_neap_http}, {"neap.log", luaopen_neap_log}, {NULL, NULL}};
+static const luaL_Reg host_modules[] = {{"neap.file", luaopen_neap_file},
+                                        {"neap.http", luaopen_neap_http},
+                                        {"neap.log", luaopen_neap_log},
+                                        {"neap.smtp", luaopen_neap_smtp},
+                                        {NULL, NULL}};
 
 static int setmetatable_without_gc(lua_State *L) {
   int type = lua_type(L, 2);
@@ -61,7 +65,9 @@ static int require_module(lua_State *L) {
     lua_call(L, 1, 1);
   } else if (strncmp(name, "neap.", 5) == 0) {
     return luaL_error(
-        L, "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.time, neap.webhooks", name);
+        L,
+        "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.smtp, neap.time, neap.webhooks",
+        name);
   } else {
     lua_pushvalue(L, lua_upvalueindex(1)); /* loads from plugins/lib */
     lua_pushvalue(L, 1);

@@ -10,6 +10,7 @@
 
 #include "io/append.h"
 #include "io/fetch.h"
+#include "io/mail.h"
 
 struct np_turn;
 
@@ -17,6 +18,7 @@ struct np_env {
   const char *name;                   /* the instance's: "ward-3" */
   struct np_fetch *fetch;             /* the lane's; NULL while the chunk is being loaded */
   const struct np_appender *appender; /* the lane's; NULL likewise */
+  struct np_mailer *mailer;           /* the lane's; NULL likewise */
   int64_t *now_slot;                  /* of the time module: 0 is the real clock */
   /* NULL where the verb may be used in the call that runs now; else a sentence that says why not and what to do instead. */
   const char *(*forbidden)(struct np_env *env, lua_State *L, const char *verb);

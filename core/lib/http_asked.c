@@ -12,9 +12,8 @@
 #include <lauxlib.h>
 #include <openssl/evp.h>
 
-#include "base/duration.h"
-#include "base/near.h"
 #include "lib/json.h"
+#include "lib/options.h"
 
 #define ANSWER_MOST ((size_t)256 << 20)
 #define TIMEOUT_DEFAULT 30.0
@@ -46,33 +45,7 @@ static const char *const option_names[] = {"url",     "query",  "headers",   "bo
                                            "gzip",    "cert",   "key",       "ca",         "method"};
 enum { OPTIONS = sizeof option_names / sizeof *option_names };
 
-/* Pushes the option; false and nothing pushed where it is absent. */
-static bool option(lua_State *L, const char *name) {
-  lua_pushstring(L, name);
-  if (lua_rawget(L, 1) != LUA_TNIL) return true;
-  lua_pop(L, 1);
-  return false;
-}
-
-static int wrong(lua_State *L, const char *name, const char *what) {
-  return luaL_error(L, "http: %s has to be %s, got a %s", name, what, luaL_typename(L, -1));
-}
-
-static void check_names(lua_State *L, bool with_method) {
-  size_t known = with_method ? OPTIONS : OPTIONS - 1;
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "http: there is a %s without an option's name before it; write for example { url = \"https://…\" }",
-                 luaL_typename(L, -1));
-    size_t len, i = 0;
-    const char *name = lua_tolstring(L, -2, &len);
-    while (i < known && strcmp(option_names[i], name) != 0) i++;
-    if (i < known) continue;
-    const char *near = np_near(name, len, option_names, known);
-    if (near) luaL_error(L, "http: unknown option \"%s\", did you mean \"%s\"?", name, near);
-    luaL_error(L, "http: unknown option \"%s\"", name);
-  }
-}
+static int wrong(lua_State *L, const char *name, const char *what) { return np_option_wrong(L, "http", name, what); }
 
 /* Names in tables: query, form, headers */
 
@@ -242,14 +215,14 @@ static bool has_header(const struct np_http_asked *a, const char *name) {
 
 static void read_url(lua_State *L, struct np_http_asked *a) {
   size_t len;
-  if (!option(L, "url")) luaL_error(L, "http: url is missing");
+  if (!np_option(L, "url")) luaL_error(L, "http: url is missing");
   if (lua_type(L, -1) != LUA_TSTRING) wrong(L, "url", "a string");
   const char *url = lua_tolstring(L, -1, &len);
   if (strlen(url) != len) luaL_error(L, "http: url has a zero byte in it");
   check_size(L, "the URL", len, URL_MOST);
   np_buf_add(&a->url, url, strcspn(url, "#")); /* a fragment is the reader's own */
   lua_pop(L, 1);
-  if (option(L, "query")) each_pair(L, "query", a, add_query);
+  if (np_option(L, "query")) each_pair(L, "query", a, add_query);
 }
 
 static void credentials(lua_State *L, struct np_http_asked *a, const char *scheme, const char *text, size_t len) {
@@ -282,9 +255,9 @@ static void read_basic(lua_State *L, struct np_http_asked *a) {
 }
 
 static void read_headers(lua_State *L, struct np_http_asked *a) {
-  if (option(L, "headers")) each_pair(L, "headers", a, add_header);
-  if (option(L, "basic")) read_basic(L, a);
-  if (option(L, "bearer")) {
+  if (np_option(L, "headers")) each_pair(L, "headers", a, add_header);
+  if (np_option(L, "basic")) read_basic(L, a);
+  if (np_option(L, "bearer")) {
     size_t len;
     if (lua_type(L, -1) != LUA_TSTRING) wrong(L, "bearer", "a string");
     const char *token = lua_tolstring(L, -1, &len);
@@ -300,19 +273,19 @@ static void content_type(lua_State *L, struct np_http_asked *a, const char *type
 /* Leaves the string that is the body on the stack. */
 static void read_body(lua_State *L, struct np_http_asked *a) {
   int given = 0;
-  if (option(L, "body")) {
+  if (np_option(L, "body")) {
     if (lua_type(L, -1) != LUA_TSTRING) wrong(L, "body", "a string (json and form take tables)");
     a->body = lua_tolstring(L, -1, &a->body_len);
     given++;
   }
-  if (option(L, "json")) {
+  if (np_option(L, "json")) {
     struct np_error err;
     if (np_json_encode(L, -1, &err)) luaL_error(L, "http: json: %s", err.text);
     a->body = lua_tolstring(L, -1, &a->body_len);
     content_type(L, a, "application/json");
     given++;
   }
-  if (option(L, "form")) {
+  if (np_option(L, "form")) {
     each_pair(L, "form", a, add_field);
     a->body = np_buf_text(&a->form);
     a->body_len = a->form.len;
@@ -323,46 +296,18 @@ static void read_body(lua_State *L, struct np_http_asked *a) {
 }
 
 static void read_gzip(lua_State *L, struct np_http_asked *a) {
-  if (!option(L, "gzip")) return;
+  if (!np_option(L, "gzip")) return;
   if (lua_type(L, -1) != LUA_TBOOLEAN) wrong(L, "gzip", "true or false");
   a->gzip = lua_toboolean(L, -1) && a->body;
   lua_pop(L, 1);
   if (a->gzip && has_header(a, "content-encoding")) luaL_error(L, "http: gzip and the header \"content-encoding\" are both given");
 }
 
-/* Stays on the stack. The text is never quoted: it may be a key. */
-static const char *read_pem(lua_State *L, const char *name) {
-  if (!option(L, name)) return NULL;
-  if (lua_type(L, -1) != LUA_TSTRING) wrong(L, name, "a string, the PEM text itself");
-  const char *pem = lua_tostring(L, -1);
-  if (!strstr(pem, "-----BEGIN ")) luaL_error(L, "http: %s is not PEM: it has no line \"-----BEGIN …\"", name);
-  if (strlen(pem) != lua_rawlen(L, -1)) luaL_error(L, "http: %s has a zero byte in it", name);
-  if (strstr(pem, "ENCRYPTED")) luaL_error(L, "http: %s is a key that is encrypted: decrypt it, as by openssl pkey", name);
-  return pem;
-}
-
 static void read_identity(lua_State *L, struct np_http_asked *a) {
-  a->cert = read_pem(L, "cert");
-  a->key = read_pem(L, "key");
-  a->ca = read_pem(L, "ca");
+  a->cert = np_option_pem(L, "http", "cert");
+  a->key = np_option_pem(L, "http", "key");
+  a->ca = np_option_pem(L, "http", "ca");
   if (a->key && !a->cert) luaL_error(L, "http: key is given without cert");
-}
-
-static void read_timeout(lua_State *L, struct np_http_asked *a) {
-  int64_t ms;
-  size_t len;
-  a->timeout = TIMEOUT_DEFAULT;
-  if (!option(L, "timeout")) return;
-  if (lua_type(L, -1) == LUA_TNUMBER) {
-    a->timeout = lua_tonumber(L, -1);
-  } else {
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-    if (!text || np_duration_parse(text, len, &ms))
-      luaL_error(L, "http: timeout has to be a number of seconds or a duration such as \"10s\"");
-    a->timeout = (double)ms / 1000;
-  }
-  if (!(a->timeout > 0)) luaL_error(L, "http: timeout has to be more than 0 seconds");
-  lua_pop(L, 1);
 }
 
 static void read_answer_max(lua_State *L, struct np_http_asked *a) {
@@ -370,7 +315,7 @@ static void read_answer_max(lua_State *L, struct np_http_asked *a) {
     const char *name;
     double bytes;
   } units[] = {{"", 1}, {"B", 1}, {"KiB", 1024}, {"MiB", 1048576}};
-  if (!option(L, "answer_max")) return;
+  if (!np_option(L, "answer_max")) return;
   double bytes = 0;
   if (lua_type(L, -1) == LUA_TNUMBER) {
     bytes = lua_tonumber(L, -1);
@@ -397,7 +342,7 @@ static void add_expected(lua_State *L, struct np_http_asked *a) {
 }
 
 static void read_expect(lua_State *L, struct np_http_asked *a) {
-  if (!option(L, "expect")) return;
+  if (!np_option(L, "expect")) return;
   if (lua_istable(L, -1)) {
     size_t n = lua_rawlen(L, -1);
     if (!n) luaL_error(L, "http: expect is an empty list");
@@ -413,7 +358,7 @@ static void read_expect(lua_State *L, struct np_http_asked *a) {
 }
 
 static void read_redirects(lua_State *L, struct np_http_asked *a) {
-  if (!option(L, "redirects")) return;
+  if (!np_option(L, "redirects")) return;
   int is_int;
   lua_Integer n = lua_tointegerx(L, -1, &is_int);
   if (!is_int || lua_type(L, -1) != LUA_TNUMBER || n < 0 || n > 20)
@@ -424,7 +369,7 @@ static void read_redirects(lua_State *L, struct np_http_asked *a) {
 
 static void read_method(lua_State *L, const char *method, struct np_http_asked *a) {
   if (!method) {
-    if (!option(L, "method")) luaL_error(L, "http: method is missing");
+    if (!np_option(L, "method")) luaL_error(L, "http: method is missing");
     if (lua_type(L, -1) != LUA_TSTRING) wrong(L, "method", "a string");
     method = lua_tostring(L, -1);
     if (!*method || strspn(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != lua_rawlen(L, -1) || strlen(method) >= sizeof a->method)
@@ -442,11 +387,11 @@ void np_http_ask(lua_State *L, const char *method, struct np_http_asked *a) {
     lua_replace(L, 1);
   }
   if (!lua_istable(L, 1)) luaL_error(L, "http: expected a table of options, got a %s", luaL_typename(L, 1));
-  check_names(L, !method);
+  np_options_known(L, "http", option_names, method ? OPTIONS - 1 : OPTIONS);
   read_method(L, method, a);
   read_url(L, a);
   read_headers(L, a);
-  read_timeout(L, a);
+  a->timeout = np_option_timeout(L, "http", TIMEOUT_DEFAULT);
   read_answer_max(L, a);
   read_expect(L, a);
   read_redirects(L, a);

@@ -27,7 +27,7 @@ function t.asked(what)
 end
 
 local function script(what, level)
-  if type(what) ~= "string" or not (what:find "^[%u*]+ https?://" or what:find "^APPEND file:///") then
+  if type(what) ~= "string" or not (what:find "^[%u*]+ https?://" or what:find "^APPEND file:///" or what:find "^MAIL smtps?://") then
     error(("expected a method and a URL such as \"POST https://desk.example/alerts\", got %s"):format(text_of(what)), level + 1)
   end
 end
@@ -41,7 +41,10 @@ end
 
 -- t.http(what, answer…): answers the requests that plugins make of it, from now on. what is "POST
 -- https://desk.example/alerts", * any characters; the query need not be in it. neap.file asks "APPEND file:///folder/name"
--- with the lines as body: 200 is done, any other status a failure. answer is a function that is given { method, url, query,
+-- with the lines as body: 200 is done, any other status a failure. neap.smtp asks "MAIL smtp://host:port" with the envelope as
+-- headers `from` and `to` and the mail as body: the status is the server's last answer, 250 for a mail that it takes, the body
+-- its words; headers say { ["a@ward.example"] = "550 no such user" } of recipients, and { stage = "auth" }, "mail" or "data"
+-- where that answer is not to the text. answer is a function that is given { method, url, query,
 -- headers, body, json } and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits
 -- counts. A request that nothing answers fails the test.
 -- @param what string

@@ -173,7 +173,10 @@ function t.asked(what) end
 
 ---Answers the requests that plugins make of it, from now on. what is "POST https://desk.example/alerts", * any
 ---characters; the query need not be in it. neap.file asks "APPEND file:///folder/name" with the lines as body: 200 is
----done, any other status a failure. answer is a function that is given { method, url, query, headers, body, json } and
+---done, any other status a failure. neap.smtp asks "MAIL smtp://host:port" with the envelope as headers `from` and `to`
+---and the mail as body: the status is the server's last answer, 250 for a mail that it takes, the body its words;
+---headers say { ["a@ward.example"] = "550 no such user" } of recipients, and { stage = "auth" }, "mail" or "data" where
+---that answer is not to the text. answer is a function that is given { method, url, query, headers, body, json } and
 ---returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request
 ---that nothing answers fails the test.
 ---@param what string

@@ -203,7 +203,7 @@ local first = { "ledger.c", "ledger_store.c", "ledger_history.c", "ledger_window
 
 local modules = {
   { "crypto", "crypto.c", "crypto_text.c", "crypto_digest.c", "crypto_cipher.c", "crypto_rsa.c", "crypto_password.c", "crypto_jwt.c" },
-  { "file", "file.c" }, { "http", "http.c", "http_asked.c" }, { "json", "json.c" }, { "log", "log.c" }, { "time", "time.c" }, { "webhooks", "webhooks.c" },
+  { "file", "file.c" }, { "http", "http.c", "http_asked.c" }, { "json", "json.c" }, { "log", "log.c" }, { "smtp", "smtp.c" }, { "time", "time.c" }, { "webhooks", "webhooks.c" },
 }
 
 -- -> sections { title, module, about, list of functions and classes }: the handle, each module, neap.test
