@@ -22,7 +22,7 @@ TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
 
 # What Debian 12 has to have: to build and run, to test, to compare with in `make bench`.
 DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
-DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check luarocks sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps influxdb influxdb-client
+DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check luarocks sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps influxdb influxdb-client exim4-daemon-light python3
 DEPS_LINT  := lua-check clang-format clang-tidy
 DEPS_BENCH  = nginx libnginx-mod-http-lua lua-cjson $(if $(shell sh -c 'command -v npm'),,nodejs npm)
 
@@ -75,6 +75,7 @@ stop_service = $(if $(wildcard $(2)),,@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; 
 deps-test:
 	$(call install_missing,$(DEPS_TEST))
 	$(call stop_service,influxdb,/usr/bin/influxd)
+	$(call stop_service,exim4,/usr/sbin/exim4)
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
 	$(call stop_service,nginx,/usr/sbin/nginx)

@@ -19,6 +19,8 @@ build = {
     conf = { "LICENSE" }, -- whose words have to go with what is installed
     -- One for each file below plugins/ and core/types/, at the same place below neap/plugins and neap/types/neap.
     lua = {
+      ["neap.plugins.destinations.email"] = "plugins/destinations/email.lua",
+      ["neap.plugins.destinations.email_spec"] = "plugins/destinations/email_spec.lua",
       ["neap.plugins.destinations.fhir"] = "plugins/destinations/fhir.lua",
       ["neap.plugins.destinations.fhir_spec"] = "plugins/destinations/fhir_spec.lua",
       ["neap.plugins.destinations.file"] = "plugins/destinations/file.lua",
@@ -44,6 +46,7 @@ build = {
       ["neap.plugins.lib.elexir.users"] = "plugins/lib/elexir/users.lua",
       ["neap.plugins.lib.escalate"] = "plugins/lib/escalate.lua",
       ["neap.plugins.lib.glucose"] = "plugins/lib/glucose.lua",
+      ["neap.plugins.lib.mail"] = "plugins/lib/mail.lua",
       ["neap.plugins.lib.message"] = "plugins/lib/message.lua",
       ["neap.plugins.lib.neuron.connect"] = "plugins/lib/neuron/connect.lua",
       ["neap.plugins.lib.neuron.datasets"] = "plugins/lib/neuron/datasets.lua",
