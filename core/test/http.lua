@@ -27,7 +27,9 @@ function t.asked(what)
 end
 
 local function script(what, level)
-  if type(what) ~= "string" or not (what:find "^[%u*]+ https?://" or what:find "^APPEND file:///" or what:find "^MAIL smtps?://") then
+  local known = type(what) == "string"
+    and (what:find "^[%u*]+ https?://" or what:find "^APPEND file:///" or what:find "^MAIL smtps?://")
+  if not known then
     error(("expected a method and a URL such as \"POST https://desk.example/alerts\", got %s"):format(text_of(what)), level + 1)
   end
 end
