@@ -2,6 +2,7 @@
  * outside every budget; require finds neap's modules and plugins/lib alone. */
 #include "host/sandbox.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -87,6 +88,8 @@ static void remove_global(lua_State *L, const char *name) {
   lua_setglobal(L, name);
 }
 
+static void lend_spending(void) { np_spending = (struct np_spending){np_task_spend_if_inside, np_task_goes_on}; }
+
 void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
   static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base},
                                        {LUA_COLIBNAME, luaopen_coroutine},
@@ -95,7 +98,8 @@ void np_sandbox_open(lua_State *L, lua_CFunction library, lua_CFunction print) {
                                        {LUA_MATHLIBNAME, luaopen_math},
                                        {LUA_UTF8LIBNAME, luaopen_utf8},
                                        {NULL, NULL}};
-  np_spending = (struct np_spending){np_task_spend_if_inside, np_task_goes_on};
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, lend_spending); /* lanes read it while others are opened */
   for (const luaL_Reg *l = libraries; l->name; l++) {
     luaL_requiref(L, l->name, l->func, 1);
     lua_pop(L, 1);
