@@ -251,7 +251,7 @@ end }]],
   end)
 
   describe("a verb in the wrong place says why, and what to do instead:", function()
-    for metric, cure in pairs { http = "plugin:send to a destination", emit = "readings come from a vendor plugin", device = "comes from a vendor plugin", event = "events come from a vendor plugin",
+    for metric, cure in pairs { http = "plugin:send to a destination", emit = "say plugin:derives \"m\" while the file is loaded", device = "comes from a vendor plugin", event = "events come from a vendor plugin",
       serve = "call it while the file is loaded" } do
       it(metric .. " in a rule", function()
         assert.equal(204, (host:request("POST", "/reading", { metric = metric })))
