@@ -1,7 +1,8 @@
-/* Redaction: members of a JSON text whose values nobody is to see, wherever it is shown. */
+/* Redaction: what nobody is to see of a JSON text or of an HTTP message's head, wherever it is shown. */
 #ifndef NP_BASE_REDACT_H
 #define NP_BASE_REDACT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -11,5 +12,12 @@
  * that was left out, unescaped. */
 void np_redact(struct np_buf *out, const char *json, size_t len, const char *const *names, size_t count,
                void (*value)(void *arg, const char *text, size_t len), void *arg);
+
+/* Whether the name of a header or a parameter says that its value is a secret: "authorization", "x-api-key", "sig". redact_head.c */
+bool np_redact_is_secret(const char *name, size_t len);
+/* Appends the lines, "Name: value\n", and the URL, or a path and query, with "***" for the value of each header or parameter whose name says that it is a
+ * secret, or is one of `names`, whatever its case; and for what stands before a host's "@". */
+void np_redact_headers(struct np_buf *out, const char *lines, size_t len, const char *const *names, size_t count);
+void np_redact_url(struct np_buf *out, const char *url, size_t len, const char *const *names, size_t count);
 
 #endif

@@ -27,6 +27,37 @@ static void check(const char *json, const char *names, const char *expected) {
   np_buf_free(&out);
 }
 
+static void check_head(const char *lines, const char *names, const char *expected) {
+  const char *list[8];
+  char copy[200];
+  size_t n = 0;
+  struct np_buf out = {0};
+  bool url = !strchr(lines, '\n');
+  snprintf(copy, sizeof copy, "%s", names);
+  for (char *at = strtok(copy, " "); at; at = strtok(NULL, " ")) list[n++] = at;
+  (url ? np_redact_url : np_redact_headers)(&out, lines, strlen(lines), list, n);
+  CHECK(strcmp(np_buf_text(&out), expected) == 0, "%s of %s: %s", names, lines, np_buf_text(&out));
+  np_buf_free(&out);
+}
+
+static void of_heads(void) {
+  check_head("Authorization: Bearer x\nx-api-key:k\nAPI-Secret: s\nContent-Type: text/plain\n", "",
+             "Authorization: ***\nx-api-key: ***\nAPI-Secret: ***\nContent-Type: text/plain\n");
+  check_head("Set-Cookie: a=b\nX-Tideco-MAC: 1\nx-machine: 2\nx-pin: 3\nx-pinned: 4\n", "",
+             "Set-Cookie: ***\nX-Tideco-MAC: ***\nx-machine: 2\nx-pin: ***\nx-pinned: 4\n");
+  check_head("X-Patient: A\nx-patient-id: B\n\nno colon\nx-patient: C", "x-PATIENT",
+             "X-Patient: ***\nx-patient-id: B\n\nno colon\nx-patient: ***");
+  check_head("https://h.example/a?x=1&token=t&sig=s&y=&code#token=f", "y",
+             "https://h.example/a?x=1&token=***&sig=***&y=***&code#token=f");
+  check_head("https://ann:pw@h.example/a@b", "", "https://***@h.example/a@b");
+  check_head("https://ann@x:pw@h.example?q=a@b", "", "https://***@h.example?q=a@b");
+  check_head("/push?access_token=1&&=2&n=3?key=4", "", "/push?access_token=***&&=2&n=3?key=4");
+  check_head("/plain", "", "/plain");
+  check_head("", "", "");
+  check_head("?", "", "?");
+  check_head("/a?next=https://u:p@h/", "", "/a?next=https://u:p@h/");
+}
+
 int main(void) {
   check("{\"a\":1, \"b\" : [true,null,-1.5e3]}", "c", "{\"a\":1, \"b\" : [true,null,-1.5e3]}");
   check("{\"name\":\"Ann\",\"n\":1}", "name", "{\"name\":\"***\",\"n\":1}");
@@ -54,5 +85,6 @@ int main(void) {
   CHECK(s.count == 2 && !strcmp(s.texts[0], "J\303\270rn \360\237\230\200") && !strcmp(s.texts[1], "a\nb"), "%d %s", s.count,
         s.texts[1]);
   np_buf_free(&out);
+  of_heads();
   return check_end();
 }
