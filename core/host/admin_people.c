@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/redact.h"
 #include "base/utf8.h"
 #include "host/admin_line.h"
 #include "host/admin_talk.h"
@@ -68,12 +69,23 @@ static void add_bytes(struct np_buf *out, const char *name, const char *bytes, s
   free(text);
 }
 
+/* Without what its parameters have of secrets; they stay in the store as they came. */
+static void add_target(struct np_talk *t, const char *name, const char *target) {
+  struct np_buf shown = {0};
+  if (target) np_redact_url(&shown, target, strlen(target), NULL, 0);
+  np_line_text(&t->out, name, target ? np_buf_text(&shown) : NULL);
+  np_buf_free(&shown);
+}
+
 static void add_parts(struct np_talk *t, const struct np_op *op) {
   struct np_error err;
   struct np_webreq_kept kept;
   bool opens = np_webreq_open(&kept, t->host->seal, op, &err) == 0;
-  np_line_text(&t->out, "target", kept.target);
-  np_line_text(&t->out, "headers", kept.headers ? kept.headers : err.text);
+  add_target(t, "target", kept.target);
+  struct np_buf headers = {0};
+  if (kept.headers) np_redact_headers(&headers, kept.headers, strlen(kept.headers), NULL, 0);
+  np_line_text(&t->out, "headers", kept.headers ? np_buf_text(&headers) : err.text);
+  np_buf_free(&headers);
   if (opens)
     add_bytes(&t->out, "body", kept.body, kept.body_len);
   else
@@ -92,7 +104,7 @@ static void add_fields(void *arg, int64_t id, const struct np_op *op) {
   if (t->people)
     add_parts(t, op);
   else
-    np_line_text(&t->out, sealed ? "route" : "target", op->as.request.target.ptr);
+    add_target(t, sealed ? "route" : "target", op->as.request.target.ptr);
   np_line_text(&t->out, "remote", op->as.request.remote.ptr);
   np_line_int(&t->out, "status", op->as.request.status);
   np_line_text(&t->out, "outcome", op->as.request.outcome.ptr);

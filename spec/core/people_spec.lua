@@ -249,7 +249,8 @@ describe("an operator", function()
     local came = host:command("request", id, "--people")[1]
     assert.equal("/session/tok-Leofric?hint=Eadgyth", came.target)
     assert.equal('{"x":"Sweyn"}', came.body)
-    assert.matches("authorization: Bearer let%-me%-in\n", came.headers)
+    assert.matches("authorization: %*%*%*\n", came.headers) -- it is in the store as it came, and shown to nobody
+    assert.matches("authorization: Bearer let%-me%-in\n", host:inbox("where id = " .. id)[1].headers)
     host:wait_text('"event":"details shown","request":"' .. id .. '"')
     id = last("/session/tok-Leofric", "\0\xff\1", { authorization = "Bearer no" })
     came = host:command("request", id, "--people")[1]
@@ -264,6 +265,17 @@ describe("an operator", function()
     local list = host:command("request", tostring(row.id))
     assert.same({ "/open?note=Tostig" }, { list[1].target, list[1].body })
     assert.equal('{"level":4}', host:command("request", tostring(row.id), "--people")[1].body)
+    host:request("POST", "/open?note=Tostig&access_token=Harald", { level = 4 }, { ["X-Api-Key"] = "Harthacnut", ["X-Plain"] = "Svein" })
+    local kept = host:inbox "order by id desc limit 1"[1]
+    assert.equal("/open?note=Tostig&access_token=Harald", kept.target)
+    assert.matches("X%-Api%-Key: Harthacnut\n", kept.headers)
+    for _, args in ipairs { { "request", tostring(kept.id) }, { "request", tostring(kept.id), "--people" }, { "explain", "q" .. kept.id },
+      { "explain", "q" .. kept.id, "--people" } } do
+      local text = bed.run { bed.neap, args[1], args[2], args[3] or "--json", "--store", host.store }
+      assert.truthy(text:find("/open?note=Tostig&access_token=***", 1, true), text)
+      assert.is_nil(text:find("Harald", 1, true) or text:find("Harthacnut", 1, true), text)
+      assert.equal(args[3] ~= nil, text:find("Svein", 1, true) ~= nil)
+    end
   end)
 
   it("does not, where a detail is declared anywhere", function()
