@@ -99,6 +99,7 @@ static bool show_attempt(void *arg, const struct np_attempt *a) {
   struct np_talk *t = arg;
   np_line_begin(&t->out);
   np_line_attempt(&t->out, a);
+  np_line_exchange(&t->out, a);
   np_line_end(&t->out);
   t->count++;
   return true;

@@ -187,6 +187,11 @@ void np_line_attempt(struct np_buf *b, const struct np_attempt *a) {
   np_line_text(b, "answer", a->answer.ptr);
 }
 
+void np_line_exchange(struct np_buf *b, const struct np_attempt *a) {
+  np_line_text(b, "request", a->request.ptr);
+  np_line_text(b, "reply", a->reply.ptr);
+}
+
 void np_line_outlet(struct np_buf *b, struct np_host *host, const char *destination) {
   struct np_outlet_view v = np_outlet_look(host->broker, destination);
   np_line_text(b, "circuit", np_circuit_names[v.circuit]);

@@ -25,6 +25,8 @@ void np_line_message(struct np_buf *b, const struct np_sent *s); /* and what has
 /* A message's body, without what its destination's terms redact: nothing of it where the destination is not in force. */
 void np_line_body(struct np_buf *b, struct np_host *host, const char *destination, struct np_text body);
 void np_line_attempt(struct np_buf *b, const struct np_attempt *a);
+void np_line_exchange(struct np_buf *b,
+                      const struct np_attempt *a); /* what it asked and was answered, headers too, where that is kept */
 /* How a destination's circuit stands: circuit, and failures, failing_since, next_probe, paused_until where there are any; probed is for people. */
 void np_line_outlet(struct np_buf *b, struct np_host *host, const char *destination);
 void np_line_change(struct np_buf *b, struct np_deploy_change change);

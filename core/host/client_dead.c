@@ -39,6 +39,8 @@ static void show_attempt(struct np_show *s, lua_State *L) {
   if (np_show_number(L, "status")) printf(", %lld", (long long)np_show_number(L, "status"));
   if (*error || *answer) printf(": %s", *error ? error : answer);
   putchar('\n');
+  np_show_lines(L, "request", "     > ");
+  np_show_lines(L, "reply", "     < ");
   free(at), free(outcome), free(error), free(answer);
 }
 

@@ -178,23 +178,14 @@ static void call_summary(struct np_show *s, lua_State *L) {
 
 /* request, people */
 
-/* A text of several lines, after what was there before. */
+/* A text of several lines, below its name, after what was there before. */
 static void print_lines(struct np_show *s, lua_State *L, const char *name) {
-  size_t n;
-  if (lua_getfield(L, 1, name) == LUA_TSTRING) {
-    const char *at = lua_tolstring(L, -1, &n), *end = at + n;
-    np_show_flush(s);
-    printf("%s%s%s\n", s->colour ? np_show_colours[DIM] : "", name, s->colour ? "\x1b[0m" : "");
-    while (at < end) {
-      const char *stop = memchr(at, '\n', (size_t)(end - at));
-      if (!stop) stop = end;
-      char *line = np_show_clean(at, (size_t)(stop - at));
-      printf("    %s\n", line);
-      free(line);
-      at = stop + 1;
-    }
-  }
+  bool there = lua_getfield(L, 1, name) == LUA_TSTRING;
   lua_settop(L, 1);
+  if (!there) return;
+  np_show_flush(s);
+  printf("%s%s%s\n", s->colour ? np_show_colours[DIM] : "", name, s->colour ? "\x1b[0m" : "");
+  np_show_lines(L, name, "    ");
 }
 
 /* What became of it before it was run again. */

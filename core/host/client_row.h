@@ -72,6 +72,9 @@ char *np_show_moment(lua_Integer ms);
 char *np_show_moment_ago(lua_Integer ms);
 lua_Integer np_show_number(lua_State *L, const char *name); /* 0 where it has none */
 
+/* Prints a field's text, where it has one, line by line, each behind `before`. */
+void np_show_lines(lua_State *L, const char *name, const char *before);
+
 /* Dead letters, or a message with its attempts; destinations. client_dead.c */
 void np_show_dead(struct np_show *s, lua_State *L);
 void np_show_dead_summary(struct np_show *s, lua_State *L);

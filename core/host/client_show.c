@@ -51,6 +51,19 @@ char *np_show_field(lua_State *L, const char *name) {
   return text;
 }
 
+void np_show_lines(lua_State *L, const char *name, const char *before) {
+  size_t n;
+  const char *text = lua_getfield(L, 1, name) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+  for (const char *at = text, *end = text ? text + n : NULL, *stop; at < end; at = stop + 1) {
+    stop = memchr(at, '\n', (size_t)(end - at));
+    if (!stop) stop = end;
+    char *line = np_show_clean(at, (size_t)(stop - at));
+    printf("%s%s\n", before, line);
+    free(line);
+  }
+  lua_settop(L, 1);
+}
+
 lua_Integer np_show_number(lua_State *L, const char *name) {
   lua_getfield(L, 1, name);
   lua_Integer n = lua_tointeger(L, -1);

@@ -70,6 +70,11 @@ static void log_outcomes(struct np_delivery *d, int64_t now) {
 
 static struct np_text text_of(struct np_delivery *d, const char *s) { return np_writeset_text(d->ws, s, s ? strlen(s) : 0); }
 
+/* Of several requests for several messages, nobody can say which was whose. */
+static bool has_exchange(struct np_delivery *d, size_t i) {
+  return result_of(d, i)->verdict != NP_DELIVERY_DONE && (!d->each || d->exchange.count == 1);
+}
+
 static struct np_attempt attempt_of(struct np_delivery *d, size_t i) {
   static const char *const outcomes[] = {
       [NP_DELIVERY_AGAIN] = "again", [NP_DELIVERY_DONE] = "delivered", [NP_DELIVERY_REFUSED] = "refused"};
@@ -82,7 +87,9 @@ static struct np_attempt attempt_of(struct np_delivery *d, size_t i) {
                              .batch = (int)d->count,
                              .outcome = text_of(d, outcomes[r->verdict]),
                              .error = text_of(d, r->verdict == NP_DELIVERY_DONE ? NULL : r->error),
-                             .answer = text_of(d, r->said && *r->said ? r->said : NULL)};
+                             .answer = text_of(d, r->said && *r->said ? r->said : NULL),
+                             .request = text_of(d, has_exchange(d, i) ? d->exchange.asked : NULL),
+                             .reply = text_of(d, has_exchange(d, i) ? d->exchange.told : NULL)};
 }
 
 static void add_sent(struct np_delivery *d, size_t i, int64_t now) {
@@ -256,6 +263,12 @@ static void note_reads(struct np_delivery *d) {
     if (op->kind == NP_OP_SEEN) d->seen = true;
 }
 
+static bool any_failed(struct np_delivery *d) {
+  for (size_t i = 0; i < d->count; i++)
+    if (result_of(d, i)->verdict != NP_DELIVERY_DONE) return true;
+  return false;
+}
+
 static void after_handler(struct np_task *t) {
   struct np_delivery *d = t->owner;
   d->running = false;
@@ -271,6 +284,7 @@ static void after_handler(struct np_task *t) {
     for (size_t i = 0; d->each && i < d->count; i++) mask(&d->each[i]);
     mask(&d->all);
   }
+  if (any_failed(d)) np_exchange_keep(&d->exchange, &d->in->code->terms);
   d->split = !d->each && d->all.verdict == NP_DELIVERY_REFUSED && d->count > 1;
   if (t->failed || d->declined || d->split)
     drop_writes(d);
@@ -284,6 +298,7 @@ static void after_handler(struct np_task *t) {
 static void run(struct np_delivery *d) {
   bool vendor = d->in->code->kind == NP_VENDOR;
   drop_results(d);
+  np_exchange_forget(&d->exchange);
   drop_writes(d);
   if (vendor) d->ws = np_writeset_new();
   d->running = true;
@@ -330,6 +345,7 @@ void np_delivery_free(struct np_delivery *d) {
   np_alarm_stop(&d->resubmit);
   np_alarm_stop(&d->later);
   drop_results(d);
+  np_exchange_forget(&d->exchange);
   drop_writes(d);
   if (d->in) np_lane_unpin(d->lane, d->in);
   np_arena_free(&d->arena);

@@ -30,6 +30,12 @@ struct np_result { /* what the handler says of a message, or of all */
   char *error, *said;  /* owned: the same or the handler's error, and the answer, masked */
 };
 
+struct np_exchange {            /* what the handler asks by HTTP */
+  int count;                    /* how many requests it has made: of the last of them is */
+  struct np_buf request, reply; /* owned: "POST https://…\nname: value\n…", and the answer's headers; as they went */
+  char *asked, *told;           /* owned: the same, masked, where an attempt has failed; else NULL */
+};
+
 struct np_delivery {
   /* Set by who starts it; the rest zero. The messages and their texts live in `arena`, those of one device stand together, oldest first. */
   struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
@@ -51,11 +57,12 @@ struct np_delivery {
 
   /* The delivery's own. */
   struct np_task task;
-  bool running;              /* the handler is */
-  bool declined;             /* it returned nil and why: what it wrote does not count */
-  bool split;                /* a batch was refused */
-  struct np_result all;      /* of all messages, where `each` is NULL */
-  struct np_result *each;    /* in arena: of each message, where the handler returned a list */
+  bool running;           /* the handler is */
+  bool declined;          /* it returned nil and why: what it wrote does not count */
+  bool split;             /* a batch was refused */
+  struct np_result all;   /* of all messages, where `each` is NULL */
+  struct np_result *each; /* in arena: of each message, where the handler returned a list */
+  struct np_exchange exchange;
   struct np_instance *in;    /* pinned until all is committed; NULL: nothing is tried */
   struct np_writeset *ws;    /* owned until submitted: of a vendor, what the handler wrote, and the outcome */
   struct np_overlay overlay; /* of a vendor's ws */
@@ -68,6 +75,9 @@ struct np_delivery {
   struct np_buf shown;   /* scratch */
 };
 
+/* What np_env lends: of a delivery's handler they note what it asks; of other calls nothing. delivery_exchange.c */
+void np_exchange_asks(struct np_env *env, const struct np_fetch_request *request);
+void np_exchange_got(struct np_env *env, int status, const char *headers);
 /* Runs in->code->deliver. May call handled and ended before it returns. */
 void np_delivery_start(struct np_delivery *d, struct np_instance *in);
 /* The messages are no longer worth anything: they become dead letters without a try. `handled` is not called. */

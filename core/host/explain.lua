@@ -36,6 +36,13 @@ local function attempt_node(a, from)
   local node = { table.concat(words, ", ") }
   if a.error then node[#node + 1] = { text(a.error) } end
   if a.answer then node[#node + 1] = { "answer: " .. text(a.answer) } end
+  for _, part in ipairs { a.request or "", a.reply and "answered\n" .. a.reply or "" } do
+    local headers
+    for line in part:gmatch "[^\n]+" do
+      if headers then headers[#headers + 1] = { text(line) } else headers = { text(line) } end
+    end
+    node[#node + 1] = headers
+  end
   return node
 end
 

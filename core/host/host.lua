@@ -126,7 +126,7 @@ local plugin = { name = core.name, store = core.store, data = core.data, people 
 ---@field retry_for? string|number a duration, 3d where absent
 ---@field backoff? string|number the longest duration between two tries, 5m where absent
 ---@field expires? string|number a message's life
----@field redact? string[] members of messages that are never shown
+---@field redact? string[] members of messages, and HTTP headers, that are never shown
 ---@field about? string
 ---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
 
@@ -346,7 +346,7 @@ end
 --- The terms, which neap.lua's entry may change by delivery = { … }: batch (messages at once, of any devices, each in order),
 --- batch_bytes, batch_wait (how long one waits for others), concurrency (of all lanes), rate ("10/s", "600/m", "1000/h"),
 --- retry_for ("3d"), backoff (from one try to the next at the most, "5m"), expires (of a message's life), redact (members of bodies
---- that are never shown: { "name", "patient.phone" }).
+--- and HTTP headers that are never shown: { "name", "patient.phone", "x-ward" }).
 ---@param delivery neap.Deliver
 function plugin:deliver(t)
   registering "deliver"

@@ -17,6 +17,7 @@
 #include "host/budget.h"
 #include "host/data.h"
 #include "host/declare.h"
+#include "host/delivery.h"
 #include "host/hosts.h"
 #include "host/ledger.h"
 #include "host/sandbox.h"
@@ -228,6 +229,8 @@ static struct np_instance *open_state(struct np_error *err) {
                             .time_left = np_task_time_left,
                             .ticket = np_task_ticket,
                             .wake = np_task_wake,
+                            .asks = np_exchange_asks,
+                            .got = np_exchange_got,
                             .may_log = np_limit_log,
                             .turn = np_limit_turn,
                             .turn_came = np_limit_turn_came,

@@ -101,10 +101,12 @@ static int find_derived(const struct np_story *s, const struct np_reading *r, st
 /* Messages. */
 
 static bool add_attempt(void *arg, const struct np_attempt *a) {
-  struct np_buf *b = arg;
+  const struct np_story *s = arg;
+  struct np_buf *b = s->out;
   np_story_next(b);
   np_line_begin(b);
   np_line_attempt(b, a);
+  if (s->people) np_line_exchange(b, a);
   np_buf_addc(b, '}');
   return true;
 }
@@ -136,7 +138,7 @@ int np_story_message(struct np_story *s, const struct np_sent *m, struct np_erro
   if (s->people) np_line_body(b, s->host, m->message.destination.ptr, m->message.body);
   np_story_field(b, "attempts");
   np_buf_addc(b, '[');
-  if (np_reader_attempts(s->host->reader, m->message.seq, add_attempt, b, err) < 0) return -1;
+  if (np_reader_attempts(s->host->reader, m->message.seq, add_attempt, s, err) < 0) return -1;
   np_buf_adds(b, "]}");
   return 0;
 }

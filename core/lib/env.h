@@ -32,6 +32,9 @@ struct np_env {
    * the coroutine with no values (never from within wake). While a ticket is out, what stands on the coroutine's stack stays alive. */
   void *(*ticket)(struct np_env *env);
   void (*wake)(void *ticket);
+  /* The call that runs now asks by HTTP, and was answered: headers are "name: value\n" lines, status 0 where no answer came. Never two at once. */
+  void (*asks)(struct np_env *env, const struct np_fetch_request *request);
+  void (*got)(struct np_env *env, int status, const char *headers);
   /* May it write one more line of the log? It counts as written. */
   bool (*may_log)(struct np_env *env);
   /* Its HTTP calls that are open at once are limited. A turn for one more, given back by turn_end when the call is over. Where it is not *open, the

@@ -189,6 +189,7 @@ static int answered(lua_State *L, int status, lua_KContext context) {
   (void)status;
   struct call *c = (struct call *)context;
   if (!c->answered) return luaL_error(L, "http: woken before the answer came");
+  if (c->env->got) c->env->got(c->env, c->status, np_buf_text(&c->headers));
   if (*c->code) return failed(L, c, np_buf_text(&c->why), c->code);
   if (is_expected(&c->asked, c->status)) {
     push_answer(L, c);
@@ -228,6 +229,7 @@ static void start(lua_State *L, struct call *c, double timeout) {
   struct np_error err;
   c->fetch = np_fetch_start(c->env->fetch, &r, on_answer, c, &err);
   if (!c->fetch) luaL_error(L, "http: %s", err.text);
+  if (c->env->asks) c->env->asks(c->env, &r);
 }
 
 static void check_place(lua_State *L, struct np_env *env) {

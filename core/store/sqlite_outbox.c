@@ -21,8 +21,8 @@ int np_outbox_send(struct np_store *s, struct np_message *m) {
 
 static int write_attempt(struct np_sql *q, int64_t seq, const struct np_attempt *a) {
   if (!a->n) return SQLITE_OK;
-  int rc = np_sql_run(q, W_ATTEMPT, "iwiiwwwttb", seq, a->n, a->at, a->took, a->generation, a->status, a->batch, &a->outcome,
-                      &a->error, &a->answer);
+  int rc = np_sql_run(q, W_ATTEMPT, "iwiiwwwttbbb", seq, a->n, a->at, a->took, a->generation, a->status, a->batch, &a->outcome,
+                      &a->error, &a->answer, &a->request, &a->reply);
   return rc == SQLITE_OK && a->n > ATTEMPTS_KEPT + 1 ? np_sql_run(q, W_OLD_ATTEMPT, "iw", seq, a->n) : rc;
 }
 
@@ -199,6 +199,8 @@ int np_reader_attempts(struct np_reader *r, int64_t message, bool (*fn)(void *ar
         .outcome = np_sql_text(st, 6),
         .error = np_sql_text(st, 7),
         .answer = np_sql_text(st, 8),
+        .request = np_sql_text(st, 9),
+        .reply = np_sql_text(st, 10),
     };
     if (!fn(arg, &a)) break;
   }

@@ -72,8 +72,8 @@ const char *const np_read_texts[R_COUNT] = {
     [R_EXPIRED_OF] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ?"
                      " AND +expires > 0 AND +expires <= ? ORDER BY seq LIMIT ?",
     [R_NEXT_EXPIRY] = "SELECT expires FROM outbox WHERE expires > 0 AND expires > ? ORDER BY expires LIMIT 1",
-    [R_ATTEMPTS] =
-        "SELECT n, at, took, generation, status, batch, outcome, error, answer FROM attempts WHERE message = ? ORDER BY n",
+    [R_ATTEMPTS] = "SELECT n, at, took, generation, status, batch, outcome, error, answer, request, reply FROM attempts WHERE "
+                   "message = ? ORDER BY n",
     [R_MESSAGE_PENDING] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error FROM outbox WHERE id = ?",
     [R_MESSAGE_DELIVERED] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at FROM delivered WHERE id = ?",
     [R_MESSAGE_DEAD] = "SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason FROM dead WHERE id = ?",

@@ -225,9 +225,12 @@ static const char reruns[] =
     " status INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT, reading INTEGER NOT NULL, PRIMARY KEY(request, n)) WITHOUT ROWID;"
     "CREATE TRIGGER request_gone AFTER DELETE ON inbox BEGIN DELETE FROM request_runs WHERE request = old.id; END;";
 
+/* What an attempt that failed asked by HTTP, and what it was answered. */
+static const char exchanges[] = "ALTER TABLE attempts ADD COLUMN request; ALTER TABLE attempts ADD COLUMN reply;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts,    tags,  retention,
-                                         sizes,        stories, acks,   derivations, reruns};
+static const char *const migrations[] = {first_schema, queries, causes, attempts,    tags,   retention,
+                                         sizes,        stories, acks,   derivations, reruns, exchanges};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

@@ -63,8 +63,8 @@ const char *const np_write_texts[W_COUNT] = {
                ", ?2, CASE WHEN ?5 IS NULL THEN status ELSE ?3 END, ?4, coalesce(?5, error), ?6 FROM outbox WHERE seq = ?1",
     [W_AGAIN] = "UPDATE outbox SET attempts = ?2, status = ?3, due = ?4, error = ?5 WHERE seq = ?1",
     /* Only where the message is still there: nobody would remove it otherwise. */
-    [W_ATTEMPT] = "INSERT OR REPLACE INTO attempts(message, n, at, took, generation, status, batch, outcome, error, answer)"
-                  " SELECT seq, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM outbox WHERE seq = ?1",
+    [W_ATTEMPT] = "INSERT OR REPLACE INTO attempts(message, n, at, took, generation, status, batch, outcome, error, answer,"
+                  " request, reply) SELECT seq, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM outbox WHERE seq = ?1",
     /* The first is kept, and the newest 20. */
     [W_OLD_ATTEMPT] = "DELETE FROM attempts WHERE message = ?1 AND n > 1 AND n <= ?2 - 20",
     [W_RETRY] = "INSERT INTO outbox(" MESSAGE ", attempts, due, status, error, since, expires) SELECT " MESSAGE

@@ -85,6 +85,8 @@ struct np_attempt {       /* a try at delivering a message */
   struct np_text outcome; /* "delivered", "again", "refused" */
   struct np_text error;   /* why, where not delivered; masked, as the answer is */
   struct np_text answer;  /* its start */
+  /* Of one that failed and asked by HTTP, masked: "POST https://…\nname: value\n…", and the answer's headers, where there was one. */
+  struct np_text request, reply;
 };
 
 enum np_op_kind {

@@ -51,7 +51,7 @@
 ---@field retry_for? string|number a duration, 3d where absent
 ---@field backoff? string|number the longest duration between two tries, 5m where absent
 ---@field expires? string|number a message's life
----@field redact? string[] members of messages that are never shown
+---@field redact? string[] members of messages, and HTTP headers, that are never shown
 ---@field about? string
 ---@field handler fun(messages: neap.Message[], to: table<string, any>): any true, an answer, nil and why, or such a list
 

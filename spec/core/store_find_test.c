@@ -379,6 +379,8 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "ALTER TABLE attempts DROP COLUMN request",
+    "ALTER TABLE attempts DROP COLUMN reply",
     "DROP TRIGGER request_gone",
     "DROP TABLE request_runs",
     "DROP TRIGGER derived_gone",
