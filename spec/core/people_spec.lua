@@ -296,6 +296,8 @@ describe("an operator", function()
 
   it("notices where a kept request was moved to another's place", function()
     host:request("POST", "/session/one", "first", { authorization = "Bearer let-me-in" })
+    local first = host:sql("select max(received) ms from inbox")[1].ms -- a place is a connection, a moment and a part
+    bed.wait("another moment", function() return require "socket".gettime() * 1000 >= first + 1 end)
     host:request("POST", "/session/two", "second", { authorization = "Bearer let-me-in" })
     local rows = host:inbox "order by id desc limit 2"
     host:stop()
