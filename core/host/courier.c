@@ -21,31 +21,31 @@ void np_courier_again(struct np_courier *c) { event_active(c->pump, EV_TIMEOUT, 
 
 /* What is known to wait in its ready lines tells when a batch is full. */
 static void weigh(struct np_line *l, bool in) {
-  struct np_destination *to = l->to;
-  to->messages += in ? l->messages : -l->messages;
-  to->bytes += in ? l->bytes : -l->bytes;
+  struct np_ready *ready = &l->to->ready[l->replayed];
+  ready->messages += in ? l->messages : -l->messages;
+  ready->bytes += in ? l->bytes : -l->bytes;
 }
 
 void np_line_ready(struct np_line *l) {
-  struct np_destination *to = l->to;
+  struct np_ready *ready = &l->to->ready[l->replayed];
   l->state = NP_LINE_READY;
   if (!l->messages) l->messages = 1;
   l->next = NULL;
-  l->prev = to->last;
-  *(to->last ? &to->last->next : &to->first) = l;
-  to->last = l;
+  l->prev = ready->last;
+  *(ready->last ? &ready->last->next : &ready->first) = l;
+  ready->last = l;
   weigh(l, true);
   np_courier_again(l->courier);
 }
 
 void np_line_take(struct np_line *l) {
-  struct np_destination *to = l->to;
+  struct np_ready *ready = &l->to->ready[l->replayed];
   if (l->state == NP_LINE_WAITING) {
     np_alarm_stop(&l->alarm);
-    to->waiting--;
+    l->to->waiting--;
   } else if (l->state == NP_LINE_READY) {
-    *(l->prev ? &l->prev->next : &to->first) = l->next;
-    *(l->next ? &l->next->prev : &to->last) = l->prev;
+    *(l->prev ? &l->prev->next : &ready->first) = l->next;
+    *(l->next ? &l->next->prev : &ready->last) = l->prev;
     l->prev = l->next = NULL;
     weigh(l, false);
   }
@@ -66,9 +66,10 @@ void np_line_wait(struct np_line *l, int64_t ms) {
   if (!l->courier->draining) np_alarm_set(&l->alarm, ms < WAIT_MOST ? ms : WAIT_MOST);
 }
 
-static void line_key(struct np_buf *key, const char *destination, const char *device, size_t device_len) {
+static void line_key(struct np_buf *key, const char *destination, const char *device, size_t device_len, bool replayed) {
   np_buf_add(key, destination, strlen(destination) + 1);
   np_buf_add(key, device, device_len);
+  if (replayed) np_buf_addc(key, 0); /* no device's name has one */
 }
 
 /* NULL where what is in force under that name is no destination, or is in quarantine: its messages are held. */
@@ -102,16 +103,16 @@ static struct np_destination *find_destination(struct np_courier *c, const char 
 }
 
 /* There is a message for this pair: sees to it that it will be looked for. */
-struct np_line *np_line_note(struct np_courier *c, const char *name, const char *device, size_t len, bool *found) {
+struct np_line *np_line_note(struct np_courier *c, const char *name, const char *device, size_t len, bool replayed, bool *found) {
   struct np_buf key = {0};
-  line_key(&key, name, device, len);
+  line_key(&key, name, device, len, replayed);
   struct np_line *l = np_map_get(&c->lines, key.data, key.len);
   *found = l != NULL;
   if (l) {
     l->more = true;
   } else {
     l = np_alloc(sizeof *l);
-    *l = (struct np_line){.courier = c, .to = find_destination(c, name), .device = np_strndup(device, len)};
+    *l = (struct np_line){.courier = c, .to = find_destination(c, name), .device = np_strndup(device, len), .replayed = replayed};
     l->alarm = (struct np_alarm){.lane = c->lane, .fn = line_is_due, .arg = l};
     np_map_put(&c->lines, key.data, key.len, l);
     np_line_ready(l);
@@ -129,7 +130,7 @@ static void free_line(void *value) {
 
 void np_line_remove(struct np_line *l) {
   struct np_buf key = {0};
-  line_key(&key, l->to->name, l->device, strlen(l->device));
+  line_key(&key, l->to->name, l->device, strlen(l->device), l->replayed);
   np_map_remove(&l->courier->lines, key.data, key.len);
   np_buf_free(&key);
   free_line(l);
@@ -153,6 +154,8 @@ static void hurry(struct np_courier *c, const struct np_destination *to) {
 
 static void look_in(struct np_destination *to, int64_t ms) { np_alarm_set(&to->again, ms < WAIT_MOST ? ms : WAIT_MOST); }
 
+static bool has_ready(const struct np_destination *to) { return to->ready[0].first || to->ready[1].first; }
+
 static struct np_line *next_due(const struct np_destination *to) {
   struct np_line *best = NULL;
   struct np_map_entry *e;
@@ -166,7 +169,7 @@ static struct np_line *next_due(const struct np_destination *to) {
 /* A probe is due, and all that there is waits for its next try: the one that would come first is tried. */
 static void look_again(void *arg) {
   struct np_destination *to = arg;
-  struct np_line *l = !to->first && np_outlet_opens_in(to->outlet) == 0 ? next_due(to) : NULL;
+  struct np_line *l = !has_ready(to) && np_outlet_opens_in(to->outlet) == 0 ? next_due(to) : NULL;
   if (l) {
     np_line_take(l);
     l->eager = true;
@@ -176,12 +179,23 @@ static void look_again(void *arg) {
 }
 
 /* ms that a batch may still wait for more. */
-static int64_t batch_waits(const struct np_destination *to, const struct np_terms *t) {
-  const struct np_line *first = to->first;
+static int64_t batch_waits(const struct np_ready *ready, const struct np_terms *t) {
+  const struct np_line *first = ready->first;
   if (t->batch == 1 || !t->batch_wait || first->singly || first->eager || !first->since) return 0;
-  if (to->messages >= (size_t)t->batch || (t->batch_bytes && to->bytes >= t->batch_bytes)) return 0;
+  if (ready->messages >= (size_t)t->batch || (t->batch_bytes && ready->bytes >= t->batch_bytes)) return 0;
   int64_t age = np_now_ms() - first->since;
   return age < 0 ? t->batch_wait : t->batch_wait - age;
+}
+
+/* What goes next: live lines, or those of replays while there are none that may go. NULL: all of them wait for their batch, *ms. */
+static struct np_ready *next_ready(struct np_destination *to, const struct np_terms *t, int64_t *ms) {
+  *ms = INT64_MAX;
+  for (int i = 0; i < 2; i++) {
+    int64_t wait = to->ready[i].first ? batch_waits(&to->ready[i], t) : INT64_MAX;
+    if (wait <= 0) return &to->ready[i];
+    if (wait < *ms) *ms = wait;
+  }
+  return NULL;
 }
 
 static void forgo(struct np_destination *to) {
@@ -191,8 +205,9 @@ static void forgo(struct np_destination *to) {
 
 /* False: not now. */
 static bool start_one(struct np_courier *c, struct np_destination *to, struct np_instance *in) {
-  int64_t ms = batch_waits(to, &in->code->terms);
-  if (ms > 0) {
+  int64_t ms;
+  struct np_ready *ready = next_ready(to, &in->code->terms, &ms);
+  if (!ready) {
     forgo(to);
     look_in(to, ms);
     return false;
@@ -202,7 +217,7 @@ static bool start_one(struct np_courier *c, struct np_destination *to, struct np
   if (pass == NP_PASS_LATER) look_in(to, ms);
   if (to->asked) return false;
   bool probe = pass == NP_PASS_PROBE;
-  if (!np_parcel_send(c, to, in, probe)) np_outlet_cancel(to->outlet, c->lane, probe);
+  if (!np_parcel_send(c, to, ready, in, probe)) np_outlet_cancel(to->outlet, c->lane, probe);
   return true;
 }
 
@@ -211,7 +226,7 @@ static void start_ready(struct np_courier *c, struct np_destination *to) {
   unsigned recoveries = np_outlet_recoveries(to->outlet);
   if (recoveries != to->recoveries) hurry(c, to);
   to->recoveries = recoveries;
-  for (int n = 0; in && to->first && !np_quarantine_holds(in); n++) {
+  for (int n = 0; in && has_ready(to) && !np_quarantine_holds(in); n++) {
     if (n == STARTS_MOST) {
       np_courier_again(c);
       return;
@@ -239,6 +254,7 @@ void np_courier_wake(struct np_courier *c) { np_courier_again(c); }
 struct scan {
   struct np_courier *c;
   const char *name;
+  bool replayed;
 };
 
 static bool take_device(void *arg, struct np_text device) {
@@ -246,14 +262,15 @@ static bool take_device(void *arg, struct np_text device) {
   struct np_lane *lane = s->c->lane;
   bool found;
   if (!np_lane_has(lane, np_partition(device.ptr, device.len), lane->host->lane_count)) return true;
-  np_line_note(s->c, s->name, device.ptr, device.len, &found);
+  np_line_note(s->c, s->name, device.ptr, device.len, s->replayed, &found);
   return true;
 }
 
 static void scan(struct np_courier *c, struct np_destination *to) {
   struct np_error err;
-  struct scan s = {.c = c, .name = to->name};
-  to->scanned = np_reader_outbox_devices(c->lane->reader, to->name, take_device, &s, &err) == 0;
+  struct scan live = {.c = c, .name = to->name}, replays = {.c = c, .name = to->name, .replayed = true};
+  to->scanned = np_reader_outbox_devices(c->lane->reader, to->name, false, take_device, &live, &err) == 0 &&
+                np_reader_outbox_devices(c->lane->reader, to->name, true, take_device, &replays, &err) == 0;
   if (to->scanned) return;
   np_log(NP_ERROR, "the outbox cannot be read", "destination", to->name, "error", err.text, NULL);
   if (!c->draining) np_alarm_set(&c->rescan, NP_STORE_RETRY);
@@ -272,7 +289,8 @@ static void scan_new(void *arg) {
 
 void np_courier_message(struct np_courier *c, const struct np_message *m) {
   bool found;
-  struct np_line *l = np_line_note(c, m->destination.ptr, m->device.ptr ? m->device.ptr : "", m->device.len, &found);
+  struct np_line *l =
+      np_line_note(c, m->destination.ptr, m->device.ptr ? m->device.ptr : "", m->device.len, m->replayed > 0, &found);
   bool ready = l->state == NP_LINE_READY;
   if (ready) weigh(l, false);
   if (!found) l->messages = 0;
@@ -283,13 +301,16 @@ void np_courier_message(struct np_courier *c, const struct np_message *m) {
   np_expiry_note(c, m->expires);
 }
 
+/* Whether a replay had made it is not asked: a line that has nothing is taken away again. */
 void np_courier_retry(struct np_courier *c, const char *destination, const char *device, size_t len) {
-  bool found;
-  struct np_line *l = np_line_note(c, destination, device, len, &found);
-  l->since = 0;
-  if (l->state != NP_LINE_WAITING) return;
-  np_line_take(l);
-  np_line_ready(l); /* it goes before what waits for its next try */
+  for (int replayed = 0; replayed < 2; replayed++) {
+    bool found;
+    struct np_line *l = np_line_note(c, destination, device, len, replayed, &found);
+    l->since = 0;
+    if (l->state != NP_LINE_WAITING) continue;
+    np_line_take(l);
+    np_line_ready(l); /* it goes before what waits for its next try */
+  }
 }
 
 void np_courier_rescan(struct np_courier *c) {

@@ -43,7 +43,7 @@ static bool take_row(void *arg, const struct np_message *m) {
   f->s->expires = m->expires;
   f->s->seq = m->seq;
   if (!np_lane_has(c->lane, np_partition(m->device.ptr, m->device.len), c->lane->host->lane_count)) return true;
-  struct np_line *l = np_line_note(c, m->destination.ptr, m->device.ptr, m->device.len, &found);
+  struct np_line *l = np_line_note(c, m->destination.ptr, m->device.ptr, m->device.len, m->replayed > 0, &found);
   if (l->state == NP_LINE_FLYING)
     f->s->left = true;
   else

@@ -153,7 +153,7 @@ static bool take_line(struct np_parcel *p, struct np_line *l, const struct np_in
   h->due = h->next_made = 0;
   h->eager = l->eager;
   h->more = h->full = h->expired = false;
-  int status = np_reader_outbox_head(c->lane->reader, p->to->name, l->device, (int)h->most + 1, take_message, h, &err);
+  int status = np_reader_outbox_head(c->lane->reader, p->to->name, l->device, l->replayed, (int)h->most + 1, take_message, h, &err);
   if (h->full && status == 0) return false;
   np_line_take(l);
   l->messages = h->more;
@@ -173,13 +173,13 @@ static bool take_line(struct np_parcel *p, struct np_line *l, const struct np_in
   return true;
 }
 
-bool np_parcel_send(struct np_courier *c, struct np_destination *to, struct np_instance *in, bool probe) {
+bool np_parcel_send(struct np_courier *c, struct np_destination *to, struct np_ready *ready, struct np_instance *in, bool probe) {
   const struct np_terms *terms = &in->code->terms;
   size_t most = (size_t)terms->batch, lines = most < LINES_MOST ? most : LINES_MOST;
   struct np_parcel *p = parcel_new(c, to, most, lines);
   struct head h = {.p = p, .terms = terms, .now = np_now_ms()};
-  while (to->first && p->delivery->count < most && p->line_count < lines) {
-    struct np_line *l = to->first;
+  while (ready->first && p->delivery->count < most && p->line_count < lines) {
+    struct np_line *l = ready->first;
     bool alone = l->singly > 0;
     if (alone && p->delivery->count) break;
     if (!take_line(p, l, in, &h) || (alone && p->delivery->count)) break;
@@ -216,10 +216,10 @@ bool np_parcel_bury(struct np_line *l, const struct np_instance *in) {
   int64_t now = np_now_ms();
   struct np_parcel *p = parcel_new(c, l->to, BURY_MOST, 1);
   struct np_delivery *d = p->delivery;
-  int status = np_reader_expired_of(c->lane->reader, l->to->name, l->device, now, BURY_MOST, take_expired, d, &err);
+  int status = np_reader_expired_of(c->lane->reader, l->to->name, l->device, l->replayed, now, BURY_MOST, take_expired, d, &err);
   if (status == 0 && !d->count && in) { /* those at the head that say nothing themselves */
     struct head h = {.p = p, .terms = &in->code->terms, .now = now};
-    status = np_reader_outbox_head(c->lane->reader, l->to->name, l->device, BURY_MOST, take_outlived, &h, &err);
+    status = np_reader_outbox_head(c->lane->reader, l->to->name, l->device, l->replayed, BURY_MOST, take_outlived, &h, &err);
   }
   if (status == 0 && d->count) {
     add_line(p, l, d->count);

@@ -429,7 +429,7 @@ static int send(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const struct np_slot *slot = np_epoch_slot(t->in->lane->epoch, to);
   if (!slot || !np_slot_takes_messages(slot)) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
-  struct np_message m = {.created = np_now_ms(), .reading = t->reading ? t->reading->seq : 0};
+  struct np_message m = {.created = np_now_ms(), .about = t->now, .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
   lua_settop(L, 3);
   read_options(L, 3, t, slot, &m);

@@ -12,9 +12,9 @@ static const struct np_text acks = {NP_SPACE_ACKS, sizeof NP_SPACE_ACKS - 1}, as
 int np_outbox_send(struct np_store *s, struct np_message *m) {
   static const struct np_text nothing = {"", 0};
   m->seq = ++s->count.message;
-  int rc =
-      np_sql_run(&s->sql, W_SEND, "ittkbtiiwiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source, m->reading,
-                 m->created, m->generation, m->replayed, m->attempts, m->due, m->since ? m->since : m->created, m->expires);
+  int rc = np_sql_run(&s->sql, W_SEND, "ittkbtiiwiiwiii", m->seq, &m->id, &m->destination, &m->device, &m->body, &m->source,
+                      m->reading, m->created, m->generation, m->replayed, m->about, m->attempts, m->due,
+                      m->since ? m->since : m->created, m->expires);
   if (rc != SQLITE_OK || !m->asks) return rc;
   return np_sql_run(&s->sql, W_PUT, "tkbii", &asked, &m->id, &nothing, ++s->count.version, (int64_t)0);
 }
@@ -64,9 +64,9 @@ int np_outbox_ack(struct np_store *s, struct np_op *op) {
 
 /* Reading. */
 
-int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool (*fn)(void *arg, struct np_text device), void *arg,
-                             struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "s", destination);
+int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool replayed,
+                             bool (*fn)(void *arg, struct np_text device), void *arg, struct np_error *err) {
+  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "sw", destination, replayed);
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW)
     if (!fn(arg, np_sql_text(st, 0))) break;
@@ -74,6 +74,7 @@ int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool 
 }
 
 static struct np_message message_of(sqlite3_stmt *st) {
+  int64_t about = sqlite3_column_int64(st, 10); /* negative: see the schema */
   return (struct np_message){
       .seq = sqlite3_column_int64(st, 0),
       .id = np_sql_text(st, 1),
@@ -85,10 +86,11 @@ static struct np_message message_of(sqlite3_stmt *st) {
       .created = sqlite3_column_int64(st, 7),
       .generation = sqlite3_column_int(st, 8),
       .replayed = sqlite3_column_int64(st, 9),
-      .attempts = sqlite3_column_int(st, 10),
-      .due = sqlite3_column_int64(st, 11),
-      .since = sqlite3_column_int64(st, 12),
-      .expires = sqlite3_column_int64(st, 13),
+      .about = about > 0 ? about : 0,
+      .attempts = sqlite3_column_int(st, 11),
+      .due = sqlite3_column_int64(st, 12),
+      .since = sqlite3_column_int64(st, 13),
+      .expires = sqlite3_column_int64(st, 14),
   };
 }
 
@@ -102,9 +104,9 @@ static int walk(struct np_reader *r, sqlite3_stmt *st, bool (*fn)(void *arg, con
   return np_sql_end(&r->sql, st, rc, err);
 }
 
-int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
+int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, bool replayed, int limit,
                           bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
-  return walk(r, np_sql_start(&r->sql, R_HEAD, "ssw", destination, device, limit), fn, arg, err);
+  return walk(r, np_sql_start(&r->sql, R_HEAD, "ssww", destination, device, replayed, limit), fn, arg, err);
 }
 
 int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,
@@ -112,9 +114,9 @@ int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, i
   return walk(r, np_sql_start(&r->sql, R_EXPIRED, "iiiw", now, after_expires, after_seq, limit), fn, arg, err);
 }
 
-int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, int64_t now, int limit,
+int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, bool replayed, int64_t now, int limit,
                          bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err) {
-  return walk(r, np_sql_start(&r->sql, R_EXPIRED_OF, "ssiw", destination, device, now, limit), fn, arg, err);
+  return walk(r, np_sql_start(&r->sql, R_EXPIRED_OF, "sswiw", destination, device, replayed, now, limit), fn, arg, err);
 }
 
 int64_t np_reader_next_expiry(struct np_reader *r, int64_t after) {
@@ -136,12 +138,12 @@ int64_t np_reader_outbox_oldest(struct np_reader *r, const char *destination) {
 
 static struct np_sent sent_of(sqlite3_stmt *st, char state) {
   struct np_sent s = {
-      .message = message_of(st), .state = state, .status = sqlite3_column_int(st, 14), .at = sqlite3_column_int64(st, 15)};
-  if (state != 'd') s.error = np_sql_text(st, 16);
-  if (state == 'x' || state == 'o') s.reason = np_sql_text(st, 17);
+      .message = message_of(st), .state = state, .status = sqlite3_column_int(st, 15), .at = sqlite3_column_int64(st, 16)};
+  if (state != 'd') s.error = np_sql_text(st, 17);
+  if (state == 'x' || state == 'o') s.reason = np_sql_text(st, 18);
   if (state != 'o') return s;
-  s.dropped = sqlite3_column_int64(st, 18);
-  s.by = np_sql_text(st, 19);
+  s.dropped = sqlite3_column_int64(st, 19);
+  s.by = np_sql_text(st, 20);
   return s;
 }
 
@@ -169,7 +171,7 @@ int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void 
 static int walk_sent(struct np_reader *r, sqlite3_stmt *st, np_sent_fn *fn, void *arg, struct np_error *err) {
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-    struct np_sent s = sent_of(st, *np_sql_text(st, 20).ptr);
+    struct np_sent s = sent_of(st, *np_sql_text(st, 21).ptr);
     if (!fn(arg, &s)) break;
   }
   return np_sql_end(&r->sql, st, rc, err);
@@ -177,6 +179,15 @@ static int walk_sent(struct np_reader *r, sqlite3_stmt *st, np_sent_fn *fn, void
 
 int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err) {
   return walk_sent(r, np_sql_start(&r->sql, R_MESSAGES_OF, "i", reading), fn, arg, err);
+}
+
+int np_reader_messages_about(struct np_reader *r, int64_t about, np_sent_fn *fn, void *arg, struct np_error *err) {
+  return walk_sent(r, np_sql_start(&r->sql, R_MESSAGES_ABOUT, "i", about), fn, arg, err);
+}
+
+int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay) {
+  int64_t n;
+  return np_sql_one(&r->sql, R_REPLAY_PENDING, &n, "i", replay) == SQLITE_ROW ? n : -1;
 }
 
 int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,

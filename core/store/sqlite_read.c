@@ -10,10 +10,12 @@ enum { MOST = 50000 };
 #define READING "SELECT " NP_READING_COLUMNS " FROM reading_rows"
 
 #define DERIVATION "SELECT reading, cause, generation, timer, key FROM derivations"
-#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
+#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed, about"
 #define BY                                                                                                                         \
   " WHERE source = ?1 AND replayed = 0 AND ((reading > ?2 AND reading <= ?3) OR (reading = 0 AND created BETWEEN ?4 AND ?5))"
 #define OF " WHERE reading = ?1 AND reading > 0"
+/* Of what an older neap stored there is only when it was made, as a negative number: a little after it was due. */
+#define ABOUT " WHERE reading = 0 AND (about = ?1 OR about BETWEEN -?1 - 60000 AND -?1)"
 #define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
 
 const char *const np_read_texts[R_COUNT] = {
@@ -57,12 +59,13 @@ const char *const np_read_texts[R_COUNT] = {
     [R_HELD_COUNT] = "SELECT count(*) FROM held WHERE instance = ?",
     [R_HELD_ALL] = "SELECT count(*) FROM held",
     /* Jumps from a device to the next, however many messages each has. */
-    [R_DEVICES_OF] =
-        "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 UNION ALL SELECT"
-        " (SELECT min(device) FROM outbox WHERE destination = ?1 AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
-        " SELECT device FROM d WHERE device IS NOT NULL",
+    [R_DEVICES_OF] = "WITH RECURSIVE d(device) AS (SELECT min(device) FROM outbox WHERE destination = ?1 AND (replayed > 0) = ?2 "
+                     "UNION ALL SELECT"
+                     " (SELECT min(device) FROM outbox WHERE destination = ?1 AND (replayed > 0) = ?2 AND device > d.device) FROM d"
+                     " WHERE d.device IS NOT NULL) SELECT device FROM d WHERE device IS NOT NULL",
     [R_HEAD] =
-        "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ? ORDER BY seq LIMIT ?",
+        "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ? AND (replayed > 0) = ?"
+        " ORDER BY seq LIMIT ?",
     [R_PENDING] = "SELECT count(*) FROM outbox WHERE destination = ?",
     [R_DELIVERED] = "SELECT count(*) FROM delivered WHERE destination = ?",
     [R_DEAD] = "SELECT count(*) FROM dead WHERE destination = ?",
@@ -70,7 +73,7 @@ const char *const np_read_texts[R_COUNT] = {
     [R_EXPIRED] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE expires > 0 AND expires <= ?1"
                   " AND (expires, seq) > (?2, ?3) ORDER BY expires, seq LIMIT ?4",
     [R_EXPIRED_OF] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ?"
-                     " AND +expires > 0 AND +expires <= ? ORDER BY seq LIMIT ?",
+                     " AND (replayed > 0) = ? AND +expires > 0 AND +expires <= ? ORDER BY seq LIMIT ?",
     [R_NEXT_EXPIRY] = "SELECT expires FROM outbox WHERE expires > 0 AND expires > ? ORDER BY expires LIMIT 1",
     [R_ATTEMPTS] = "SELECT n, at, took, generation, status, batch, outcome, error, answer, request, reply FROM attempts WHERE "
                    "message = ? ORDER BY n",
@@ -83,6 +86,13 @@ const char *const np_read_texts[R_COUNT] = {
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" OF
                       " UNION ALL SELECT " MESSAGE
                       ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" OF " ORDER BY 1",
+    [R_MESSAGES_ABOUT] =
+        "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" ABOUT
+        " ORDER BY 1",
+    [R_REPLAY_PENDING] = "SELECT count(*) FROM outbox WHERE replayed = ? AND replayed > 0",
     [R_MESSAGES_BY] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" BY
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" BY
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" BY

@@ -228,9 +228,26 @@ static const char reruns[] =
 /* What an attempt that failed asked by HTTP, and what it was answered. */
 static const char exchanges[] = "ALTER TABLE attempts ADD COLUMN request; ALTER TABLE attempts ADD COLUMN reply;";
 
+/* Replays: what a message is about, by which one without a reading is told from another; messages of replays stand behind the live ones. */
+static const char replays[] = "ALTER TABLE outbox ADD COLUMN about INTEGER NOT NULL DEFAULT 0;"
+                              "ALTER TABLE delivered ADD COLUMN about INTEGER NOT NULL DEFAULT 0;"
+                              "ALTER TABLE dead ADD COLUMN about INTEGER NOT NULL DEFAULT 0;"
+                              "ALTER TABLE dropped ADD COLUMN about INTEGER NOT NULL DEFAULT 0;"
+                              "UPDATE outbox SET about = -created WHERE reading = 0;"
+                              "UPDATE delivered SET about = -created WHERE reading = 0;"
+                              "UPDATE dead SET about = -created WHERE reading = 0;"
+                              "UPDATE dropped SET about = -created WHERE reading = 0;"
+                              "CREATE INDEX outbox_about ON outbox(about) WHERE reading = 0;"
+                              "CREATE INDEX delivered_about ON delivered(about) WHERE reading = 0;"
+                              "CREATE INDEX dead_about ON dead(about) WHERE reading = 0;"
+                              "CREATE INDEX dropped_about ON dropped(about) WHERE reading = 0;"
+                              "CREATE INDEX outbox_replayed ON outbox(replayed) WHERE replayed > 0;"
+                              "DROP INDEX outbox_order;"
+                              "CREATE INDEX outbox_order ON outbox(destination, (replayed > 0), device, seq);";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes, attempts,    tags,   retention,
-                                         sizes,        stories, acks,   derivations, reruns, exchanges};
+static const char *const migrations[] = {first_schema, queries, causes,      attempts, tags,      retention, sizes,
+                                         stories,      acks,    derivations, reruns,   exchanges, replays};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

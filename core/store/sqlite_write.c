@@ -5,7 +5,7 @@
 
 #include "store/sqlite.h"
 
-#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed"
+#define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed, about"
 
 const char *const np_write_texts[W_COUNT] = {
     [W_BEGIN] = "BEGIN IMMEDIATE",
@@ -55,7 +55,7 @@ const char *const np_write_texts[W_COUNT] = {
     [W_ARM] = "INSERT INTO timers VALUES(?, ?, ?, ?) ON CONFLICT(instance, name, key) DO UPDATE SET due = excluded.due",
     [W_DISARM] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ?",
     [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
-    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_DELIVERED] =
         "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1"
         " RETURNING length(CAST(body AS BLOB))",

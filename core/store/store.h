@@ -215,10 +215,10 @@ int np_reader_held_of(struct np_reader *r, int64_t reading, bool (*fn)(void *arg
                       struct np_error *err);                             /* of whatever instance, for that reading */
 int64_t np_reader_held_count(struct np_reader *r, const char *instance); /* NULL: of all */
 
-/* Pending messages. Devices of a destination that have any, in no order; then the oldest ones of such a pair. */
-int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool (*fn)(void *arg, struct np_text device), void *arg,
-                             struct np_error *err);
-int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, int limit,
+/* Pending messages, those of replays or the others. Devices of a destination that have any, in no order; then the oldest ones of such a pair. */
+int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool replayed,
+                             bool (*fn)(void *arg, struct np_text device), void *arg, struct np_error *err);
+int np_reader_outbox_head(struct np_reader *r, const char *destination, const char *device, bool replayed, int limit,
                           bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
 int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state); /* 'p' pending, 'd', 'x' */
 int64_t np_reader_outbox_oldest(struct np_reader *r,
@@ -227,7 +227,7 @@ int64_t np_reader_outbox_oldest(struct np_reader *r,
 /* Pending messages that have expired at now, soonest first, after that place; or those of one line, oldest first. When the next one does (INT64_MAX: none). */
 int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,
                       bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
-int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, int64_t now, int limit,
+int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, bool replayed, int64_t now, int limit,
                          bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
 int64_t np_reader_next_expiry(struct np_reader *r, int64_t after);
 
@@ -245,6 +245,9 @@ typedef bool np_sent_fn(void *arg, const struct np_sent *s);
 int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void *arg, struct np_error *err);
 /* Those that a reading led to, oldest first, wherever they are. */
 int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err);
+/* Those that no reading led to, but a timer that was due then. */
+int np_reader_messages_about(struct np_reader *r, int64_t about, np_sent_fn *fn, void *arg, struct np_error *err);
+int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay); /* how many of that replay are pending; -1 on error */
 /* What a rule has sent, apart from replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms). In no order; looks at all
  * messages. */
 int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,

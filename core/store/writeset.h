@@ -65,6 +65,7 @@ struct np_message {                   /* what a rule sends to a destination */
   int64_t created;                    /* ms */
   int generation;                     /* of the rule; 0: not on record */
   int64_t replayed;                   /* number of the replay that made it; 0: none did */
+  int64_t about;   /* ms: the rule's present: when the reading had been received, or the timer was due; 0: not on record */
   int64_t since;   /* ms: from when it is counted how long it has been tried: created, or when a person had it tried again */
   int64_t expires; /* ms: not after; 0: it does not expire by itself */
   int attempts;    /* tries that have failed */

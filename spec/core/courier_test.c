@@ -196,7 +196,7 @@ static void check_dropped(struct little_host *h, int listener) {
   for (int n = 1; n <= 3; n++) add(ws, "web", "x", "well", n);
   commit(h, ws);
   int fd = accept_request(listener);
-  CHECK(np_reader_outbox_head(h->host.reader, "web", "x", 1, take_seq, &seq, &err) == 0 && seq, "%s", err.text);
+  CHECK(np_reader_outbox_head(h->host.reader, "web", "x", false, 1, take_seq, &seq, &err) == 0 && seq, "%s", err.text);
   ws = np_writeset_new();
   struct np_op *op = np_writeset_add(ws, NP_OP_SENT);
   op->as.sent.seq = seq;

@@ -379,6 +379,15 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP INDEX outbox_about",
+    "DROP INDEX delivered_about",
+    "DROP INDEX dead_about",
+    "DROP INDEX outbox_replayed",
+    "DROP INDEX outbox_order",
+    "CREATE INDEX outbox_order ON outbox(destination, device, seq)",
+    "ALTER TABLE outbox DROP COLUMN about",
+    "ALTER TABLE delivered DROP COLUMN about",
+    "ALTER TABLE dead DROP COLUMN about",
     "ALTER TABLE attempts DROP COLUMN request",
     "ALTER TABLE attempts DROP COLUMN reply",
     "DROP TRIGGER request_gone",

@@ -480,7 +480,8 @@ static void expiry(struct np_store *s, struct np_reader *r) {
   x = (struct seen){0};
   CHECK(np_reader_expired(r, 300, 200, first, 10, see_message, &x, NULL) == 0 && x.count == 2, "after a place");
   x = (struct seen){0};
-  CHECK(np_reader_expired_of(r, "late", "x", 300, 10, see_message, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[2], "x"));
+  CHECK(np_reader_expired_of(r, "late", "x", false, 300, 10, see_message, &x, NULL) == 0 && x.count == 2 &&
+        !strcmp(x.texts[2], "x"));
   int64_t seq = ask("SELECT min(seq) FROM outbox WHERE expires = 300");
   sent(s, seq, 'x');
   x = (struct seen){0};
@@ -490,23 +491,57 @@ static void expiry(struct np_store *s, struct np_reader *r) {
   CHECK(np_reader_dead(r, &f, 10, see_sent, &x, NULL) == 0 && x.count == 1);
 }
 
+/* Messages of replays stand apart; what no reading led to is found by what it is about. */
+static void replayed(struct np_store *s, struct np_reader *r) {
+  struct np_writeset *ws = np_writeset_new();
+  for (int i = 0; i < 4; i++) {
+    struct np_message *m = &np_writeset_add(ws, NP_OP_SEND)->as.send;
+    m->id = text(ws, i < 2 ? "live" : "past"), m->destination = text(ws, "apart"), m->device = text(ws, i % 2 ? "d1" : "d0");
+    m->body = text(ws, "{}"), m->source = text(ws, "rule"), m->replayed = i < 2 ? 0 : 7, m->about = 1000 + i;
+    m->expires = i == 2 ? 50 : 0;
+  }
+  CHECK(apply(s, ws) == NP_COMMITTED);
+  struct seen x = {0};
+  CHECK(np_reader_outbox_head(r, "apart", "d0", false, 10, see_message, &x, NULL) == 0 && x.count == 1 &&
+        !strcmp(x.texts[0], "live"));
+  x = (struct seen){0};
+  CHECK(np_reader_outbox_head(r, "apart", "d0", true, 10, see_message, &x, NULL) == 0 && x.count == 1 &&
+        !strcmp(x.texts[0], "past"));
+  x = (struct seen){0};
+  CHECK(np_reader_outbox_devices(r, "apart", true, see_text, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[1], "d1"));
+  x = (struct seen){0};
+  CHECK(np_reader_expired_of(r, "apart", "d0", false, 100, 10, see_message, &x, NULL) == 0 && x.count == 0);
+  CHECK(np_reader_expired_of(r, "apart", "d0", true, 100, 10, see_message, &x, NULL) == 0 && x.count == 1);
+  CHECK(np_reader_replay_pending(r, 7) == 2 && np_reader_replay_pending(r, 8) == 0);
+  int64_t seq = ask("SELECT seq FROM outbox WHERE about = 1003");
+  sent(s, seq, 'd');
+  x = (struct seen){0};
+  CHECK(np_reader_messages_about(r, 1003, see_sent, &x, NULL) == 0 && x.count == 1 && x.seq == seq && x.version == 'd');
+  CHECK(np_reader_messages_about(r, 1004, see_sent, &x, NULL) == 0 && x.count == 1);
+  CHECK(np_reader_replay_pending(r, 7) == 1);
+  CHECK(ask("SELECT count(*) FROM pragma_index_info('outbox_order')") == 4);
+  while ((seq = ask("SELECT coalesce(min(seq), 0) FROM outbox WHERE destination = 'apart'")) > 0) sent(s, seq, 'd');
+}
+
 static void outbox(struct np_store *s, struct np_reader *r) {
   int64_t a = send_to(s, "desk", "d1"), b = send_to(s, "desk", "d1"), c = send_to(s, "desk", NULL), d = send_to(s, "other", "d9");
   CHECK(a > 0 && b > a && c > b && d > c);
   struct seen x = {0};
-  CHECK(np_reader_outbox_devices(r, "desk", see_text, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[0], "") &&
+  CHECK(np_reader_outbox_devices(r, "desk", false, see_text, &x, NULL) == 0 && x.count == 2 && !strcmp(x.texts[0], "") &&
         !strcmp(x.texts[1], "d1"));
   x = (struct seen){0};
-  CHECK(np_reader_outbox_devices(r, "none", see_text, &x, NULL) == 0 && x.count == 0);
+  CHECK(np_reader_outbox_devices(r, "none", false, see_text, &x, NULL) == 0 && x.count == 0);
   x = (struct seen){.stop = 1};
-  CHECK(np_reader_outbox_head(r, "desk", "d1", 10, see_message, &x, NULL) == 0 && x.seq == a && x.at == 20 && x.version == 0);
+  CHECK(np_reader_outbox_head(r, "desk", "d1", false, 10, see_message, &x, NULL) == 0 && x.seq == a && x.at == 20 &&
+        x.version == 0);
   CHECK(!strcmp(x.texts[0], "msg") && !strcmp(x.texts[1], "desk") && !strcmp(x.texts[2], "d1") && !strcmp(x.texts[3], "{}") &&
         !strcmp(x.texts[4], "rule"));
   sent(s, a, 'r');
-  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.seq == a && x.at == 2000 && x.version == 3,
+  CHECK(np_reader_outbox_head(r, "desk", "d1", false, 1, see_message, &x, NULL) == 0 && x.seq == a && x.at == 2000 &&
+            x.version == 3,
         "order is kept");
   sent(s, a, 'd');
-  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.seq == b);
+  CHECK(np_reader_outbox_head(r, "desk", "d1", false, 1, see_message, &x, NULL) == 0 && x.seq == b);
   sent(s, b, 'x');
   CHECK(np_reader_outbox_count(r, "desk", 'p') == 1 && np_reader_outbox_count(r, "desk", 'd') == 1 &&
         np_reader_outbox_count(r, "desk", 'x') == 1);
@@ -516,7 +551,7 @@ static void outbox(struct np_store *s, struct np_reader *r) {
   CHECK(ask("SELECT count(*) FROM delivered") == 1 && ask("SELECT count(*) FROM dead") == 1, "what is delivered stays so");
   CHECK(decide_dead(s, b, 'r') && !decide_dead(s, a, 'r'));
   x = (struct seen){0};
-  CHECK(np_reader_outbox_head(r, "desk", "d1", 1, see_message, &x, NULL) == 0 && x.count == 1 && x.seq == b && x.at == 0,
+  CHECK(np_reader_outbox_head(r, "desk", "d1", false, 1, see_message, &x, NULL) == 0 && x.count == 1 && x.seq == b && x.at == 0,
         "a dead letter is tried again");
   CHECK(np_reader_outbox_count(r, "desk", 'x') == 0);
   CHECK(ask("SELECT since FROM outbox WHERE device = 'd1'") == 7000, "its age counts anew");
@@ -591,6 +626,7 @@ int main(void) {
   cursors(s, r);
   held(s, r);
   outbox(s, r);
+  replayed(s, r);
   attempts(s, r);
   expiry(s, r);
   generations(s, r);
