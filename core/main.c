@@ -90,7 +90,8 @@ static int replay(const struct np_line *l) {
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
   if (l->values[FAILED] || l->values[REQUESTS]) return np_line_wrong(l, "requests are a connection's: which one?");
-  if (!l->values[DRY_RUN]) return np_line_wrong(l, "expected --dry-run");
+  if (l->values[AGAIN] || l->values[RATE]) return np_line_wrong(l, "--again and --rate are for --send");
+  if (!l->values[DRY_RUN]) return np_line_wrong(l, "expected --dry-run or --send");
   if (!dry.rule == !l->values[ALL]) return np_line_wrong(l, "expected --rule NAME, or --all");
   if (np_cli_moment(l, SINCE, &dry.from) < 0 || np_cli_moment(l, UNTIL, &dry.to) < 0) return 2;
   np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
@@ -154,7 +155,9 @@ static int act(const struct np_line *l) {
   case ROLLBACK:
   case RELEASE:
   case APPROVE: return np_ask_generations(l);
-  case REPLAY: return l->word_count || !(l->values[RULE] || l->values[ALL] || l->values[DRY_RUN]) ? np_ask_requests(l) : replay(l);
+  case REPLAY:
+    if (np_ask_replays_meant(l)) return np_ask_replays(l);
+    return l->word_count || !(l->values[RULE] || l->values[ALL] || l->values[DRY_RUN]) ? np_ask_requests(l) : replay(l);
   case DEAD: return np_ask_dead(l);
   case ACK: return np_ask_ack(l);
   case BACKUP: return np_cli_backup(l);

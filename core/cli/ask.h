@@ -12,6 +12,8 @@ int np_ask_generations(const struct np_line *l); /* history, diff, rollback, app
 int np_ask_dead(const struct np_line *l);
 int np_ask_ack(const struct np_line *l);
 int np_ask_requests(const struct np_line *l); /* replay CONNECTION; requests.c */
+int np_ask_replays(const struct np_line *l);  /* replay --send, and replay list|show|stop|resume; replays.c */
+bool np_ask_replays_meant(const struct np_line *l);
 int np_ask_tag(const struct np_line *l);
 
 /* Asks the host of that configuration, whose answer is shown as that command's, and frees the request. */

@@ -50,9 +50,11 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [AFTER] = {"--after", "N", "only those that come after request N: to go on from there", BIT(REPLAY)},
     [RULES] = {"--rules", NULL, "rules are run on readings that are new, too; of an import, as if they came now",
                BIT(REPLAY) | BIT(IMPORT)},
-    [RATE] = {"--rate", "N/s", "not more than so many a second, or N/m a minute", BIT(REPLAY)},
+    [RATE] = {"--rate", "N/s", "not more than so many a second, or N/m a minute; with --send 20/s by default", BIT(REPLAY)},
     [ZONE] = {"--zone", "NAME", "where times without an offset are meant, such as Europe/Berlin", BIT(IMPORT)},
     [SKIP_BAD] = {"--skip-bad", "FILE", "puts lines that cannot be taken into this file, and goes on", BIT(IMPORT)},
+    [SEND] = {"--send", NULL, "sends what the rule would have sent and that is not on record as sent", BIT(REPLAY)},
+    [AGAIN] = {"--again", NULL, "sends that, too", BIT(REPLAY)},
     [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
 };
 
@@ -190,8 +192,8 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "while. This does\nso now. Requests that came meanwhile are run again by neap replay --failed.",
          "neap release low-glucose"},
     [REPLAY] =
-        {"replay", "CONNECTION --failed|--requests FROM..TO | --rule NAME --dry-run",
-         "runs requests again, or tries rules on what came",
+        {"replay", "CONNECTION --failed|--requests FROM..TO | --rule NAME --dry-run|--send | list|show|stop|resume [N]",
+         "runs requests again, or rules on what came",
          "CONNECTION: its requests that were kept, oldest first, by the generation in force, with the time at which they came as "
          "the "
          "present.\n--failed takes those that its plugin had failed on; --requests, --since and --until take any. What becomes of "
@@ -205,8 +207,14 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "--rule with --dry-run: a rule, or --all, as its file stands, is run over the readings of the store, and what it would "
          "send is "
          "compared with what\nwas sent. Nothing is sent, and nothing is changed. --since and --until also take how long ago: 24h. "
-         "The rule begins without any memory.",
-         "neap replay --rule low-glucose --since 24h --dry-run"},
+         "The rule begins without any memory.\n\n"
+         "With --send: the host runs the rule in force likewise, and sends what is not on record as sent, each with the number of "
+         "the replay, which\ndestinations tell. What has expired is not sent. Live messages go first, and --rate bounds it. It "
+         "goes on "
+         "without this command, and over\na restart; list, show, stop and resume are about such replays. The exit code is 1 where "
+         "it "
+         "could not go on to its end. See --dry-run first.",
+         "neap replay --rule low-glucose --since 24h --send"},
     [NEW] = {"new", "vendor|rule|destination NAME", "writes a plugin that works, and a spec that tests it",
              "Below ./plugins, or the folder that is given. Beside that folder, where they are not there yet: .luarc.json and "
              "types for "

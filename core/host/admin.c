@@ -57,6 +57,7 @@ static void talk_free(struct np_talk *t) {
   np_buf_free(&t->out);
   np_call_free(t->call);
   np_talk_dead_free(t);
+  np_talk_replays_free(t);
   free(t);
 }
 
@@ -217,6 +218,7 @@ static const struct {
                 {"release", np_talk_generation_begin, np_talk_release},
                 {"requests", np_talk_requests_begin, np_talk_requests},
                 {"import", np_talk_import_begin, np_talk_import},
+                {"replays", np_talk_replays_begin, np_talk_replays},
                 {"dead", np_talk_dead_begin, np_talk_dead},
                 {"destinations", NULL, np_talk_destinations},
                 {"tail", np_tail_begin, NULL}};

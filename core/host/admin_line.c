@@ -162,7 +162,9 @@ void np_line_message(struct np_buf *b, const struct np_sent *s) {
   np_line_text(b, "device", s->message.device.ptr);
   np_line_text(b, "source", s->message.source.ptr);
   if (s->message.reading) np_line_int(b, "reading", s->message.reading);
+  if (s->message.replayed) np_line_int(b, "replay", s->message.replayed);
   np_line_int(b, "created", s->message.created);
+  if (s->message.about) np_line_int(b, "about", s->message.about);
   if (s->at) np_line_int(b, "at", s->at);
   if (s->state == 'p' && s->message.due) np_line_int(b, "due", s->message.due);
   if (s->message.expires) np_line_int(b, "expires", s->message.expires);

@@ -43,6 +43,7 @@ struct np_talk {
   int64_t wanted;              /* SEEKING: readings still to be found */
   int64_t count;               /* LISTING: devices sent */
   struct np_talk_dead *dead;   /* owned; of dead letters: which ones */
+  struct np_talk_replays *replays;  /* owned; of replays: which ones */
   void (*slice)(struct np_talk *t); /* LISTING: the next page */
   struct np_call *call;             /* owned: what it asks for, until it is with a lane */
   uint64_t id;                      /* CALLING: by which the answer finds it */
@@ -114,6 +115,10 @@ void np_talk_list(struct np_talk *t, void (*slice)(struct np_talk *t));
 /* "anna", or "user 1000": who asks; false where that cannot be told. "neap rollback by anna". admin_generations.c */
 bool np_talk_user(const struct np_talk *t, char *text, size_t size);
 void np_talk_cause(const struct np_talk *t, const char *command, char *text, size_t size);
+/* Replays of rules. admin_replays.c */
+int np_talk_replays_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
+void np_talk_replays(struct np_talk *t);
+void np_talk_replays_free(struct np_talk *t);
 /* Dead letters and destinations. admin_dead.c */
 int np_talk_dead_begin(struct np_talk *t, lua_State *L, int request, struct np_error *err);
 void np_talk_dead(struct np_talk *t);

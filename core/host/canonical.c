@@ -77,3 +77,27 @@ void np_canonical_add(lua_State *L, struct np_buf *out) {
     lua_pop(L, 1);
   }
 }
+
+struct text {
+  const char *json;
+  size_t len;
+  struct np_buf *out;
+};
+
+static int bring_in_order(lua_State *L) {
+  struct text *t = lua_touserdata(L, 1);
+  struct np_error err;
+  if (np_json_decode(L, t->json, t->len, &err) < 0) return luaL_error(L, "%s", err.text);
+  np_canonical_add(L, t->out);
+  return 0;
+}
+
+int np_canonical_text(lua_State *L, const char *json, size_t len, struct np_buf *out, struct np_error *err) {
+  struct text t = {json, len, out};
+  lua_pushcfunction(L, bring_in_order);
+  lua_pushlightuserdata(L, &t);
+  if (lua_pcall(L, 1, 0, 0) == LUA_OK) return 0;
+  if (err) np_fail(err, "%s", lua_tostring(L, -1));
+  lua_pop(L, 1);
+  return -1;
+}

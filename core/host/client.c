@@ -29,6 +29,9 @@ struct talk {
   int code;
 };
 
+/* A replay that is followed goes on without this. */
+static bool follows(const struct np_client *c) { return strcmp(c->command, "replay send") == 0; }
+
 static bool is_tail(const struct np_client *c) { return strncmp(c->command, "tail", 4) == 0; }
 
 static bool is_requests(const struct np_client *c) { return strcmp(c->command, "requests") == 0; }
@@ -120,7 +123,8 @@ static void take_line(struct talk *t, const char *line, size_t len) {
   } else if (np_show_line(t->show, line, len, &err) < 0) {
     t->ended = true;
     t->code = complain(err.text);
-  } else if (summary && (strcmp(t->client->command, "reload") == 0 || is_requests(t->client)) && np_show_failed(t->show) > 0) {
+  } else if (summary && (strcmp(t->client->command, "reload") == 0 || is_requests(t->client) || follows(t->client)) &&
+             np_show_failed(t->show) > 0) {
     t->code = 1;
   }
 }
@@ -185,7 +189,9 @@ static void converse(struct talk *t, int fd) {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       if (!t->ended)
-        t->code = complain(is_tail(t->client) ? "the host has stopped" : "the host went away in the middle of its answer");
+        t->code = complain(is_tail(t->client)   ? "the host has stopped"
+                           : follows(t->client) ? "the host has stopped; the replay goes on when it is started again"
+                                                : "the host went away in the middle of its answer");
       break;
     }
     t->in.len += (size_t)n;
@@ -200,6 +206,14 @@ static void on_interrupt(int signo) {
   _exit(0);
 }
 
+static void on_leave(int signo) {
+  static const char text[] = "\nit goes on; neap replay list shows it, neap replay stop N stops it\n";
+  (void)signo;
+  ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+  (void)n; /* it is told as far as somebody reads */
+  _exit(0);
+}
+
 int np_client_run(const struct np_client *c) {
   struct np_error err;
   bool none;
@@ -208,6 +222,7 @@ int np_client_run(const struct np_client *c) {
   signal(SIGPIPE, SIG_IGN);
   if (is_tail(c)) signal(SIGINT, on_interrupt);
   if (is_requests(c)) take_interrupts();
+  if (follows(c)) signal(SIGINT, on_leave);
   const char *no_colour = getenv("NO_COLOR");
   struct talk t = {.client = c};
   t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);

@@ -86,6 +86,12 @@ void np_show_ack(struct np_show *s, lua_State *L);
 void np_show_ack_summary(struct np_show *s, lua_State *L);
 extern const char *const np_show_ack_heads[];
 
+/* Replays: a table, one in full, one that is followed. client_replays.c */
+void np_show_replay_row(struct np_show *s, lua_State *L);
+void np_show_replay(struct np_show *s, lua_State *L);
+void np_show_replay_progress(struct np_show *s, lua_State *L);
+extern const char *const np_show_replay_heads[];
+
 /* A message that a change of a rule changes, and all of them. client_gate.c */
 void np_show_change(struct np_show *s, lua_State *L);
 void np_show_changes(struct np_show *s, lua_State *L);

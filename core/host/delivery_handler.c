@@ -42,12 +42,14 @@ static void hide(void *arg, const char *text, size_t len) {
  * @field data any what was sent
  * @field shown? string json, with what the terms redact left out
  * @field created integer ms
+ * @field about? integer ms: the moment that it is about: when the reading that led to it had been received, or its timer was due
+ * @field replayed? integer the number of the replay that made it, of `neap replay --send`; nil: it is as it happens
  * @field attempt integer 1 at first
  */
 static void push_message(lua_State *L, struct np_task *t, const struct np_message *m) {
   const struct np_terms *terms = &t->in->code->terms;
   struct np_error err;
-  lua_createtable(L, 0, 9);
+  lua_createtable(L, 0, 11);
   if (terms->redact_count) {
     struct np_delivery *d = t->owner;
     np_buf_clear(&d->shown);
@@ -62,6 +64,8 @@ static void push_message(lua_State *L, struct np_task *t, const struct np_messag
   set_text(L, "json", m->body);
   lua_pushinteger(L, m->created);
   lua_setfield(L, -2, "created");
+  if (m->about) lua_pushinteger(L, m->about), lua_setfield(L, -2, "about");
+  if (m->replayed) lua_pushinteger(L, m->replayed), lua_setfield(L, -2, "replayed");
   lua_pushinteger(L, (lua_Integer)m->attempts + 1);
   lua_setfield(L, -2, "attempt");
   if (np_json_decode(L, m->body.ptr ? m->body.ptr : "", m->body.len, &err)) luaL_error(L, "message %s: %s", m->id.ptr, err.text);

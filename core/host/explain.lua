@@ -64,7 +64,7 @@ end
 
 local function message_node(m, from)
   local made = from and after(from, m.created) or moment(m.created)
-  local replay = m.replay and "  replayed by replay " .. m.replay or ""
+  local replay = m.replay and ("  replayed by replay %d, about %s"):format(m.replay, m.about and moment(m.about) or "then") or ""
   local node = { ("message %s to %s  %s%s%s"):format(text(m.message), text(m.to), made, replay, mark(m.message)) }
   if m.body then node[#node + 1] = { "body: " .. text(m.body) } end
   local before, number = m.created, 1

@@ -102,6 +102,7 @@ static void begin(struct np_feed_item *item, struct np_text id, struct np_text r
 static void begin_message(struct np_feed_item *item, const struct np_message *m) {
   begin(item, m->id, m->source, m->destination, m->device);
   if (m->reading) np_line_int(&item->line, "reading", m->reading);
+  if (m->replayed) np_line_int(&item->line, "replay", m->replayed);
 }
 
 struct np_feed_item *np_feed_message(const struct np_message *m) {

@@ -45,6 +45,10 @@ void np_gates_want(struct np_deploy *d, struct np_gate *g);
  * good one of the store. */
 void np_gate_prepare(struct np_deploy *d, const struct np_want *want, const struct np_check *check, struct np_reader *reader,
                      const struct np_code *old, struct np_gate_job *job);
+/* Builds one instance of the generation that `code` is, from the store, with its settings and limits; or, where code is NULL, of the newest good one, with
+ * these settings (NULL: those that are wanted). */
+int np_gate_rebuild(struct np_deploy *d, const struct np_want *want, struct np_reader *reader, const struct np_code *code,
+                    const char *settings, struct np_built *built, struct np_error *err);
 /* Whom messages may be sent to once what is built now is in force; a reference. The one instance that was built, which is the caller's then. */
 struct np_epoch *np_gate_epoch(const struct np_deploy *d);
 struct np_instance *np_gate_take(struct np_built *b);

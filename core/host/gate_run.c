@@ -79,18 +79,19 @@ struct np_instance *np_gate_take(struct np_built *b) {
   return in;
 }
 
-struct old {
+struct rebuild {
   struct np_deploy *d;
   const struct np_want *want;
   const struct np_code *code; /* NULL: the newest good one */
-  char *settings;             /* owned: that it had then; NULL: not known */
-  struct np_built built;
-  bool found, ok;
-  struct np_error err;
+  const char *settings;       /* that it had then; NULL: not known */
+  struct np_built *built;
+  bool found;
+  int status;
+  struct np_error *err;
 };
 
-static bool build_old(void *arg, const struct np_generation *g) {
-  struct old *o = arg;
+static bool rebuild(void *arg, const struct np_generation *g) {
+  struct rebuild *o = arg;
   if (strcmp(g->verdict.ptr, "good") != 0 || !g->source.ptr || (o->code && g->number != o->code->number)) return true;
   const struct np_code *c = o->code;
   struct np_want want = *o->want;
@@ -105,16 +106,22 @@ static bool build_old(void *arg, const struct np_generation *g) {
   if (c || o->settings) context.delivers = any_name; /* it was let in when it was */
   context.lanes = 1;
   o->found = true;
-  o->ok = np_build_stored(&context, &want, g->source.ptr, g->source.len, &o->built, &o->err) == 0;
+  o->status = np_build_stored(&context, &want, g->source.ptr, g->source.len, o->built, o->err);
   return false;
+}
+
+int np_gate_rebuild(struct np_deploy *d, const struct np_want *want, struct np_reader *reader, const struct np_code *code,
+                    const char *settings, struct np_built *built, struct np_error *err) {
+  struct rebuild o = {.d = d, .want = want, .code = code, .settings = settings, .built = built, .status = -1, .err = err};
+  if (np_reader_generations(reader, want->instance, INT64_MAX, INT32_MAX, rebuild, &o, err) < 0) return -1;
+  return o.found ? o.status : np_fail(err, "the generation in force is not in the store");
 }
 
 static void prepare_shadow(struct np_deploy *d, const struct np_want *want, struct np_reader *reader, const struct np_code *old,
                            struct np_gate_job *job) {
   struct np_build_context context = np_unit_context(d);
-  struct np_built fresh;
-  struct np_error err;
-  struct old o = {.d = d, .want = want, .code = old};
+  struct np_built fresh, was;
+  struct np_error err, why;
   context.lanes = 1;
   np_log_hush(true); /* what it says while it is loaded, it has said */
   if (np_build(&context, want, &fresh, &err) == 0) {
@@ -123,13 +130,13 @@ static void prepare_shadow(struct np_deploy *d, const struct np_want *want, stru
     job->bundle = fresh.bundle, fresh.bundle = NULL;
     job->bundle_len = fresh.bundle_len;
     job->fresh = np_gate_take(&fresh);
-    if (!old) o.settings = np_gate_settings(reader, want->instance);
-    bool read = np_reader_generations(reader, want->instance, INT64_MAX, INT32_MAX, build_old, &o, &o.err) == 0;
-    if (read && !o.found) np_fail(&o.err, "the generation in force is not in the store");
-    if (o.ok) job->old = np_gate_take(&o.built);
-    if (!o.ok) np_fail(&err, "the generation in force cannot be built for a comparison: %s", o.err.text);
+    char *settings = old ? NULL : np_gate_settings(reader, want->instance);
+    if (np_gate_rebuild(d, want, reader, old, settings, &was, &why) == 0)
+      job->old = np_gate_take(&was);
+    else
+      np_fail(&err, "the generation in force cannot be built for a comparison: %s", why.text);
     job->to = np_gate_epoch(d);
-    free(o.settings);
+    free(settings);
   }
   if (!job->old) job->failed = np_strdup(err.text);
   np_log_hush(false);

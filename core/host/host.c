@@ -18,6 +18,7 @@
 #include "host/calls.h"
 #include "host/deploy.h"
 #include "host/import.h"
+#include "host/replay_jobs.h"
 #include "io/fetch.h"
 #include "store/keyfile.h"
 
@@ -112,6 +113,7 @@ static void look(evutil_socket_t fd, short what, void *arg) {
   int64_t seq = atomic_load_explicit(&r->host.last_seq, memory_order_acquire);
   if (seq != r->told && r->host.admin) np_admin_committed(r->host.admin);
   r->told = seq;
+  np_replay_jobs_look(r->host.replay_jobs);
   if (!r->stop_by) return;
   bool quiet = all_quiet(&r->host) && !r->host.calling && (!r->host.admin || np_admin_idle(r->host.admin));
   if (!quiet && np_mono_us() / 1000 < r->stop_by) return;
@@ -130,6 +132,7 @@ void np_host_stop(struct np_host *host) {
   struct timeval often = {0, 10000};
   event_add(r->look, &often);
   if (host->importer) np_importer_end(host->importer);
+  np_replay_jobs_drain(host->replay_jobs);
   send_all(host, NP_LETTER_DRAIN);
 }
 
@@ -278,6 +281,8 @@ static int start(struct running *r, struct np_error *err) {
   if (!host->deploy || start_lanes(host, err) < 0) return -1;
   host->admin = np_admin_new(host, err);
   if (!host->admin || np_deploy_watch(host->deploy, err) < 0) return -1;
+  host->replay_jobs = np_replay_jobs_new(host, err);
+  if (!host->replay_jobs) return -1;
   r->look = event_new(host->base, -1, EV_PERSIST, look, r);
   struct timeval every = {0, LOOK_MS * 1000};
   event_add(r->look, &every);
@@ -289,6 +294,7 @@ static void stop(struct running *r) {
   struct np_host *host = &r->host;
   if (host->admin) np_admin_free(host->admin);
   np_importer_free(host->importer);
+  np_replay_jobs_free(host->replay_jobs);
   send_all(host, NP_LETTER_STOP);
   for (int i = 0; i < host->lane_count; i++) np_lane_join(host->lanes[i]);
   np_broker_settle(host->broker);

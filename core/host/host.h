@@ -18,6 +18,7 @@ struct np_deploy;
 struct np_admin;
 struct np_call;
 struct np_broker;
+struct np_replay_jobs;
 
 /* What a test of plugins (core/test/) has in place of the world. */
 struct np_host_test {
@@ -37,16 +38,17 @@ struct np_host {
   atomic_int migrating;   /* 1 while what plugins keep is being brought to another version: see host/state.h */
   _Atomic uint64_t epoch; /* number in force: each lane adopts its staged epoch once this reaches its number */
   struct np_quarantine_rules quarantine;
-  struct np_broker *broker;     /* owned; the lanes share it */
-  struct np_deploy *deploy;     /* owned */
-  struct np_admin *admin;       /* owned */
-  _Atomic int64_t last_seq;     /* of the newest committed reading: the main thread looks at it now and then, for tail */
-  struct np_feed feed;          /* what those who tail see */
-  struct np_mailbox called;     /* struct np_call that lanes have dealt with */
-  int calling;                  /* calls that are with the lanes, or in there */
-  struct np_importer *importer; /* owned: of the newest import; NULL: there was none */
-  int port;                     /* that it listens on */
-  struct np_host_test *test;    /* borrowed: NULL in a host that runs */
+  struct np_broker *broker;           /* owned; the lanes share it */
+  struct np_deploy *deploy;           /* owned */
+  struct np_admin *admin;             /* owned */
+  _Atomic int64_t last_seq;           /* of the newest committed reading: the main thread looks at it now and then, for tail */
+  struct np_feed feed;                /* what those who tail see */
+  struct np_mailbox called;           /* struct np_call that lanes have dealt with */
+  int calling;                        /* calls that are with the lanes, or in there */
+  struct np_replay_jobs *replay_jobs; /* owned */
+  struct np_importer *importer;       /* owned: of the newest import; NULL: there was none */
+  int port;                           /* that it listens on */
+  struct np_host_test *test;          /* borrowed: NULL in a host that runs */
 };
 
 struct np_host_hooks { /* for who runs a host of its own */

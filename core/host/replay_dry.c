@@ -6,11 +6,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include <lauxlib.h>
-
 #include "base/clock.h"
 #include "host/client_show.h"
 #include "host/gate_parts.h"
+#include "host/replay_job.h"
 #include "host/rule.h"
 
 struct dry {
@@ -37,22 +36,6 @@ static int fail(const struct dry *r, const char *what, const struct np_error *er
   }
   np_buf_free(&b);
   return 1;
-}
-
-static struct np_filter *make_filter(const struct np_replay_dry *o, struct np_error *err) {
-  const char *const names[] = {"device", "metric", "vendor", "connection"};
-  const char *const values[] = {o->device, o->metric, o->vendor, o->connection};
-  lua_State *L = luaL_newstate();
-  if (!L) abort(); /* out of memory */
-  lua_newtable(L);
-  for (int i = 0; i < 4; i++) {
-    if (!values[i]) continue;
-    lua_pushstring(L, values[i]);
-    lua_setfield(L, -2, names[i]);
-  }
-  struct np_filter *f = np_filter_compile(L, 1, err);
-  lua_close(L);
-  return f;
 }
 
 /* What was sent */
@@ -243,7 +226,8 @@ static int run_all(struct dry *r) {
 }
 
 static int open_all(struct dry *r, struct np_error *err) {
-  r->filter = make_filter(r->options, err);
+  const struct np_replay_dry *o = r->options;
+  r->filter = np_replay_filter((const char *const[]){o->device, o->metric, o->vendor, o->connection}, err);
   if (!r->filter || !(r->reader = np_reader_open(r->options->store, err)) || !(r->other = np_reader_open(r->options->store, err)))
     return -1;
   int64_t last = np_reader_last_seq(r->reader), now = np_now_ms();

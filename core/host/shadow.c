@@ -19,16 +19,25 @@ struct armed {
   char *name, *key; /* owned */
 };
 
+struct acked { /* to be told from then on */
+  struct acked *next;
+  int64_t at;
+  struct np_text id, record; /* in the arena */
+};
+
 struct np_shadow {
   struct np_instance *in; /* owned */
   struct np_host host;    /* its seal alone: owned, of a key that nobody knows */
   struct np_lane lane;
   struct np_shadow_heard heard;
   struct np_overlay overlay;
-  struct np_writeset *ws;      /* owned: what it has put so far */
-  size_t clean;                /* bytes of ws when it was made */
-  struct np_map timers;        /* name 0 key -> struct armed, owned */
-  int64_t next_due;            /* none is due before */
+  struct np_writeset *ws; /* owned: what it has put so far */
+  size_t clean;           /* bytes of ws when it was made */
+  struct np_map timers;   /* name 0 key -> struct armed, owned */
+  int64_t next_due;       /* none is due before */
+  struct np_arena arena;  /* of: */
+  struct acked *acks;
+  int64_t next_ack;            /* none is to be told before */
   const atomic_bool *stops[2]; /* each may be NULL */
   int64_t stop_us;
 };
@@ -60,7 +69,7 @@ struct np_shadow *np_shadow_new(struct np_instance *in, struct np_epoch *to, str
   s->lane.epoch = to;
   s->overlay.past = true;
   s->ws = np_writeset_new();
-  s->next_due = INT64_MAX;
+  s->next_due = s->next_ack = INT64_MAX;
   in->lane = &s->lane;
   np_epoch_ref(to);
   if (s->host.seal) {
@@ -87,6 +96,7 @@ void np_shadow_free(struct np_shadow *s) {
   np_overlay_free(&s->overlay);
   np_writeset_unref(s->ws);
   np_map_free(&s->timers, free_armed);
+  np_arena_free(&s->arena);
   np_facts_forget(&s->lane.facts);
   free(s);
 }
@@ -151,6 +161,45 @@ static void fail(struct np_shadow *s, const struct np_shadow_cause *cause, char 
   free(error);
 }
 
+/* Acknowledgements */
+
+void np_shadow_acknowledge(struct np_shadow *s, struct np_text id, struct np_text record, int64_t at) {
+  struct acked *a = np_arena_alloc(&s->arena, sizeof *a);
+  *a = (struct acked){.next = s->acks,
+                      .at = at,
+                      .id = {np_arena_copy(&s->arena, id.ptr, id.len), id.len},
+                      .record = {np_arena_copy(&s->arena, record.ptr, record.len), record.len}};
+  s->acks = a;
+  if (at < s->next_ack) s->next_ack = at;
+}
+
+static void put_ack(struct np_shadow *s, const struct acked *a) {
+  struct np_buf key = {0};
+  struct np_op *op = np_writeset_add(s->ws, NP_OP_PUT);
+  op->as.put.space = np_writeset_text(s->ws, NP_SPACE_ACKS, strlen(NP_SPACE_ACKS));
+  op->as.put.key = np_writeset_text(s->ws, a->id.ptr, a->id.len);
+  op->as.put.value = np_writeset_text(s->ws, a->record.ptr, a->record.len);
+  np_buf_add(&key, NP_SPACE_ACKS, sizeof NP_SPACE_ACKS); /* with its 0 */
+  np_buf_add(&key, a->id.ptr, a->id.len);
+  np_map_put(&s->overlay.puts, key.data, key.len, op);
+  np_buf_free(&key);
+}
+
+/* Those that had been made by then are found where the rule looks for them. */
+static void tell_acks(struct np_shadow *s, int64_t now) {
+  if (now < s->next_ack) return;
+  s->next_ack = INT64_MAX;
+  for (struct acked **at = &s->acks, *a; (a = *at);) {
+    if (a->at > now) {
+      if (a->at < s->next_ack) s->next_ack = a->at;
+      at = &a->next;
+      continue;
+    }
+    put_ack(s, a);
+    *at = a->next;
+  }
+}
+
 /* Timers */
 
 static struct armed *take_due(struct np_shadow *s, int64_t before) {
@@ -170,8 +219,10 @@ static void fire(struct np_shadow *s, const struct armed *a) {
   const struct np_timer_decl *decl = np_rule_timer(s->in->code, a->name);
   struct np_shadow_cause cause = {.timer = a->name, .key = a->key, .at = a->due};
   struct np_rule_call c = {.timer = a->name, .key = a->key};
-  struct np_writeset_mark mark = np_writeset_mark(s->ws);
+  struct np_writeset_mark mark;
   if (!decl) return;
+  tell_acks(s, a->due);
+  mark = np_writeset_mark(s->ws);
   np_rule_call(s->in, decl->handler, &s->overlay, s->ws, a->due, &c);
   if (c.ok) {
     take(s, &cause, *mark.last);
@@ -204,6 +255,7 @@ static bool run_one(struct np_shadow *s, const struct np_reading *reading) {
   char *error;
   if (!fire_before(s, reading->received) || is_over(s)) return false;
   s->overlay.newest = reading->seq;
+  tell_acks(s, reading->received);
   struct np_writeset_mark mark = np_writeset_mark(s->ws);
   if (np_rule_reading(s->in, reading, &s->overlay, s->ws, &error))
     take(s, &cause, *mark.last);
@@ -236,13 +288,16 @@ static bool take_reading(void *arg, const struct np_reading *r) {
 
 static bool run_page(struct np_shadow *const *runs, size_t n, const struct page *p, struct np_shadow_covered *covered) {
   for (const struct np_op *op = p->ws->first; op; op = op->next) {
+    const struct np_shadow_span *span = p->span;
+    if (span->ready && !span->ready(span->arg, &op->as.reading)) return false;
     for (size_t i = 0; i < n; i++)
       if (!run_one(runs[i], &op->as.reading)) return false;
     covered->readings++;
     covered->seq = op->as.reading.seq;
     covered->at = op->as.reading.received;
+    if (span->passed && !span->passed(span->arg, covered->seq)) return false;
   }
-  return true;
+  return !p->n || !p->span->passed || p->span->passed(p->span->arg, p->last);
 }
 
 static int run_pages(struct np_shadow *const *runs, size_t n, const struct np_shadow_span *span, struct np_shadow_covered *covered,

@@ -38,6 +38,10 @@ struct np_shadow *np_shadow_new(struct np_instance *in, struct np_epoch *to, str
                                 const struct np_shadow_heard *heard, struct np_error *err);
 void np_shadow_free(struct np_shadow *s);
 
+/* Of a message that it has been heard to send: plugin:acknowledged tells that from the moment `at` of the run on. record is JSON, as
+ * plugin:acknowledged gives it. */
+void np_shadow_acknowledge(struct np_shadow *s, struct np_text id, struct np_text record, int64_t at);
+
 struct np_shadow_span {           /* which readings; zeroed where not wanted */
   int64_t after, upto;            /* seq: those with after < seq <= upto; upto 0: all */
   int64_t from, to;               /* ms: received, both included; to 0: no end */
@@ -45,6 +49,11 @@ struct np_shadow_span {           /* which readings; zeroed where not wanted */
   int64_t until;                  /* ms: timers due by then fire after the last reading; 0: those due before it alone */
   int64_t work_us;                /* how long it may take; 0: no bound */
   const atomic_bool *stop, *full; /* end it where one becomes true; each may be NULL */
+  /* Who follows it, on its thread: asked before a reading is given to the runs, and told once all up to that seq are dealt with, a reading or others that are
+   * none of the span. Both may take their time; false ends the run. Each may be NULL. */
+  bool (*ready)(void *arg, const struct np_reading *r);
+  bool (*passed)(void *arg, int64_t seq);
+  void *arg;
 };
 
 struct np_shadow_covered {

@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "host/admin_line.h"
 #include "host/canonical.h"
-#include "lib/json.h"
 
 #define SAID_MOST 200000 /* of one run; with that many the comparison ends where it is */
 #define SAID_BYTES ((size_t)64 << 20)
@@ -54,29 +53,12 @@ static struct said *add(struct side *s, const struct np_shadow_cause *cause) {
 
 static bool has_raised(const struct said *s) { return !s->destination && !s->metric; }
 
-struct body {
-  const char *json;
-  size_t len;
-  struct np_buf text;
-};
-
-static int bring_in_order(lua_State *L) {
-  struct body *b = lua_touserdata(L, 1);
-  struct np_error err;
-  if (np_json_decode(L, b->json, b->len, &err) < 0) return luaL_error(L, "%s", err.text);
-  np_canonical_add(L, &b->text);
-  return 0;
-}
-
 /* With sorted keys, in the arena. */
 static const char *in_order(struct side *s, const char *json, size_t len) {
-  struct body b = {.json = json, .len = len};
-  lua_pushcfunction(s->L, bring_in_order);
-  lua_pushlightuserdata(s->L, &b);
-  bool ok = lua_pcall(s->L, 1, 0, 0) == LUA_OK;
-  if (!ok) lua_pop(s->L, 1);
-  const char *body = ok ? np_arena_copy(&s->arena, np_buf_text(&b.text), b.text.len) : np_arena_copy(&s->arena, json, len);
-  np_buf_free(&b.text);
+  struct np_buf text = {0};
+  bool ok = np_canonical_text(s->L, json, len, &text, NULL) == 0;
+  const char *body = ok ? np_arena_copy(&s->arena, np_buf_text(&text), text.len) : np_arena_copy(&s->arena, json, len);
+  np_buf_free(&text);
   return body;
 }
 
@@ -268,7 +250,12 @@ struct np_shadow_record {
 };
 
 void np_shadow_sent(struct np_shadow_record *record, const struct np_reading *reading, const struct np_message *m) {
-  const struct np_shadow_cause cause = {.reading = reading, .timer = "", .key = "", .at = reading ? reading->received : m->created};
+  const struct np_shadow_cause cause = {.reading = reading,
+                                        .timer = "",
+                                        .key = "",
+                                        .at = reading    ? reading->received
+                                              : m->about ? m->about
+                                                         : m->created};
   on_message(&record->side, &cause, m);
 }
 

@@ -125,6 +125,7 @@ int np_story_message(struct np_story *s, const struct np_sent *m, struct np_erro
   np_line_text(b, "to", m->message.destination.ptr);
   np_line_text(b, "device", m->message.device.ptr);
   np_line_int(b, "created", m->message.created);
+  if (m->message.about) np_line_int(b, "about", m->message.about);
   if (m->message.expires) np_line_int(b, "expires", m->message.expires);
   np_line_text(b, "state", state_of(m->state));
   if (m->state != 'p') np_line_int(b, "at", m->at);

@@ -185,6 +185,12 @@ int np_reader_messages_about(struct np_reader *r, int64_t about, np_sent_fn *fn,
   return walk_sent(r, np_sql_start(&r->sql, R_MESSAGES_ABOUT, "i", about), fn, arg, err);
 }
 
+int64_t np_reader_delivered_from(struct np_reader *r) {
+  int64_t at;
+  int rc = np_sql_one(&r->sql, R_DELIVERED_FROM, &at, "");
+  return rc == SQLITE_ROW ? at : rc == SQLITE_DONE ? 0 : -1;
+}
+
 int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay) {
   int64_t n;
   return np_sql_one(&r->sql, R_REPLAY_PENDING, &n, "i", replay) == SQLITE_ROW ? n : -1;

@@ -92,6 +92,7 @@ const char *const np_read_texts[R_COUNT] = {
         " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" ABOUT
         " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" ABOUT
         " ORDER BY 1",
+    [R_DELIVERED_FROM] = "SELECT created FROM delivered ORDER BY seq LIMIT 1",
     [R_REPLAY_PENDING] = "SELECT count(*) FROM outbox WHERE replayed = ? AND replayed > 0",
     [R_MESSAGES_BY] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" BY
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" BY

@@ -247,6 +247,8 @@ int np_reader_message(struct np_reader *r, const char *id, np_sent_fn *fn, void 
 int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, void *arg, struct np_error *err);
 /* Those that no reading led to, but a timer that was due then. */
 int np_reader_messages_about(struct np_reader *r, int64_t about, np_sent_fn *fn, void *arg, struct np_error *err);
+int64_t np_reader_delivered_from(
+    struct np_reader *r); /* ms: when the oldest that is kept as delivered was made; 0: there is none; -1 on error */
 int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay); /* how many of that replay are pending; -1 on error */
 /* What a rule has sent, apart from replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms). In no order; looks at all
  * messages. */

@@ -175,13 +175,18 @@ function plugin:reading(fields)
   end)
 end
 
--- p:message(data): a message comes to a destination, as if a rule had sent it; its `device` is whose order it keeps. The delivery
--- has been tried when this returns: t.sent() tells what became of it. Returns the message's id.
+-- p:message(data [, as]): a message comes to a destination, as if a rule had sent it; its `device` is whose order it keeps. The delivery
+-- has been tried when this returns: t.sent() tells what became of it. Returns the message's id. One that a replay has made has the
+-- number of that, and is about a moment long ago: p:message(data, { replayed = 3, about = "2026-03-01T03:00:00Z" }).
 -- @param data table
+-- @param as? { replayed: integer, about: integer|string }
 -- @return string id
-function plugin:message(data)
+function plugin:message(data, as)
   if type(data) ~= "table" then error("p:message: expected a table, got a " .. type(data), 2) end
-  return call(core.message, self.name, tostring(data.device or ""), json.encode(data))
+  as = as or {}
+  return call(function()
+    return core.message(self.name, tostring(data.device or ""), json.encode(data), as.replayed, as.about and moment(as.about))
+  end)
 end
 
 -- t.acknowledge(id [, { by, note }]) -> whether it was the first; nil where there is no such message: somebody acknowledges a

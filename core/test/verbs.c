@@ -219,7 +219,7 @@ static int reading(lua_State *L) {
   return 1;
 }
 
-/* core.message(instance, device, json) -> its id */
+/* core.message(instance, device, json, replayed, about) -> its id */
 static int message(lua_State *L) {
   struct np_world *w = np_spec_world(L);
   size_t device_len, len;
@@ -227,7 +227,10 @@ static int message(lua_State *L) {
   const char *device = luaL_checklstring(L, 2, &device_len), *json = luaL_checklstring(L, 3, &len);
   if (!u->code->deliver) return luaL_error(L, "%s takes no messages: it has no plugin:deliver", u->instance);
   struct np_writeset *ws = new_set(L);
-  struct np_message m = {.created = np_now_ms(), .id = np_message_id(ws)};
+  struct np_message m = {.created = np_now_ms(),
+                         .id = np_message_id(ws),
+                         .replayed = luaL_optinteger(L, 4, 0),
+                         .about = luaL_optinteger(L, 5, np_now_ms())};
   m.destination = np_writeset_text(ws, u->instance, strlen(u->instance));
   m.device = np_writeset_text(ws, device, device_len);
   m.body = np_writeset_text(ws, json, len);

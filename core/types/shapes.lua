@@ -193,6 +193,8 @@
 ---@field data any what was sent
 ---@field shown? string json, with what the terms redact left out
 ---@field created integer ms
+---@field about? integer ms: the moment that it is about: when the reading that led to it had been received, or its timer was due
+---@field replayed? integer the number of the replay that made it, of `neap replay --send`; nil: it is as it happens
 ---@field attempt integer 1 at first
 
 ---Which readings a rule's handler is for: all that stand must hold. Texts may hold * for any run of characters.

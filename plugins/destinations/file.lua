@@ -26,7 +26,8 @@ end
 
 local function ndjson(m)
   local device, source, body = json.encode(m.device), json.encode(m.source), m.json:gsub("[\r\n]", " ")
-  return ('{"id":"%s","created":%d,"device":%s,"source":%s,"body":%s}'):format(m.id, m.created, device, source, body)
+  local replayed = m.replayed and (',"replayed":%d,"about":%d'):format(m.replayed, m.about or m.created) or ""
+  return ('{"id":"%s","created":%d,"device":%s,"source":%s%s,"body":%s}'):format(m.id, m.created, device, source, replayed, body)
 end
 
 local COLUMNS = { "id", "kind", "at", "device", "metric", "value", "unit", "quality", "trend", "key", "vendor", "connection",

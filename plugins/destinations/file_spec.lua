@@ -24,6 +24,17 @@ describe("file", function()
     assert.equal("delivered", t.sent("file")[1].state)
   end)
 
+  it("says of what a replay has made which one it was, and what it is about", function()
+    t.http("APPEND file:///srv/ward/messages.ndjson", 200)
+    local d = t.plugin("file", { folder = "/srv/ward" })
+    d:message({ title = "Low", device = "SN-1" }, { replayed = 3, about = 1772352000000 })
+    d:message { title = "Low", device = "SN-1" }
+    local lines = lines_of "APPEND file:///srv/ward/messages.ndjson"
+    local past, live = json.decode(lines[1]), json.decode(lines[2])
+    assert.same({ 3, 1772352000000 }, { past.replayed, past.about })
+    assert.same({}, { live.replayed, live.about })
+  end)
+
   it("writes CSV: quoted where needed, no line break, no formula", function()
     t.http("APPEND file:///srv/ward/temp.csv", 200)
     local d = t.plugin("file", { folder = "/srv/ward", file = "temp.csv", format = "csv" })

@@ -7,7 +7,7 @@ plugin:deliver {
   batch = 100,
   handler = function(messages)
     for _, m in ipairs(messages) do
-      log.info("message", { id = m.id, device = m.device, source = m.source, body = m.shown or m.json })
+      log.info("message", { id = m.id, device = m.device, source = m.source, replayed = m.replayed, body = m.shown or m.json })
     end
     return true
   end,

@@ -32,18 +32,18 @@ local function of_reading(r)
   return { path = "entries", row = entry }
 end
 
-local function of_alert(a)
+local function of_alert(a, m)
   local text = a.title
   if type(a.value) == "number" then
     text = ("%s: %s%s"):format(text, json.encode(a.value), type(a.unit) == "string" and " " .. a.unit or "")
   end
-  return { path = "treatments", row = { eventType = "Note", notes = text .. " (" .. a.device .. ")", created_at = time.format(a.at),
+  return { path = "treatments", row = { eventType = "Note", notes = text .. " (" .. a.device .. (m.replayed and ", replayed)" or ")"), created_at = time.format(a.at),
     enteredBy = "neap" } }
 end
 
-local function make(kind, what)
+local function make(kind, what, m)
   if kind == "reading" then return of_reading(what) end
-  return of_alert(what)
+  return of_alert(what, m)
 end
 
 local function post(path, rows)

@@ -53,6 +53,14 @@ describe("nightscout", function()
       enteredBy = "neap" } }, t.asked(NOTES)[1].json)
   end)
 
+  it("says of an alert that a replay sends it, at the time that it is about", function()
+    t.http(NOTES, echo)
+    local ns = t.plugin("nightscout", { name = "ns", url = "https://ns.example/", secret = "a long enough secret" })
+    ns:message({ title = "Low glucose", device = "SN-1" }, { replayed = 3, about = "2026-02-01T03:00:00Z" })
+    local note = t.asked(NOTES)[1].json[1]
+    assert.same({ "Low glucose (SN-1, replayed)", "2026-02-01T03:00:00Z" }, { note.notes, note.created_at })
+  end)
+
   it("makes a dead letter of what is no glucose to be shown, and says why", function()
     t.http(ENTRIES, echo)
     begin()()

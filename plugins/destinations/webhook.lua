@@ -19,7 +19,7 @@ local config = plugin:config {
   ca = { "secret", optional = true, about = "PEM: the server's certificate has to come from these, and from nobody else" },
 }
 
-local OURS = { ["webhook-id"] = true, ["webhook-timestamp"] = true, ["webhook-signature"] = true, ["content-length"] = true,
+local OURS = { ["webhook-id"] = true, ["webhook-timestamp"] = true, ["webhook-signature"] = true, ["neap-replayed"] = true, ["content-length"] = true,
   ["content-encoding"] = true, ["transfer-encoding"] = true, connection = true, expect = true, host = true }
 
 local function compile(setting, text, kind)
@@ -56,6 +56,7 @@ plugin:deliver {
     end
     local headers = webhooks.sign(config.secret, { id = m.id, json = body })
     headers["content-type"] = config.type
+    if m.replayed then headers["neap-replayed"] = tostring(m.replayed) end
     for name, fn in pairs(fill_headers) do
       headers[name], why = fill("headers." .. name, fn, m)
       if why then return { dead = why } end

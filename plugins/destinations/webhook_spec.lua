@@ -27,6 +27,19 @@ describe("webhook", function()
     assert.equal(t.sent("desk")[1].id, t.asked(URL)[1].headers["webhook-id"])
   end)
 
+  it("says of what a replay has made which one it was, in a header and to templates", function()
+    t.http(URL, 204)
+    local d = t.plugin("webhook", { name = "desk", url = "https://desk.example/alerts",
+      body = '{"text": "{{title}}", "replay": {{replayed?}}, "about": "{{about:iso}}"}' })
+    d:message({ title = "Low", device = "SN-1" }, { replayed = 3, about = "2026-02-01T03:00:00Z" })
+    d:message { title = "Low", device = "SN-1" }
+    local past, live = t.asked(URL)[1], t.asked(URL)[2]
+    assert.equal("3", past.headers["neap-replayed"])
+    assert.same({ text = "Low", replay = 3, about = "2026-02-01T03:00:00Z" }, past.json)
+    assert.is_nil(live.headers["neap-replayed"])
+    assert.equal(require("neap.json").null, live.json.replay)
+  end)
+
   it("signs what it posts, where it has a secret", function()
     begin { secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }
     t.http(URL, function(req)

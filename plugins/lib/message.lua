@@ -42,7 +42,7 @@ function message.read(m)
     local kind, alert = as("alert", d)
     if not kind then return nil, alert end
     if type(alert.device) ~= "string" then alert.device = m.device end
-    if math.type(alert.at) ~= "integer" then alert.at = m.created end
+    if math.type(alert.at) ~= "integer" then alert.at = m.about or m.created end
     return kind, alert
   end
   return nil, "the message is neither a reading (device, metric, value, at) nor an alert (title)"

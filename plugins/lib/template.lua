@@ -1,7 +1,7 @@
 -- Texts with places for a message's fields: {{device}}, {{reading.value}}. What is put in is escaped as the text's type asks, so
 -- that no value can become more than a value. There is nothing to run: no conditions, no loops, no code.
 --   {{title}} {{reading.value}}  the body's field of that name, or else the message's own: id, device, source, destination,
---                                created, attempt
+--                                created, about, replayed, attempt
 --   {{trend?}}                   may be missing: null in JSON, nothing elsewhere
 --   {{at:iso}} {{at:unix}}       a time in ms, as RFC 3339 or in seconds
 --   {{value:1}}                  a number with so many decimals
@@ -10,7 +10,8 @@ local json = require "neap.json"
 local time = require "neap.time"
 
 local template = {}
-local OWN = { id = true, device = true, source = true, destination = true, created = true, attempt = true }
+local OWN = { id = true, device = true, source = true, destination = true, created = true, about = true, replayed = true,
+  attempt = true }
 local MISSING = {}
 
 local function text_of(value)
