@@ -38,6 +38,8 @@ int np_sql_fail(const struct np_sql *q, int rc, struct np_error *err);
 /* Whether a failure is the store's own (space, disk, memory, damage, a lock) and not of what was written. */
 bool np_sql_is_store_failure(int rc);
 
+bool np_sql_is_space(int rc); /* of those, one that may have been for want of room on the disk */
+
 #define NP_SCHEMA_ID 0x6e656170 /* "neap", the file's application_id */
 /* Brings the file to the newest schema; with write false only checks that it is there. */
 int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_error *err);
@@ -140,6 +142,7 @@ struct np_store {
   int lock; /* descriptor of PATH.lock, locked while open */
   struct np_counters count, saved;
   int64_t data_version; /* changes when somebody else has written; -1: what is remembered is not to be trusted */
+  int64_t room_us;      /* when it was last tried to make room in the WAL; 0: that helped */
   int tried;            /* pages in the WAL when it was last moved into the file */
   int64_t mono;         /* us, when this transaction began */
   /* What is remembered of the file, so that it need not be looked up. */

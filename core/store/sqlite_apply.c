@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "store/sqlite.h"
 
+#define ROOM_US 1000000 /* between two tries to make room that were in vain */
+
 static int load_counters(struct np_store *s) {
   sqlite3_stmt *st = np_sql_start(&s->sql, W_COUNTERS, "");
   if (!st) return np_sql_code(&s->sql);
@@ -113,18 +115,41 @@ static int apply_apart(struct np_store *s, struct np_writeset *ws) {
   return rc == SQLITE_OK ? np_sql_run(&s->sql, W_RELEASE, "") : rc;
 }
 
-static int apply(struct np_store *s, struct np_writeset **sets, size_t n, bool apart, struct np_error *err) {
+static int apply(struct np_store *s, struct np_writeset **sets, size_t n, bool apart, bool *full, struct np_error *err) {
   int rc = begin(s);
   for (size_t i = 0; i < n && rc == SQLITE_OK; i++) rc = apart ? apply_apart(s, sets[i]) : apply_one(s, sets[i]);
   if (rc == SQLITE_OK) rc = commit(s);
+  *full = np_sql_is_space(rc);
   if (rc != SQLITE_OK) roll_back(s, rc, err);
+  return rc;
+}
+
+/* Where the WAL has no room to grow: what is in it is moved into the file, as far as that has room for it, so that the next commit begins the WAL anew in the
+ * room that it has. That is done after a commit otherwise, and there is none. True where another try is worth it. */
+static bool make_room(struct np_store *s) {
+  int64_t now = np_mono_us();
+  if (s->room_us && now - s->room_us < ROOM_US) return false;
+  s->room_us = now;
+  sqlite3_busy_timeout(s->sql.db, 20);
+  int rc = sqlite3_wal_checkpoint_v2(s->sql.db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+  sqlite3_busy_timeout(s->sql.db, 5000);
+  return rc == SQLITE_OK || rc == SQLITE_BUSY; /* busy: readers are still in it, and may be gone by then */
+}
+
+/* Once more, where there was no room and some could be made. */
+static int apply_in_room(struct np_store *s, struct np_writeset **sets, size_t n, bool apart, struct np_error *err) {
+  bool full;
+  int rc = apply(s, sets, n, apart, &full, err);
+  if (rc == SQLITE_OK || !full || !make_room(s)) return rc;
+  rc = apply(s, sets, n, apart, &full, err);
+  if (rc == SQLITE_OK) s->room_us = 0;
   return rc;
 }
 
 int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, struct np_error *err) {
   struct np_error why;
-  int rc = apply(s, sets, n, false, &why);
-  if (rc != SQLITE_OK && !np_sql_is_store_failure(rc)) rc = apply(s, sets, n, true, &why);
+  int rc = apply_in_room(s, sets, n, false, &why);
+  if (rc != SQLITE_OK && !np_sql_is_store_failure(rc)) rc = apply_in_room(s, sets, n, true, &why);
   if (rc == SQLITE_OK) return 0;
   for (size_t i = 0; i < n; i++) failed(sets[i], why.text);
   return np_fail(err, "%s", why.text);
@@ -139,7 +164,9 @@ int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS],
   if (rc == SQLITE_OK) gone += sqlite3_changes(s->sql.db);
   if (rc == SQLITE_OK) rc = commit(s);
   if (rc == SQLITE_OK) return gone;
+  bool full = np_sql_is_space(rc);
   roll_back(s, rc, err);
+  if (full) make_room(s);
   memset(s->sweeps, 0, sizeof s->sweeps);
   return -1;
 }

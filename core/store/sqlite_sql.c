@@ -197,6 +197,9 @@ bool np_sql_is_store_failure(int rc) {
   }
 }
 
+/* SQLite tells a full disk from others; a quota or a limit of a file's size is a write that failed. */
+bool np_sql_is_space(int rc) { return (rc & 0xff) == SQLITE_FULL || rc == SQLITE_IOERR_WRITE; }
+
 int np_sql_fail(const struct np_sql *q, int rc, struct np_error *err) {
   int why = q->db && (rc & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(q->db) : 0;
   if ((rc & 0xff) == SQLITE_FULL || why == ENOSPC || why == EDQUOT) return np_fail(err, "store: no space left on device");

@@ -197,6 +197,42 @@ static void file_limit(void) {
   test_clear();
 }
 
+/* What the WAL has grown to is all the room that there is, and the file is small: the same keys are written again and again. What is in the WAL is moved
+ * into the file and it begins anew, for ever. A reader that stands in it makes no difference but for as long as it does. */
+static void wal_without_room(void) {
+  struct np_store *s = open_store();
+  struct rlimit was;
+  struct stat st;
+  char wal[80], value[3000];
+  memset(value, 'v', sizeof value - 1);
+  value[sizeof value - 1] = 0;
+  for (int i = 0; i < 300; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    add_put(ws, i % 2 ? "a" : "b", value, 0);
+    CHECK(apply(s, ws) == NP_COMMITTED);
+  }
+  snprintf(wal, sizeof wal, "%s-wal", test_path);
+  CHECK(stat(wal, &st) == 0 && st.st_size > 1 << 20, "%lld", (long long)st.st_size);
+  CHECK(stat(test_path, &st) == 0 && st.st_size < 1 << 20, "%lld", (long long)st.st_size);
+  CHECK(stat(wal, &st) == 0);
+  getrlimit(RLIMIT_FSIZE, &was);
+  signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &(struct rlimit){(rlim_t)st.st_size, was.rlim_max});
+  for (int i = 0; i < 300; i++) {
+    struct np_writeset *ws = np_writeset_new();
+    value[0] = (char)('a' + i % 26);
+    add_put(ws, i % 2 ? "a" : "b", value, 0);
+    CHECK(apply(s, ws) == NP_COMMITTED, "%d", i);
+  }
+  lift_limit();
+  np_store_close(s);
+  s = open_store();
+  CHECK(ask("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'") == 1);
+  CHECK(ask("SELECT count(*) FROM kv WHERE key IN ('a', 'b')") == 2);
+  np_store_close(s);
+  test_clear();
+}
+
 static void remove_ballast(void) {
   char path[80];
   snprintf(path, sizeof path, "%s/ballast", test_dir);
@@ -239,6 +275,7 @@ int main(void) {
   test_clear();
   keys_for_ever();
   file_limit();
+  wal_without_room();
   full_disk();
   return test_end();
 }
