@@ -5,7 +5,7 @@ VERSION := 0.1.0
 
 B := build$(if $(SAN),/san)$(if $(TSAN),/tsan)
 CC ?= cc
-PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl openssl sqlite3 zlib
+PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl libmosquitto openssl sqlite3 zlib
 CFLAGS ?= -O2 -g
 ASAN_UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1
 SANFLAGS := $(if $(SAN),$(ASAN_UBSAN)) $(if $(TSAN),-fsanitize=thread -O1)
@@ -21,8 +21,8 @@ TESTS := $(patsubst spec/core/%.c,$B/test/%,$(wildcard spec/core/*_test.c))
 TOOLS := $(patsubst spec/tools/%.c,$B/tools/%,$(wildcard spec/tools/*.c))
 
 # What Debian 12 has to have: to build and run, to test, to compare with in `make bench`.
-DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
-DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check luarocks sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps influxdb influxdb-client exim4-daemon-light python3
+DEPS_RUN   := gcc libc6-dev pkg-config liblua5.4-dev lua-cjson-dev libcurl4-openssl-dev libevent-dev libmosquitto-dev libssl-dev libsqlite3-dev zlib1g-dev tzdata ca-certificates
+DEPS_TEST  := lua5.4 lua-busted lua-socket lua-check luarocks sqlite3 curl openssl libasan8 libubsan1 libtsan2 valgrind procps influxdb influxdb-client mosquitto mosquitto-clients exim4-daemon-light python3
 DEPS_LINT  := lua-check clang-format clang-tidy
 DEPS_BENCH  = nginx libnginx-mod-http-lua lua-cjson $(if $(shell sh -c 'command -v npm'),,nodejs npm)
 
@@ -76,6 +76,7 @@ deps-test:
 	$(call install_missing,$(DEPS_TEST))
 	$(call stop_service,influxdb,/usr/bin/influxd)
 	$(call stop_service,exim4,/usr/sbin/exim4)
+	$(call stop_service,mosquitto,/usr/sbin/mosquitto)
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
 	$(call stop_service,nginx,/usr/sbin/nginx)

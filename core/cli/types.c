@@ -11,7 +11,7 @@
 
 #include "base/buf.h"
 
-#define FILES(X) X(plugin) X(shapes) X(crypto) X(file) X(http) X(json) X(log) X(smtp) X(time) X(webhooks) X(test)
+#define FILES(X) X(plugin) X(shapes) X(crypto) X(file) X(http) X(json) X(log) X(mqtt) X(smtp) X(time) X(webhooks) X(test)
 #define DECLARE(name) extern const char _binary_core_types_##name##_lua_start[], _binary_core_types_##name##_lua_end[];
 #define ENTRY(name) {#name, _binary_core_types_##name##_lua_start, _binary_core_types_##name##_lua_end},
 FILES(DECLARE)

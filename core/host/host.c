@@ -20,6 +20,7 @@
 #include "host/import.h"
 #include "host/replay_jobs.h"
 #include "io/fetch.h"
+#include "io/mqtt.h"
 #include "store/keyfile.h"
 
 #define LETTERS_MAX 20000 /* commit notices that may wait on a lane: past it the lane looks into the store */
@@ -266,7 +267,7 @@ static void tell_where(struct np_host *host, const struct np_host_hooks *hooks) 
 static int start(struct running *r, struct np_error *err) {
   struct np_host *host = &r->host;
   raise_descriptor_limit();
-  if (np_fetch_global_init(err) < 0) return -1;
+  if (np_fetch_global_init(err) < 0 || np_mqtt_global_init(err) < 0) return -1;
   host->base = event_base_new();
   watch_signals(r);
   np_log_start();

@@ -11,23 +11,25 @@
 #include "base/buf.h"
 #include "lib/json.h"
 
-/* What modules call: neap.http and neap.smtp. */
-static bool is_called(const char *scheme) {
-  static const char *const schemes[] = {"http", "https", "smtp", "smtps"};
-  for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
-    if (strcasecmp(scheme, schemes[i]) == 0) return true;
-  return false;
+/* The port where a URL of that scheme says none; NULL where neap does not speak it. */
+static const char *port_of(const char *scheme) {
+  static const char *const known[][2] = {{"http", "80"},    {"https", "443"}, {"mqtt", "1883"},
+                                         {"mqtts", "8883"}, {"smtp", "25"},   {"smtps", "465"}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcasecmp(scheme, known[i][0]) == 0) return known[i][1];
+  return NULL;
 }
 
-/* "host:port" in lower case, the caller's to free; NULL where it is no URL of those. */
+/* "host:port" in lower case, the caller's to free; NULL where it is no URL of a scheme that is known. */
 static char *authority(const char *url) {
   CURLU *u = curl_url();
   char *host = NULL, *port = NULL, *scheme = NULL, *result = NULL;
-  if (curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-      is_called(scheme) && curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-      curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK) {
+  if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK &&
+      curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK && port_of(scheme) &&
+      curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
     struct np_buf b = {0};
-    np_buf_addf(&b, "%s:%s", host, port);
+    curl_url_get(u, CURLUPART_PORT, &port, 0);
+    np_buf_addf(&b, "%s:%s", host, port ? port : port_of(scheme));
     for (char *c = b.data; *c; c++)
       if (*c >= 'A' && *c <= 'Z') *c |= 0x20;
     result = b.data;

@@ -6,7 +6,7 @@
 
 #include "host/plugin.h"
 
-/* Adds the host and port of each URL that modules call (http, https, smtp, smtps) among the strings of the table at idx, however deep, to the code, where `add`. */
+/* Adds the host and port of each URL that modules call (http, mqtt, smtp, each also with TLS) among the strings of the table at idx, however deep, to the code, where `add`. */
 void np_hosts_collect(lua_State *L, int idx, struct np_code *code, bool add);
 bool np_hosts_may_reach(struct np_env *env, const char *url);
 /* Whether the setting `folder`, as it stands in neap.lua, is this folder. A default, which the plugin's author wrote, does not count. May raise. */

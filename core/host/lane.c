@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include <event2/event.h>
+#include <openssl/sha.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -67,6 +69,7 @@ static void take_in(struct np_lane *lane, const struct np_slot *slot) {
   in->env.fetch = lane->fetch;
   in->env.appender = &lane->appender;
   in->env.mailer = lane->mailer;
+  in->env.mqtt = &lane->mqtt;
   np_limit_adopt(in);
   atomic_fetch_add_explicit(&lane->live_states, 1, memory_order_relaxed);
 }
@@ -85,6 +88,25 @@ static void adopt(struct np_lane *lane, struct np_epoch *e) {
   atomic_store_explicit(&lane->adopted, e->number, memory_order_release);
   np_epoch_unref(old);
   event_active(lane->tick, EV_TIMEOUT, 0);
+}
+
+void np_lane_identify(struct np_env *env, char to[64]) {
+  const struct np_instance *in = (const struct np_instance *)env;
+  char host[256] = "";
+  unsigned char hash[SHA256_DIGEST_LENGTH];
+  struct np_buf whole = {0};
+  gethostname(host, sizeof host - 1);
+  np_buf_addf(&whole, "%s\n%s\n%s", host, in->lane->host->config->store, env->name);
+  SHA256((const unsigned char *)whole.data, whole.len, hash);
+  np_buf_free(&whole);
+  snprintf(to, 64, "neap%02x%02x%02x%02x%02xL%dG%d", hash[0], hash[1], hash[2], hash[3], hash[4], in->lane->index,
+           in->code->number);
+}
+
+bool np_lane_succeeded(struct np_env *env) {
+  const struct np_instance *in = (const struct np_instance *)env;
+  const struct np_slot *now = in->lane && in->retired ? np_epoch_slot(in->lane->epoch, env->name) : NULL;
+  return now && now->code;
 }
 
 void np_lane_sync(struct np_lane *lane) {
@@ -278,6 +300,8 @@ struct np_lane *np_lane_start(struct np_host *host, int index, struct np_epoch *
     return NULL;
   }
   lane->appender = (struct np_appender){.base = lane->base, .script = fetch.script, .script_arg = fetch.script_arg};
+  lane->mqtt =
+      (struct np_mqtt_net){.base = lane->base, .ca_file = fetch.ca_file, .script = fetch.script, .script_arg = fetch.script_arg};
   lane->fetch = np_fetch_new(lane->base, &fetch, err);
   lane->mailer = lane->fetch ? np_mailer_new(lane->base, &fetch, err) : NULL;
   if (!lane->mailer) return NULL;

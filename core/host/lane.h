@@ -13,6 +13,7 @@
 #include "host/rules.h"
 #include "io/append.h"
 #include "io/fetch.h"
+#include "io/mqtt.h"
 #include "io/routes.h"
 #include "io/serve.h"
 #include "store/keeper.h"
@@ -62,6 +63,7 @@ struct np_lane {
   struct np_fetch *fetch;            /* owned */
   struct np_mailer *mailer;          /* owned */
   struct np_appender appender;       /* of files */
+  struct np_mqtt_net mqtt;           /* of brokers */
   struct np_reader *reader;          /* owned */
   struct np_facts_cache facts;       /* of the devices whose readings are routed here */
   struct np_epoch *epoch;            /* a reference: what this lane has adopted */
@@ -127,6 +129,9 @@ void np_lane_sync(struct np_lane *lane);
 struct np_instance *np_lane_instance(struct np_lane *lane, const struct np_slot *slot);
 void np_lane_pin(struct np_lane *lane, struct np_instance *in);
 void np_lane_unpin(struct np_lane *lane, struct np_instance *in);
+/* For np_env: see there. Both of an instance that its lane has adopted. */
+void np_lane_identify(struct np_env *env, char to[64]);
+bool np_lane_succeeded(struct np_env *env);
 /* Submits with the answer to `waiter` on this lane. force: past the keeper's bound. -1: not taken, ws is still the caller's. */
 int np_lane_submit(struct np_lane *lane, struct np_writeset *ws, struct np_waiter *waiter, bool force);
 

@@ -226,6 +226,8 @@ static struct np_instance *open_state(struct np_error *err) {
   in->env = (struct np_env){.forbidden = np_task_forbidden,
                             .may_reach = np_hosts_may_reach,
                             .may_write = np_hosts_may_write,
+                            .identify = np_lane_identify,
+                            .succeeded = np_lane_succeeded,
                             .time_left = np_task_time_left,
                             .ticket = np_task_ticket,
                             .wake = np_task_wake,

@@ -16,13 +16,12 @@
 int luaopen_neap_file(lua_State *L);
 int luaopen_neap_http(lua_State *L);
 int luaopen_neap_log(lua_State *L);
+int luaopen_neap_mqtt(lua_State *L);
 int luaopen_neap_smtp(lua_State *L);
 
-static const luaL_Reg host_modules[] = {{"neap.file", luaopen_neap_file},
-                                        {"neap.http", luaopen_neap_http},
-                                        {"neap.log", luaopen_neap_log},
-                                        {"neap.smtp", luaopen_neap_smtp},
-                                        {NULL, NULL}};
+static const luaL_Reg host_modules[] = {{"neap.file", luaopen_neap_file}, {"neap.http", luaopen_neap_http},
+                                        {"neap.log", luaopen_neap_log},   {"neap.mqtt", luaopen_neap_mqtt},
+                                        {"neap.smtp", luaopen_neap_smtp}, {NULL, NULL}};
 
 static int setmetatable_without_gc(lua_State *L) {
   int type = lua_type(L, 2);

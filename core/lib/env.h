@@ -11,6 +11,7 @@
 #include "io/append.h"
 #include "io/fetch.h"
 #include "io/mail.h"
+#include "io/mqtt.h"
 
 struct np_turn;
 
@@ -19,6 +20,7 @@ struct np_env {
   struct np_fetch *fetch;             /* the lane's; NULL while the chunk is being loaded */
   const struct np_appender *appender; /* the lane's; NULL likewise */
   struct np_mailer *mailer;           /* the lane's; NULL likewise */
+  const struct np_mqtt_net *mqtt;     /* the lane's; NULL likewise */
   int64_t *now_slot;                  /* of the time module: 0 is the real clock */
   /* NULL where the verb may be used in the call that runs now; else a sentence that says why not and what to do instead. */
   const char *(*forbidden)(struct np_env *env, lua_State *L, const char *verb);
@@ -26,6 +28,10 @@ struct np_env {
   bool (*may_reach)(struct np_env *env, const char *url);
   /* Whether a setting `folder` that a person has written in neap.lua is that folder: there it may write files. */
   bool (*may_write)(struct np_env *env, lua_State *L, const char *folder);
+  /* A name for its connections to others, of letters and digits, at most 23: host, store and instance, "L" and its lane, "G" and its generation. */
+  void (*identify)(struct np_env *env, char to[64]);
+  /* Whether another generation is in force in its place; false where it is in force itself, or the instance is no more. */
+  bool (*succeeded)(struct np_env *env);
   /* Seconds that the call that runs now may still take in all, waiting included. */
   double (*time_left)(struct np_env *env);
   /* Before a yield: a ticket for the call that runs now. wake() with it later, from the same thread, exactly once, makes the host resume

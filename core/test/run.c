@@ -15,6 +15,7 @@
 #include "host/config.h"
 #include "host/shipped.h"
 #include "io/fetch.h"
+#include "io/mqtt.h"
 #include "io/watch.h"
 #include "test/spec.h"
 
@@ -239,7 +240,7 @@ static int watch(struct run *r) {
 int np_test(const struct np_test_options *options) {
   struct run r = {.options = options, .plugins = find_plugins(options)};
   struct np_error err;
-  if (np_fetch_global_init(&err) < 0) {
+  if (np_fetch_global_init(&err) < 0 || np_mqtt_global_init(&err) < 0) {
     fprintf(stderr, "neap test: %s\n", err.text);
     return 1;
   }

@@ -179,9 +179,10 @@ function t.asked(what) end
 ---done, any other status a failure. neap.smtp asks "MAIL smtp://host:port" with the envelope as headers `from` and `to`
 ---and the mail as body: the status is the server's last answer, 250 for a mail that it takes, the body its words;
 ---headers say { ["a@ward.example"] = "550 no such user" } of recipients, and { stage = "auth" }, "mail" or "data" where
----that answer is not to the text. answer is a function that is given { method, url, query, headers, body, json } and
----returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits counts. A request
----that nothing answers fails the test.
+---that answer is not to the text. neap.mqtt asks "PUBLISH mqtt://broker/topic", with qos, retain and properties as
+---headers and the payload as body: 200 acknowledges it, 128 to 162 refuse it for that reason. answer is a function that
+---is given { method, url, query, headers, body, json } and returns status, body, headers, or these themselves; a table
+---as body is JSON. The newest that fits counts. A request that nothing answers fails the test.
 ---@param what string
 ---@param answer integer|fun(req: neap.test.Asked): any a status; or a function that returns status, body, headers
 ---@param body? string|table

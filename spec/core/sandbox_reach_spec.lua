@@ -66,10 +66,12 @@ visit("plugin", plugin)
 visit("an account", account)
 visit("a budget", budget)
 if window then visit("a window", window) end
+local client = require "neap.mqtt".client { url = "mqtt://127.0.0.1" }
+visit("an mqtt client", client)
 for k in pairs(getmetatable "") do add("a text's metatable", k) end
 if getmetatable("").__index ~= string then add("a text's metatable", "(another __index)") end
-local given = { account, budget, req, plugin, json.array {}, json.raw "1", window }
-for i = 1, 7 do
+local given = { account, budget, req, plugin, json.array {}, json.raw "1", client, window }
+for i = 1, 8 do
   if given[i] ~= nil and getmetatable(given[i]) ~= false then add("a metatable that is not locked:", i) end
   if given[i] ~= nil and pcall(setmetatable, given[i], {}) then add("a metatable that can be changed:", i) end
 end
@@ -79,7 +81,7 @@ return table.unpack(found)
 local rule = [[
 local plugin = ...
 local json = require "neap.json"
-for _, name in ipairs { "crypto", "http", "log", "time", "webhooks" } do require("neap." .. name) end
+for _, name in ipairs { "crypto", "http", "log", "mqtt", "time", "webhooks" } do require("neap." .. name) end
 local account, budget, req, window
 local function walk()
   WALK

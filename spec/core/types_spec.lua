@@ -5,7 +5,7 @@ local luacats = require "luacats"
 local luafields = require "luafields"
 local luatypes = require "luatypes"
 
-local names = { "plugin", "shapes", "crypto", "file", "http", "json", "log", "smtp", "time", "webhooks", "test" }
+local names = { "plugin", "shapes", "crypto", "file", "http", "json", "log", "mqtt", "smtp", "time", "webhooks", "test" }
 
 describe("the types", function()
   local types -- of all files together
@@ -74,9 +74,9 @@ describe("the types", function()
       plugin:command { "names", handler = function()
         local out = { plugin = names(plugin) }
         for _, part in ipairs { "store", "data", "people" } do out["plugin." .. part] = names(plugin[part]) end
-        for _, m in ipairs { "crypto", "file", "http", "json", "log", "smtp", "time", "webhooks" } do out[m] = names(require("neap." .. m)) end
+        for _, m in ipairs { "crypto", "file", "http", "json", "log", "mqtt", "smtp", "time", "webhooks" } do out[m] = names(require("neap." .. m)) end
         out.values = json.array {}
-        for _, m in ipairs { "crypto", "file", "http", "json", "log", "smtp", "time", "webhooks" } do
+        for _, m in ipairs { "crypto", "file", "http", "json", "log", "mqtt", "smtp", "time", "webhooks" } do
           for k, v in pairs(require("neap." .. m)) do
             if type(v) ~= "function" and type(v) ~= "table" then table.insert(out.values, m .. "." .. k) end
           end

@@ -203,7 +203,7 @@ local first = { "ledger.c", "ledger_store.c", "ledger_history.c", "ledger_window
 
 local modules = {
   { "crypto", "crypto.c", "crypto_text.c", "crypto_digest.c", "crypto_cipher.c", "crypto_rsa.c", "crypto_password.c", "crypto_jwt.c" },
-  { "file", "file.c" }, { "http", "http.c", "http_asked.c" }, { "json", "json.c" }, { "log", "log.c" }, { "smtp", "smtp.c" }, { "time", "time.c" }, { "webhooks", "webhooks.c" },
+  { "file", "file.c" }, { "http", "http.c", "http_asked.c" }, { "json", "json.c" }, { "log", "log.c" }, { "mqtt", "mqtt.c", "mqtt_asked.c" }, { "smtp", "smtp.c" }, { "time", "time.c" }, { "webhooks", "webhooks.c" },
 }
 
 -- -> sections { title, module, about, list of functions and classes }: the handle, each module, neap.test
@@ -224,7 +224,7 @@ function source.sections()
     s.about = clean(read("core/lib/" .. m[2]):match "^(/%*.-%*/)")
     for i = 2, #m do
       local inner = m[i]:match "crypto_(rsa)" or m[i]:match "crypto_(jwt)"
-      of_c("core/lib/" .. m[i], { [m[1]] = true }, s.list)
+      of_c("core/lib/" .. m[i], { [m[1]] = true, client = m[1] == "mqtt" }, s.list)
       of_module("core/lib/" .. m[i], inner and m[1] .. "." .. inner or m[1], s.list)
     end
     all[#all + 1] = s

@@ -50,7 +50,7 @@ end
 
 local classes = {
   plugin = "neap.Plugin", ["plugin.store"] = "neap.Store", ["plugin.data"] = "neap.Data", ["plugin.people"] = "neap.People",
-  account = "neap.Account", budget = "neap.Budget", window = "neap.Window", p = "neap.test.Plugin",
+  account = "neap.Account", budget = "neap.Budget", window = "neap.Window", client = "neap.MqttClient", p = "neap.test.Plugin",
 }
 
 -- Methods of one table: its class, then them.
@@ -113,7 +113,7 @@ end
 
 local folder = arg[1] or error("Usage: types.lua FOLDER")
 for _, section in ipairs(source.sections()) do
-  local handle, window -- whose fields stand with their methods
+  local handle, window, client -- whose fields stand with their methods
   if not section.module then
     begin "_"
     for _, e in ipairs(section.list) do
@@ -132,8 +132,9 @@ for _, section in ipairs(source.sections()) do
     put_methods(section.list, "plugin", handle)
   else
     for _, e in ipairs(section.list) do
-      if e.class then put_class(e) end
+      if e.class == classes.client then client = e elseif e.class then put_class(e) end
     end
+    if client then put_methods(section.list, "client", client) end
     if section.module == "test" then
       put_globals(section.list)
       put_methods(section.list, "p")
