@@ -22,6 +22,11 @@ end
 local XML = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
 local function percent(c) return ("%%%02X"):format(c:byte()) end
 
+--- A text as one level of an MQTT topic: what has a meaning there, and what no broker takes, is percent-encoded.
+---@param text string
+---@return string
+function template.level(text) return (text:gsub("[%%/+#%z\1-\31\127]", percent):gsub("^%$", percent)) end
+
 -- How a value is written, by the type of the text; MISSING is what an optional field is where it is missing.
 local writers = {
   json = function(value, in_string)
@@ -33,6 +38,7 @@ local writers = {
   xml = function(value) return value == MISSING and "" or (text_of(value):gsub("[&<>\"']", XML)) end,
   header = function(value) return value == MISSING and "" or (text_of(value):gsub("[%z\1-\31\127]", " ")) end,
   text = function(value) return value == MISSING and "" or text_of(value) end,
+  topic = function(value) return value == MISSING and "" or template.level(text_of(value)) end,
 }
 
 local function kind_of(media_type)
@@ -122,7 +128,7 @@ local function look_up(place, message)
   return formatted
 end
 
---- Reads a template. kind: "header", or a media type such as "application/json".
+--- Reads a template. kind: "header", "topic" (of MQTT), or a media type such as "application/json".
 ---@param text string
 ---@param kind string
 ---@return (fun(message: table): string?, string?)? fill the text for a message; nil and why where a field is missing. Or nil
@@ -130,7 +136,7 @@ end
 function template.compile(text, kind)
   local pieces, why = parse(text)
   if not pieces then return nil, why end
-  kind = kind == "header" and kind or kind_of(kind)
+  kind = (kind == "header" or kind == "topic") and kind or kind_of(kind)
   local write = writers[kind]
   if kind == "json" then
     local sample = {}
