@@ -81,6 +81,8 @@ describe("the types", function()
             if type(v) ~= "function" and type(v) ~= "table" then table.insert(out.values, m .. "." .. k) end
           end
         end
+        local client = require "neap.mqtt".client { url = "mqtt://127.0.0.1" }
+        out.client = json.array { client.connect and "connect", client.publish and "publish" }
         for _, part in ipairs { "rsa", "jwt" } do out["crypto." .. part] = names(require "neap.crypto"[part]) end
         return out
       end }
@@ -127,6 +129,8 @@ describe("the types", function()
       return keys_of(set)
     end
     assert.same(strings("core/lib/http_asked.c", "option_names%[%] = (%b{})"), fields "neap.HttpOptions")
+    assert.same(strings("core/lib/mqtt_asked.c", "client_names%[%] = (%b{})"), fields "neap.MqttOptions")
+    assert.same(strings("core/lib/mqtt_asked.c", "message_names%[%] = (%b{})"), fields "neap.MqttMessage")
     assert.same(strings("core/host/filter_compile.c", "np_filter_fields%[NP_F_COUNT%] = (%b{})"), fields "neap.Filter")
     local set = { default = true } -- it stands apart there
     for name in bed.read("core/host/schema_options.c"):match("options%[%] = (%b{})"):gmatch '{"([%w_]+)"' do set[name] = true end
