@@ -49,8 +49,8 @@ end
 -- its words; headers say { ["a@ward.example"] = "550 no such user" } of recipients, and { stage = "auth" }, "mail" or "data"
 -- where that answer is not to the text. neap.mqtt asks "PUBLISH mqtt://broker/topic", with qos, retain and properties as headers
 -- and the payload as body: 200 acknowledges it, 128 to 162 refuse it for that reason. answer is a function that is given
--- { method, url, query, headers, body, json } and returns status, body, headers, or these themselves; a table as body is JSON. The newest that fits
--- counts. A request that nothing answers fails the test.
+-- { method, url, query, headers, body, json } and returns status, body, headers, or these themselves; a table as body is JSON.
+-- The newest that fits counts. A request that nothing answers fails the test.
 -- @param what string
 -- @param answer integer|fun(req: neap.test.Asked): any a status; or a function that returns status, body, headers
 -- @param body? string|table
