@@ -74,6 +74,7 @@ static int fail_at(struct import *im, const char *record, const struct np_error 
   const char *field = im->fault.field;
   size_t column = 1;
   im->line = record ? place(im, record, im->fault.at, &column) : im->records.line;
+  if (!im->line) return np_fail(err, "%s: %s", im->file, why->text);
   im->fault.at = column;
   return np_fail(err, "%s:%" PRId64 ":%zu: %s%s%s", im->file, im->line, column, field ? field : "", field ? ": " : "", why->text);
 }

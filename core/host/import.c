@@ -23,6 +23,8 @@
 #define BATCH_MAX ((size_t)64 << 20) /* bytes on the wire: one reading may be as long as NP_READING_TEXT_MAX */
 #define BACKLOG 1000                 /* readings that lanes may still have to deal with when another batch comes */
 #define LOOK_MS 5
+#define ENDS_MS 100
+#define TOGETHER 250 /* readings in one commit: others wait for it */
 
 struct np_importer {
   struct np_host *host; /* borrowed */
@@ -57,7 +59,7 @@ struct np_import_count np_import_counted(const struct np_writeset *ws) {
 
 static bool wait_for(const struct np_importer *im, short what) {
   struct pollfd p = {.fd = im->fd, .events = what};
-  while (poll(&p, 1, -1) < 0 && errno == EINTR) {}
+  while (!atomic_load(&im->ending) && poll(&p, 1, ENDS_MS) < 1) {} /* nobody wakes who waits for a client that does not read */
   return !atomic_load(&im->ending);
 }
 
@@ -106,20 +108,37 @@ static size_t take_length(struct np_importer *im) {
 
 /* Batches. */
 
-static int read_batch(const struct np_importer *im, struct np_writeset *ws, struct np_error *err) {
+static void free_sets(struct np_writeset *ws) {
+  for (struct np_writeset *next; ws; ws = next) {
+    next = (struct np_writeset *)ws->node.next;
+    np_writeset_unref(ws);
+  }
+}
+
+/* The lines as sets, chained by their nodes: all of them are read before the first is committed. */
+static struct np_writeset *read_batch(const struct np_importer *im, struct np_error *err) {
   static const struct np_reading_source from = {.checked = true};
+  struct np_writeset *first = NULL, **last = &first, *ws = NULL;
   const char *at = im->in.data, *end = at + im->in.len;
   for (const char *stop; at < end; at = stop + 1) {
-    struct np_reading_fault fault;
+    struct np_reading_fault fault = {0};
     struct np_error why;
     struct np_reading r;
+    if (!ws || ws->count == TOGETHER) {
+      if (ws) last = (struct np_writeset **)&ws->node.next;
+      *last = ws = np_writeset_new();
+    }
     stop = memchr(at, '\n', (size_t)(end - at));
-    if (!stop) return np_fail(err, "a batch ends within a line");
-    if (np_reading_read_json(at, (size_t)(stop - at), &from, ws, &r, &fault, &why) < 0)
-      return np_fail(err, "%s%s%s", fault.field ? fault.field : "", fault.field ? ": " : "", why.text);
+    int result = stop ? np_reading_read_json(at, (size_t)(stop - at), &from, ws, &r, &fault, &why)
+                      : np_fail(&why, "a batch ends within a line");
+    if (result < 0) {
+      np_fail(err, "%s%s%s", fault.field ? fault.field : "", fault.field ? ": " : "", why.text);
+      free_sets(first);
+      return NULL;
+    }
     np_writeset_add(ws, NP_OP_READING)->as.reading = r;
   }
-  return 0;
+  return first;
 }
 
 static bool is_busy(const struct np_importer *im) {
@@ -150,29 +169,44 @@ static bool answer(struct np_importer *im, const struct np_import_count *c) {
   return said;
 }
 
-static bool commit(struct np_importer *im, struct np_writeset *ws) {
+/* Takes over the set. It rests for as long as the commit took, so that the keeper and the disk are its own for half of the time at the most. */
+static bool commit(struct np_importer *im, struct np_writeset *ws, struct np_import_count *count) {
   struct np_error err;
-  if (!ws->count) return refuse(im, "a batch without readings");
+  ws->node.next = NULL;
   np_import_prepare(ws, im->rules, np_now_ms());
   np_writeset_ref(ws);
-  if (np_keeper_apply(im->host->keeper, ws, &err) != NP_COMMITTED) return refuse(im, err.text);
+  int64_t began = np_mono_us();
+  bool committed = np_keeper_apply(im->host->keeper, ws, &err) == NP_COMMITTED;
   struct np_import_count c = np_import_counted(ws);
+  np_writeset_unref(ws);
+  if (!committed) return refuse(im, err.text);
+  np_import_add(count, &c);
   np_import_add(&im->count, &c);
-  return answer(im, &c);
+  poll(NULL, 0, (int)((np_mono_us() - began) / 1000));
+  return true;
 }
 
 static bool take_batch(struct np_importer *im) {
   struct np_error err;
+  struct np_import_count count = {0};
   size_t length = take_length(im);
   if (!length) return false;
   np_buf_clear(&im->in);
   if (!take(im, np_buf_reserve(&im->in, length), length)) return false;
   im->in.len = length;
-  struct np_writeset *ws = np_writeset_new();
-  bool more = read_batch(im, ws, &err) < 0 ? refuse(im, err.text) : wait_for_turn(im) && commit(im, ws);
-  np_writeset_unref(ws);
+  struct np_writeset *ws = read_batch(im, &err);
+  if (!ws) return refuse(im, err.text);
+  bool more = true;
+  while (ws && more) {
+    struct np_writeset *next = (struct np_writeset *)ws->node.next;
+    more = wait_for_turn(im);
+    if (!more) break;
+    more = commit(im, ws, &count);
+    ws = next;
+  }
+  free_sets(ws);
   if (length > NP_IMPORT_BYTES * 4) np_buf_free(&im->in);
-  return more;
+  return more && answer(im, &count);
 }
 
 static void tell_log(const struct np_importer *im) {

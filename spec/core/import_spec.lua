@@ -208,6 +208,7 @@ plugin:on({ metric = "glucose", derived = false }, function(r) plugin:emit { met
         { { "a", "b" }, 'neap import: from which file? - is standard input: neap help import\n', 2 },
         { { "-", "--format", "xml" }, 'neap import: --format: expected ndjson or csv, got "xml"\n', 2 },
         { { "-", "--zone", "Nowhere" }, "neap import: zone 'Nowhere': there is none of this name\n", 1 },
+        { { folder }, "neap import: " .. folder .. ": Is a directory\n", 1 },
         { { folder .. "/none" }, "neap import: " .. folder .. "/none: No such file or directory\n", 1 },
       } do
         local _, code, told = neap(folder, "", "import", "--store", store, table.unpack(c[1]))
