@@ -194,6 +194,7 @@ static void on_probation(evutil_socket_t fd, short what, void *arg) {
   for (size_t i = 0; i < d->unit_count; i++) {
     struct np_unit *u = d->units[i];
     if (!u->code) continue;
+    np_unit_filters_sweep(d, u);
     bool held = np_unit_look_quarantine(d, u);
     if (!u->before) continue;
     bool worse = held || is_worse(u, failed);

@@ -186,6 +186,7 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
       if (u->code->number > u->last_number) u->last_number = u->code->number;
       np_unit_set(&u->cause, NULL);
       np_unit_watch(d, u, old);
+      np_unit_filters_changed(u, old);
       np_code_unref(old);
       if (!u->last_good) {
         np_unit_set(&u->error, NULL);

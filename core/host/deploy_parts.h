@@ -47,8 +47,9 @@ struct np_unit {
   bool pin_changed;           /* to be recorded */
   int before;                 /* on probation: the generation that was replaced; 0: not */
   uint64_t before_outcomes;
-  int64_t probation_end; /* ms on the monotonic clock */
-  struct np_gate *gate;  /* owned: what its newest text has come to there; NULL before the first */
+  int64_t probation_end;      /* ms on the monotonic clock */
+  struct np_filters *filters; /* owned: what its former filters remember is being removed; NULL: it is not */
+  struct np_gate *gate;       /* owned: what its newest text has come to there; NULL before the first */
 };
 
 struct np_wants {
@@ -111,6 +112,10 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
 void np_unit_watch(struct np_deploy *d, struct np_unit *u, const struct np_code *before); /* it is in force now */
 /* True where it is to be taken back for its quarantine; else the quarantine is written down, and broken off when its time has come. */
 bool np_unit_look_quarantine(struct np_deploy *d, struct np_unit *u);
+/* deploy_filters.c: a rule's code has taken the place of another; half a second's part of removing what is remembered by filters of neither. */
+void np_unit_filters_changed(struct np_unit *u, const struct np_code *before);
+void np_unit_filters_sweep(struct np_deploy *d, struct np_unit *u);
+void np_unit_filters_free(struct np_unit *u);
 void np_deploy_quarantine_rules(struct np_deploy *d); /* those of neap.lua are in force */
 void np_deploy_watch_failures(struct np_deploy *d);
 

@@ -90,6 +90,7 @@ void np_unit_free(struct np_deploy *d, struct np_unit *u) {
   free(u->instance), free(u->plugin), free(u->good), free(u->bad), free(u->tried), free(u->error), free(u->file), free(u->print);
   free(u->cause), free(u->refused), free(u->pin_print), free(u->held), free(u->held_before);
   np_gate_free(u->gate);
+  np_unit_filters_free(u);
   free(u);
 }
 

@@ -232,6 +232,42 @@ plugin:on({ metric = "glucose", below = 3.9, margin = 0.3 }, function(r) %s end)
     host:stop()
   end)
 
+  it("remember nothing any more that neither the rule nor the generation before it asks for", function()
+    local host = bed.host { plugins = { ["vendors/x.lua"] = VENDOR, ["rules/r.lua"] = low(SEND), ["rules/s.lua"] = low(SEND),
+      ["destinations/desk.lua"] = DESK } }
+    local function kept(rule)
+      local filters = {}
+      for i, row in ipairs(host:sql(("select distinct substr(key, 1, instr(key, ' ') - 1) as f from kv where space = 'filter:%s' order by 1"):format(rule or "r"))) do
+        filters[i] = row.f
+      end
+      return filters
+    end
+    local function change(limit, generation)
+      bed.replace(host.plugins .. "/rules/r.lua", (low(SEND):gsub("3%.9", limit)))
+      host:wait_for(('"plugin":"r","generation":"%d"'):format(generation))
+    end
+    for i = 1, 250 do assert.equal(204, (host:request("POST", "/x", { device = "e" .. i, from = 0, values = { 5, 3.1 } }))) end -- more than go at once
+    push(host, 0, { 5, 3.1 })
+    ruled(host)
+    bed.wait("all to be remembered", function() return host:sql "select count(*) n from kv where space = 'filter:r'"[1].n == 251 end)
+    local first = kept()
+    assert.equal(1, #first)
+    change("3.8", 2)
+    push(host, 1e6, { 5, 3.1 })
+    ruled(host)
+    local two = kept()
+    assert.equal(2, #two)
+    local second = two[1] == first[1] and two[2] or two[1]
+    change("3.7", 3)
+    bed.wait("the first filter's to be removed", function() return #kept() == 1 end)
+    assert.same({ second }, kept())
+    assert.same(first, kept "s") -- another rule's with the same filter stays
+    push(host, 2e6, { 5, 3.1 })
+    ruled(host)
+    assert.equal(2, #kept())
+    assert.same({ "exit", 0 }, { host:stop() })
+  end)
+
   it("of a rule that failed: what had fired is run once it is mended, though the value has come back since", function()
     local host = bed.host { plugins = { ["vendors/x.lua"] = VENDOR, ["rules/r.lua"] = low "error 'broken'", ["destinations/desk.lua"] = DESK } }
     push(host, 0, { 5, 3.1, 3.2, 5, 3.3, 3.4, 6 })
