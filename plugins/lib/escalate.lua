@@ -44,11 +44,12 @@ function escalate.new(plugin, config, name)
       return
     end
     open.told = open.told + 1
-    local message = { escalation = open.told }
+    local message = {}
     for field, value in pairs(open.message) do message[field] = value end
+    message.device, message.escalation = message.device or device, open.told
     message.title = "Not acknowledged: " .. tostring(open.message.title or "a message")
     send(open, config.escalate_to, message)
-    if open.told == config.escalate_times then
+    if open.told >= config.escalate_times then
       plugin.store:delete(place(device))
     else
       plugin.store:put(place(device), open)

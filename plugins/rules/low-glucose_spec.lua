@@ -73,7 +73,7 @@ describe("low-glucose", function()
       assert.same({ title = "Not acknowledged: Low glucose", escalation = 1, device = "SN-1", value = 3.4, unit = "mmol/L",
         limit = 3.9, at = t.now() - 600000, reading = id }, t.sent("doctor")[1].data)
       t.advance "10m"
-      assert.equal(2, #t.sent "doctor")
+      assert.same({ 2, 2 }, { #t.sent "doctor", t.sent("doctor")[2].data.escalation })
       t.acknowledge(t.sent("doctor")[1].id, { by = "Agnes" })
       t.advance "1h"
       assert.equal(2, #t.sent "doctor")

@@ -180,11 +180,13 @@ describe("an acknowledgement", function()
     local line = json.decode(tail:wait_for '({"id".-})\n')
     assert.same({ id = id, rule = "rule", destination = "desk", device = "d", by = "Agnes", note = "seen", at = line.at }, line)
     post { ids = { id }, by = "Berta" } -- a second one is no news
+    ack(id, "--by", "Berta")
     assert.truthy(explained():find("acknowledged  %+[%d.]+ m?s after it was made, by Agnes: seen"), explained())
     assert.same({ at = line.at, by = "Agnes", note = "seen" }, host:command("dead", "show", id)[1].acknowledged)
     local other = alarm "e"
     ack(other, "--by", "Cora")
     assert.equal(other, json.decode(tail:wait_for '\n({[^\n]*"by":"Cora"})\n').id)
+    assert.is_nil(tail.output:find("Berta", 1, true))
     tail:stop()
   end)
 
