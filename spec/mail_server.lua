@@ -24,6 +24,7 @@ rfc1413_query_timeout = 0s
 smtp_accept_max = 100
 smtp_accept_queue_per_connection = 0
 message_size_limit = 1M
+message_body_visible = 1M
 disable_ipv6 = true
 keep_environment =
 acl_smtp_rcpt = rcpt
@@ -76,7 +77,7 @@ local function free_port()
   return port
 end
 
---- options: cert, key (paths; without them there is no TLS); smtps = true: TLS from the start.
+--- options: cert, key (paths; without them there is no TLS); smtps = true: TLS from the start; clients (a path): whose certificates clients have to have.
 local function new(options)
   assert(os.execute "test -x /usr/sbin/exim4", "no exim4: make deps-test installs it")
   local root = io.popen "id -u":read "l" == "0"
@@ -86,8 +87,9 @@ local function new(options)
   server.url = (options.smtps and "smtps" or "smtp") .. "://127.0.0.1:" .. server.port
   local tls = "tls_advertise_hosts ="
   if options.cert then
-    for _, name in ipairs { "cert", "key" } do bed.write(server.folder .. "/tls." .. name, bed.read(options[name])) end
+    for _, name in ipairs { "cert", "key", options.clients and "clients" } do bed.write(server.folder .. "/tls." .. name, bed.read(options[name])) end
     tls = "tls_advertise_hosts = *\ntls_certificate = @FOLDER/tls.cert\ntls_privatekey = @FOLDER/tls.key"
+    if options.clients then tls = tls .. "\ntls_verify_hosts = *\ntls_verify_certificates = @FOLDER/tls.clients" end
     if options.smtps then tls = tls .. "\ntls_on_connect_ports = @PORT" end
   end
   local text = configuration:gsub("@TLS", tls):gsub("@USER", user):gsub("@GROUP", group):gsub("@FOLDER", server.folder):gsub("@PORT", server.port)

@@ -171,7 +171,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_mail_call *call = arg;
   char why[160];
-  bool said = call->dialog.stage == NP_MAIL_TEXT;
+  bool said = call->dialog.stage == NP_MAIL_TEXT && !call->dialog.out.len; /* all of it is sent */
   snprintf(why, sizeof why, "no answer within %g s%s", call->timeout, said ? "; it had the text, and may have taken it" : "");
   np_mail_call_end(call, "timeout", why);
 }

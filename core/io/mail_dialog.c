@@ -7,8 +7,8 @@
 
 #include "base/utf8.h"
 
-#define LINE_MAX 4096  /* bytes; RFC 5321 4.5.3.1.5 has 512 */
-#define WORDS_MAX 1000 /* of an answer that are kept */
+#define LINE_MAX 4096 /* bytes; RFC 5321 4.5.3.1.5 has 512 */
+#define WORDS_MAX 300 /* of an answer that are kept */
 
 /* Commands */
 

@@ -145,6 +145,8 @@ local function judge(m, recipients, res, why, code, answer)
   return why
 end
 
+local LINE = "\n\n" .. ("-"):rep(40) .. "\n\n" -- "-- " would make the rest a signature, which mail programs hide
+
 local function compose(items, recipients)
   local ids, texts, htmls, first = {}, {}, {}, items[1]
   local more = #items > 1 and (" (and %d more)"):format(#items - 1) or ""
@@ -157,7 +159,7 @@ local function compose(items, recipients)
     text = mail.compose {
       from = from, to = to, reply_to = reply_to, date = first.m.created,
       id = #items == 1 and first.m.id or "digest_" .. crypto.sha256(table.concat(ids, " ")):sub(1, 32),
-      subject = first.said.subject .. more, text = table.concat(texts, "\n\n-- \n\n"),
+      subject = first.said.subject .. more, text = table.concat(texts, LINE),
       html = fill_html and table.concat(htmls, "\n<hr>\n") or nil,
       headers = { { "X-Neap-Id", table.concat(ids, " ") } },
     },

@@ -72,6 +72,7 @@ describe("email", function()
     t.advance "1m"
     assert.equal(1, #t.asked(URL))
     assert.matches("\r\nSubject: Low glucose: SN%-1 %(and 2 more%)\r\n", said().body)
+    assert.is_nil(said().body:find("\n-- ", 1, true))
     assert.matches("\r\nMessage%-ID: <digest_%x+@ward.example>\r\n", said().body)
     for i = 1, 3 do
       assert.equal("delivered", sent(i).state)

@@ -120,6 +120,17 @@ describe("email", function()
     assert.equal(0, #server:mails())
   end)
 
+  it("shows a client's certificate where a server asks for it", function()
+    real { clients = path "ca.pem" }
+    start(tls() .. (', cert = file %q, key = file %q, to = { "desk@ward.example" }'):format(path "stranger.pem", path "stranger.key"))
+    tell { { value = "hello" } }
+    bed.wait("a try", function() return #host:sql "select * from outbox where attempts > 0" == 1 end)
+    local config = bed.read(host.folder .. "/neap.lua")
+    bed.replace(host.folder .. "/neap.lua", (config:gsub("stranger", "client")))
+    settled()
+    assert.equal(1, #server:wait(1))
+  end)
+
   it("waits where the settings are wrong, and delivers all once they are mended", function()
     real()
     start((tls():gsub("w0rd", "wr0ng")) .. ', to = { "desk@ward.example" }')
@@ -200,8 +211,34 @@ describe("email", function()
     end)
   end)
 
+  it("sends the same mail again, byte for byte, where neap was killed before the server's answer came", function()
+    server = smtp_server()
+    server.stop = server.close
+    start('starttls = false, to = { "desk@ward.example" }')
+    local texts = {}
+    server.answer = function(verb, text)
+      if verb ~= "TEXT" then return end
+      table.insert(texts, text)
+      if #texts == 1 then return false end
+    end
+    tell { { value = "hello" } }
+    bed.wait("the text", function()
+      server:poll()
+      return #texts == 1
+    end)
+    host:restart(9)
+    bed.wait("the message to be delivered", function()
+      server:poll()
+      return #rows "delivered" == 1
+    end)
+    assert.equal(2, #texts)
+    assert.equal(texts[1], texts[2])
+    assert.truthy(texts[1]:find("\r\nMessage-ID: <" .. rows "delivered"[1].id .. "@ward.example>\r\n", 1, true))
+  end)
+
   it("goes on while the plugin is saved anew in the middle", function()
     server = smtp_server()
+    server.stop = server.close
     start('starttls = false, to = { "desk@ward.example" }, timeout = "20s"')
     local held
     server.answer = function(verb, _, client)
@@ -225,6 +262,5 @@ describe("email", function()
     end)
     assert.equal(0, #server.mails) -- the one that was held is all there is
     assert.equal(1, server.connected)
-    server.stop = server.close
   end)
 end)
