@@ -150,6 +150,7 @@ local LINE = "\n\n" .. ("-"):rep(40) .. "\n\n" -- "-- " would make the rest a si
 local function compose(items, recipients)
   local ids, texts, htmls, first = {}, {}, {}, items[1]
   local more = #items > 1 and (" (and %d more)"):format(#items - 1) or ""
+  if first.m.replayed then more = more .. " (replayed)" end
   for i, item in ipairs(items) do
     ids[i], texts[i], htmls[i] = item.m.id, item.said.text, item.said.html
   end
@@ -161,7 +162,7 @@ local function compose(items, recipients)
       id = #items == 1 and first.m.id or "digest_" .. crypto.sha256(table.concat(ids, " ")):sub(1, 32),
       subject = first.said.subject .. more, text = table.concat(texts, LINE),
       html = fill_html and table.concat(htmls, "\n<hr>\n") or nil,
-      headers = { { "X-Neap-Id", table.concat(ids, " ") } },
+      headers = { { "X-Neap-Id", table.concat(ids, " ") }, first.m.replayed and { "X-Neap-Replayed", tostring(first.m.replayed) } },
     },
   }
 end
@@ -177,13 +178,13 @@ local function send(items, recipients)
   for _, item in ipairs(items) do item.outcome = judge(item.m, recipients, res, why, code, answer) end
 end
 
--- Messages that go to the same recipients, which is nearly always all of them.
+-- Messages that go to the same recipients, which is nearly always all of them; of the past by themselves.
 local function grouped(messages, outcomes)
   local groups, by_name = {}, {}
   for i, m in ipairs(messages) do
     local said, why = say(m)
     local recipients = pending(m)
-    local name = table.concat(recipients, " ")
+    local name = table.concat(recipients, " ") .. (m.replayed and " replayed" or "")
     if said and not by_name[name] then
       by_name[name] = { recipients = recipients, items = {} }
       groups[#groups + 1] = by_name[name]

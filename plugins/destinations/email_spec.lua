@@ -81,6 +81,16 @@ describe("email", function()
     end
   end)
 
+  it("says of messages that a replay has sent that they are of the past, and puts no others with them", function()
+    t.http(URL, 250)
+    local desk = begin()
+    desk:message(low(), { replayed = 3, about = "2026-02-01T03:00:00Z" })
+    desk:message(low())
+    assert.matches("\r\nSubject: Low glucose: SN%-1 %(replayed%)\r\n", said().body)
+    assert.matches("\r\nX%-Neap%-Replayed: 3\r\n", said().body)
+    assert.is_nil(said(2).body:lower():find("replayed", 1, true))
+  end)
+
   it("finds by halves the message for which a mail is refused", function()
     t.http(URL, function(req)
       if req.body:find("SN-2", 1, true) then return 554, "5.7.1 spam" end
