@@ -303,6 +303,44 @@ plugin:on({ metric = "glucose", derived = false }, function(r) plugin:emit { met
       assert.equal(0, host:sql "select count(*) n from outbox"[1].n + host:sql "select count(*) n from delivered"[1].n)
     end)
 
+    it("bears with clients that send what is none, and with one that never reads", function()
+      local unix = require "socket.unix"
+      local function open()
+        local s = assert((unix.stream or unix)())
+        assert(s:connect(host.store .. ".sock"))
+        s:settimeout(30)
+        s:send '{"command":"import"}\n'
+        return s, s:receive "*l"
+      end
+      local function begin()
+        return bed.wait("the import before to end", function()
+          local s, said = open()
+          if said == '{"importing":true}' then return s end
+          assert.matches("another import is under way", said, 1, true)
+          s:close()
+        end)
+      end
+      for sent, answer in pairs { ["abc\n"] = "expected the length of a batch", ["99999999999999\n"] = "expected the length of a batch", ["\n"] = "expected the length of a batch",
+        ['4\n{"a"'] = "a batch ends within a line", ["3\n{}\n"] = "device: it is missing", ["4\nabc\n"] = "not JSON" } do
+        local s = begin()
+        s:send(sent)
+        assert.matches(answer, s:receive "*l", 1, true)
+        assert.is_nil(s:receive "*l")
+        s:close()
+      end
+      assert.equal(0, count())
+      local s = begin()
+      s:settimeout(0.5)
+      local i = 0
+      repeat
+        i = i + 1
+        local line = lines(1, function() return { at = T + i } end)
+      until not s:send(#line .. "\n" .. line)
+      assert.is_true(i > 10)
+      assert.same({ "exit", 0 }, { host:stop() })
+      s:close()
+    end)
+
     it("keeps what comes in now from nothing: an alert does not wait for the import's end", function()
       local n = 100000
       bed.write(host.folder .. "/many", lines(n, function(i) return { value = 5, device = "d" .. i % 200 } end))
