@@ -76,10 +76,13 @@ static void on_acknowledged(struct mosquitto *mosq, void *arg, int mid, int reas
 }
 
 static void on_greeted(struct mosquitto *mosq, void *arg, int code, int flags, const mosquitto_property *properties) {
-  (void)mosq, (void)flags, (void)properties;
+  (void)mosq, (void)flags;
   struct np_mqtt *m = arg;
+  uint8_t retain = 1;
+  mosquitto_property_read_byte(properties, MQTT_PROP_RETAIN_AVAILABLE, &retain, false);
   m->greeted = true;
   m->connack = code;
+  m->no_retain = !retain;
 }
 
 static void on_closed(struct mosquitto *mosq, void *arg, int code, const mosquitto_property *properties) {

@@ -118,6 +118,10 @@ static void send_next(struct np_mqtt_call *c) {
     settle_message(c, i, "topic", 0);
     return;
   }
+  if (c->messages[i].retain && c->m->no_retain) { /* libmosquitto would send it as one that is not to be kept */
+    settle_message(c, i, "retain", 0);
+    return;
+  }
   int bad = publish(c->m, &c->messages[i], &c->mids[i]);
   const char *code = bad ? code_of(bad) : NULL;
   if (code && strcmp(code, "cut") == 0)

@@ -58,7 +58,7 @@ struct np_mqtt {
   uint64_t connection;                       /* how many there have been */
   int inflight;                              /* messages sent and not settled, of all calls */
   struct np_mqtt_call *first, **last;        /* not over yet, in order */
-  bool greeted, closed;                      /* noted by callbacks */
+  bool greeted, closed, no_retain;           /* noted by callbacks */
   int connack;                               /* likewise: with which it was greeted */
   int reason;                                /* likewise: with which the broker has closed it; 0 where it said none */
   char said[200];                            /* likewise: the last error that libmosquitto logged */
