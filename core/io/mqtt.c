@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -32,14 +33,18 @@ static void ring_in(struct event *timer, int64_t us) {
 
 /* The end of a connection */
 
+static void drop_socket(struct np_mqtt *m) {
+  event_del(m->readable), event_del(m->writable);
+  if (m->fd >= 0) close(m->fd);
+  m->fd = -1;
+  mosquitto_destroy(m->m);
+  m->m = NULL;
+}
+
 static void put_down(struct np_mqtt *m) {
   if (m->seeking) np_aside_cancel(m->seeking);
   m->seeking = NULL;
-  if (m->m) {
-    event_del(m->readable), event_del(m->writable);
-    mosquitto_destroy(m->m);
-  }
-  m->m = NULL;
+  drop_socket(m);
   event_del(m->timer);
   m->state = NP_MQTT_DOWN;
 }
@@ -183,9 +188,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg) {
 
 static void next_address(struct np_mqtt *m, int error) {
   snprintf(m->why, sizeof m->why, "%s port %d: %s", m->addresses[m->next_address - 1], m->o.port, strerror(error));
-  event_del(m->readable), event_del(m->writable);
-  mosquitto_destroy(m->m);
-  m->m = NULL;
+  drop_socket(m);
   connect_next(m);
 }
 
@@ -258,8 +261,10 @@ static int begin(struct np_mqtt *m, const char *address) {
   int fd = mosquitto_socket(m->m);
   if (bad || fd < 0) return bad ? bad : MOSQ_ERR_ERRNO;
   fcntl(fd, F_SETFD, FD_CLOEXEC);
-  event_assign(m->readable, m->net->base, fd, EV_READ | EV_PERSIST, on_readable, m);
-  event_assign(m->writable, m->net->base, fd, EV_WRITE, on_writable, m);
+  m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (m->fd < 0) return MOSQ_ERR_ERRNO;
+  event_assign(m->readable, m->net->base, m->fd, EV_READ | EV_PERSIST, on_readable, m);
+  event_assign(m->writable, m->net->base, m->fd, EV_WRITE, on_writable, m);
   event_add(m->writable, NULL);
   return 0;
 }
@@ -281,8 +286,7 @@ static void connect_next(struct np_mqtt *m) {
       return;
     }
     snprintf(m->why, sizeof m->why, "%s port %d: %s", address, m->o.port, mosquitto_strerror(bad));
-    mosquitto_destroy(m->m);
-    m->m = NULL;
+    drop_socket(m);
   }
   give_up(m, "connect", m->why);
 }
@@ -347,6 +351,7 @@ struct np_mqtt *np_mqtt_new(const struct np_mqtt_net *net, const struct np_mqtt_
   struct np_mqtt *m = np_alloc(sizeof *m);
   m->net = net;
   m->last = &m->first;
+  m->fd = -1;
   m->o = *options;
   m->o.url = keep(m, options->url);
   m->o.host = keep(m, options->host);

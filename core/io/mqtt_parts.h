@@ -51,7 +51,8 @@ struct np_mqtt {
   struct np_aside *seeking; /* while SEEKING */
   char **addresses;         /* owned, and each; of the attempt that is made */
   size_t address_count, next_address;
-  struct np_mqtt_tls *tls;                   /* owned; made once */
+  struct np_mqtt_tls *tls; /* owned; made once */
+  int fd; /* owned: of the same socket as libmosquitto's, which closes its own before the loop could forget it; -1 where there is none */
   struct mosquitto *m;                       /* owned; NULL while DOWN or SEEKING */
   struct event *readable, *writable, *timer; /* owned */
   int64_t until;                             /* us: the end of the attempt */

@@ -55,17 +55,24 @@ if config.discovery and fill_body then
 end
 local broker = client() -- at load, so that wrong settings are told there
 
-local function topic_of(m, kind, what)
+local function live_topic(m, kind, what)
   if fill_topic then return fill_topic(m) end
   local last = kind == "reading" and what.metric or kind == "alert" and "alert" or "message"
   return ("%s/%s/%s"):format(config.prefix, template.level(kind and what.device or m.device), template.level(last))
+end
+
+-- What a replay sends is of the past: where it stood beside the rest, the last value would be an old one.
+local function topic_of(m, kind, what)
+  local topic, why = live_topic(m, kind, what)
+  return topic and m.replayed and topic .. "/replayed" or topic, why
 end
 
 -- The message as JSON, which tells its id in 3.1.1 too.
 local function payload_of(m)
   if fill_body then return fill_body(m) end
   if m.json:sub(1, 1) ~= "{" or m.data.message_id ~= nil then return m.json end
-  return ('{"message_id":"%s"%s%s'):format(m.id, next(m.data) ~= nil and "," or "", m.json:sub(2))
+  local past = m.replayed and (',"replayed":%d,"about":%d'):format(m.replayed, m.about or m.created) or ""
+  return ('{"message_id":"%s"%s%s%s'):format(m.id, past, next(m.data) ~= nil and "," or "", m.json:sub(2))
 end
 
 -- What is published for a message, or nil and why it never can be.
@@ -76,8 +83,9 @@ local function item_of(m)
   local payload
   payload, why = payload_of(m)
   if not payload then return nil, why end
-  return { reading = kind == "reading" and what or nil, publish = { topic = topic, payload = payload, qos = config.qos,
-    retain = config.retain, content_type = config.type, properties = { ["neap-id"] = m.id, ["neap-source"] = m.source } } }
+  local properties = { ["neap-id"] = m.id, ["neap-source"] = m.source, ["neap-replayed"] = m.replayed and tostring(m.replayed) }
+  return { reading = kind == "reading" and not m.replayed and what or nil, publish = { topic = topic, payload = payload,
+    qos = config.qos, retain = config.retain and not m.replayed, content_type = config.type, properties = properties } }
 end
 
 -- Home Assistant: each connection says that it is there, and of each metric what it is, before its first value.

@@ -126,6 +126,17 @@ describe("mqtt", function()
     assert.equal("delivered", state(2))
   end)
 
+  it("keeps what a replay sends apart: another topic, not retained, and said so", function()
+    t.http(BROKER .. "*", 200)
+    begin { retain = true, discovery = "homeassistant" }
+    hub:message({ reading = { device = "SN-1", metric = "glucose", value = 5.6, unit = "mmol/L", at = t.now() } },
+      { replayed = 3, about = 1772352000000 })
+    local asked = t.asked(BROKER .. "neap/SN-1/glucose/replayed")[1]
+    assert.same({ 3, 1772352000000, 5.6 }, { asked.json.replayed, asked.json.about, asked.json.reading.value })
+    assert.same({ "false", "3" }, { asked.headers.retain, asked.headers["neap-replayed"] })
+    assert.equal(0, #t.asked(BROKER .. "homeassistant/*"))
+  end)
+
   describe("discovery", function()
     local function config_of(i)
       for _, asked in ipairs(t.asked(BROKER .. "homeassistant/*")) do
