@@ -16,6 +16,7 @@
 #include "cli/line.h"
 #include "cli/new.h"
 #include "cli/types.h"
+#include "host/client.h"
 #include "host/config.h"
 #include "host/deploy.h"
 #include "host/host.h"
@@ -27,8 +28,8 @@
 #define NP_VERSION "0.1.0"
 #endif
 
-static int version(void) {
-  puts("neap " NP_VERSION);
+static int version(bool json) {
+  puts(json ? "{\"version\":\"" NP_VERSION "\"}" : "neap " NP_VERSION);
   return 0;
 }
 
@@ -119,11 +120,18 @@ static int test(const struct np_line *l) {
 static int types(const struct np_line *l) {
   const char *folder = l->argument ? l->argument : "types";
   struct np_error err;
+  bool json = l->values[JSON];
   if (np_types_write(folder, &err) < 0) {
-    fprintf(stderr, "neap types: %s\n", err.text);
+    if (json)
+      np_client_error(stdout, err.text);
+    else
+      fprintf(stderr, "neap types: %s\n", err.text);
     return 1;
   }
-  printf("wrote %s/neap\n", folder);
+  struct np_buf path = {0};
+  np_buf_addf(&path, "%s/neap", folder);
+  np_cli_wrote(path.data, json);
+  np_buf_free(&path);
   return 0;
 }
 
@@ -146,7 +154,7 @@ static int act(const struct np_line *l) {
   case RUN: return run(l);
   case CHECK: return check(l);
   case TEST: return test(l);
-  case VERSION: return version();
+  case VERSION: return version(l->values[JSON] != NULL);
   case HELP: return help(l);
   case CALL:
   case KEYS: return np_ask_call(l);
@@ -185,7 +193,7 @@ int main(int argc, char **argv) {
     np_cli_overview(stderr);
     return 2;
   }
-  if (strcmp(argv[1], "--version") == 0) return version();
+  if (strcmp(argv[1], "--version") == 0) return version(false);
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
     np_cli_overview(stdout);
     return 0;

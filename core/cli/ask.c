@@ -13,16 +13,10 @@
 #include "host/config.h"
 
 int np_ask_config_failed(const struct np_error *err, bool json) {
-  if (json) {
-    struct np_buf b = {0};
-    np_buf_adds(&b, "{\"error\":");
-    np_buf_add_json(&b, err->text, strlen(err->text));
-    np_buf_adds(&b, "}");
-    puts(b.data);
-    np_buf_free(&b);
-  } else {
+  if (json)
+    np_client_error(stdout, err->text);
+  else
     fprintf(stderr, "%s\n", err->text);
-  }
   return 1;
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/duration.h"
 #include "cli/ask.h"
+#include "host/client.h"
 #include "host/config.h"
 #include "host/filter.h"
 #include "host/reading_text.h"
@@ -134,9 +135,12 @@ int np_cli_export(const struct np_line *l) {
   np_reader_close(r);
   np_buf_free(&e.out);
   if (status < 0) {
-    if (!e.left) fprintf(stderr, "neap export: %s\n", err.text);
+    if (!e.left && l->values[JSON])
+      np_client_error(stderr, err.text); /* standard output is for readings alone */
+    else if (!e.left)
+      fprintf(stderr, "neap export: %s\n", err.text);
     return 1;
   }
-  fprintf(stderr, "%" PRId64 " readings\n", e.count);
+  fprintf(stderr, l->values[JSON] ? "{\"summary\":{\"readings\":%" PRId64 "}}\n" : "%" PRId64 " readings\n", e.count);
   return 0;
 }

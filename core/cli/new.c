@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/near.h"
 #include "cli/types.h"
+#include "host/client.h"
 #include "host/sources.h"
 
 #define NAME_MAX_BYTES 40
@@ -156,32 +157,34 @@ static char *beside(const char *plugins) {
 }
 
 /* Writes one of the files beside the plugins where it is not there yet. */
-static int write_once(const char *path, const char *text, struct np_error *err) {
+static int write_once(const char *path, const char *text, bool json, struct np_error *err) {
   struct stat st;
   if (lstat(path, &st) == 0) return 0;
   if (np_cli_write(path, text, strlen(text), true, err) < 0) return -1;
-  printf("wrote %s\n", path);
+  np_cli_wrote(path, json);
   return 0;
 }
 
 static int write_rest(const struct work *w, struct np_error *err) {
+  bool json = w->line->values[JSON];
   char *root = beside(w->plugins), *whole = realpath(w->plugins, NULL);
   const char *own = whole ? strrchr(whole, '/') + 1 : "plugins";
   struct np_buf path = {0}, text = {0};
   struct stat st;
   np_buf_addf(&path, "%s.luarc.json", root);
   np_buf_addf(&text, luarc, own);
-  int result = write_once(path.data, text.data, err);
+  int result = write_once(path.data, text.data, json, err);
   np_buf_free(&path);
   np_buf_addf(&path, "%s.luacheckrc", root);
-  if (result == 0) result = write_once(path.data, luacheckrc, err);
+  if (result == 0) result = write_once(path.data, luacheckrc, json, err);
   np_buf_free(&path);
   np_buf_addf(&path, "%stypes", root);
   np_buf_free(&text);
   np_buf_addf(&text, "%s/neap/plugin.lua", path.data);
   if (result == 0 && stat(text.data, &st) < 0) {
     result = np_types_write(path.data, err);
-    if (result == 0) printf("wrote %s/neap\n", path.data);
+    np_buf_adds(&path, "/neap");
+    if (result == 0) np_cli_wrote(path.data, json);
   }
   np_buf_free(&path);
   np_buf_free(&text);
@@ -206,15 +209,20 @@ int np_new(const struct np_line *l) {
   struct work w = {.line = l, .plugins = l->values[PLUGINS_DIR] ? l->values[PLUGINS_DIR] : "plugins"};
   struct np_error err;
   int code = read_words(&w);
+  bool json = l->values[JSON];
   if (code || !w.kind) return 2;
   if (check_unused(&w, &err) == 0 && write_plugin(&w, &err) == 0) {
-    printf("wrote %s\nwrote %s\n", w.plugin.data, w.spec.data);
+    np_cli_wrote(w.plugin.data, json);
+    np_cli_wrote(w.spec.data, json);
     code = write_rest(&w, &err) < 0;
-    if (!code) tell(&w);
+    if (!code && !json) tell(&w);
   } else {
     code = 1;
   }
-  if (code) fprintf(stderr, "neap new: %s\n", err.text);
+  if (code && json)
+    np_client_error(stdout, err.text);
+  else if (code)
+    fprintf(stderr, "neap new: %s\n", err.text);
   np_buf_free(&w.plugin);
   np_buf_free(&w.spec);
   return code;

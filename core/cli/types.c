@@ -72,3 +72,10 @@ int np_types_write(const char *folder, struct np_error *err) {
   np_buf_free(&path);
   return result;
 }
+
+void np_cli_wrote(const char *path, bool json) {
+  struct np_buf b = {0};
+  if (json) np_buf_add_json(&b, path, strlen(path));
+  printf(json ? "{\"wrote\":%s}\n" : "wrote %s\n", json ? b.data : path);
+  np_buf_free(&b);
+}

@@ -13,6 +13,8 @@ int np_types_write(const char *folder, struct np_error *err);
 
 /* Writes a file. fresh: only where none is there, errno is EEXIST then. -1 and err. */
 int np_cli_write(const char *path, const char *text, size_t len, bool fresh, struct np_error *err);
+/* Says that it was written: "wrote PATH", or {"wrote":PATH}. */
+void np_cli_wrote(const char *path, bool json);
 /* Makes the folder, and those that it stands in, where they are not there. -1 and err. */
 int np_cli_folder(const char *path, struct np_error *err);
 

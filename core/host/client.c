@@ -36,8 +36,19 @@ static bool is_tail(const struct np_client *c) { return strncmp(c->command, "tai
 
 static bool is_requests(const struct np_client *c) { return strcmp(c->command, "requests") == 0; }
 
-static int complain(const char *text) {
-  fprintf(stderr, "neap: %s\n", text);
+void np_client_error(FILE *out, const char *text) {
+  struct np_buf b = {0};
+  np_buf_add_json(&b, text, strlen(text));
+  fprintf(out, "{\"error\":%s}\n", b.data);
+  np_buf_free(&b);
+}
+
+/* In JSON as an answer of the host would be: of a call standard output is for results alone. */
+static int complain(const struct np_client *c, const char *text) {
+  if (c->json)
+    np_client_error(strcmp(c->command, "call") == 0 ? stderr : stdout, text);
+  else
+    fprintf(stderr, "neap: %s\n", text);
   return 1;
 }
 
@@ -109,7 +120,7 @@ static void take_line(struct talk *t, const char *line, size_t len) {
   if (t->diff) {
     bool read = np_diff_line(t->diff, line, len, &err) == 0;
     if (read && summary && t->code == 0) t->code = np_diff_show(t->diff, &err);
-    if (!read || t->code == 2) t->code = complain(err.text) + 1;
+    if (!read || t->code == 2) t->code = complain(t->client, err.text) + 1;
     return;
   }
   if (t->client->json && call && error) {
@@ -122,7 +133,7 @@ static void take_line(struct talk *t, const char *line, size_t len) {
     if (error) t->code = 1;
   } else if (np_show_line(t->show, line, len, &err) < 0) {
     t->ended = true;
-    t->code = complain(err.text);
+    t->code = complain(t->client, err.text);
   } else if (summary && (strcmp(t->client->command, "reload") == 0 || is_requests(t->client) || follows(t->client)) &&
              np_show_failed(t->show) > 0) {
     t->code = 1;
@@ -143,7 +154,7 @@ static void take_lines(struct talk *t) {
 static bool flush(struct talk *t) {
   if (is_tail(t->client) && !t->client->json) np_show_flush(t->show);
   if (fflush(stdout) == 0 && !ferror(stdout)) return true;
-  if (errno != EPIPE) t->code = complain(strerror(errno));
+  if (errno != EPIPE) t->code = complain(t->client, strerror(errno));
   return false;
 }
 
@@ -189,9 +200,9 @@ static void converse(struct talk *t, int fd) {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       if (!t->ended)
-        t->code = complain(is_tail(t->client)   ? "the host has stopped"
-                           : follows(t->client) ? "the host has stopped; the replay goes on when it is started again"
-                                                : "the host went away in the middle of its answer");
+        t->code = complain(t->client, is_tail(t->client)   ? "the host has stopped"
+                                      : follows(t->client) ? "the host has stopped; the replay goes on when it is started again"
+                                                           : "the host went away in the middle of its answer");
       break;
     }
     t->in.len += (size_t)n;
@@ -218,7 +229,7 @@ int np_client_run(const struct np_client *c) {
   struct np_error err;
   bool none;
   int fd = np_client_connect(c->store, &none, &err);
-  if (fd < 0) return complain(err.text);
+  if (fd < 0) return complain(c, err.text);
   signal(SIGPIPE, SIG_IGN);
   if (is_tail(c)) signal(SIGINT, on_interrupt);
   if (is_requests(c)) take_interrupts();
@@ -227,9 +238,9 @@ int np_client_run(const struct np_client *c) {
   struct talk t = {.client = c};
   t.show = np_show_new(c->command, isatty(STDOUT_FILENO) && !(no_colour && *no_colour), c->json);
   if (strcmp(c->command, "sources") == 0 && !c->json && !(t.diff = np_diff_new(&err)))
-    t.code = complain(err.text);
+    t.code = complain(c, err.text);
   else if (send_request(fd, c->request, &err) < 0)
-    t.code = complain(err.text);
+    t.code = complain(c, err.text);
   else
     converse(&t, fd);
   if (is_requests(c)) tell_where(&t);

@@ -3,6 +3,7 @@
 #define NP_HOST_CLIENT_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "base/error.h"
 
@@ -21,5 +22,7 @@ int np_client_run(const struct np_client *c);
 
 /* A socket to the host that runs on that store; -1 and err, *none where no host does. */
 int np_client_connect(const char *store, bool *none, struct np_error *err);
+
+void np_client_error(FILE *out, const char *text); /* {"error":…} on a line */
 
 #endif

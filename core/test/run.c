@@ -2,6 +2,7 @@
 #include "test/run.h"
 
 #include <dirent.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "host/client.h"
 #include "host/config.h"
 #include "host/shipped.h"
 #include "io/fetch.h"
@@ -101,6 +103,20 @@ static char *find_plugins(const struct np_test_options *o) {
   return is_folder("plugins") ? np_strdup("plugins") : np_shipped_folder();
 }
 
+static void complain(const struct run *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void complain(const struct run *r, const char *format, ...) {
+  char *text;
+  va_list args;
+  va_start(args, format);
+  if (vasprintf(&text, format, args) < 0) abort(); /* out of memory */
+  va_end(args);
+  if (r->options->json)
+    np_client_error(stdout, text);
+  else
+    fprintf(stderr, "neap test: %s\n", text);
+  free(text);
+}
+
 /* A word is a spec's file, a plugin's file, or a plugin's name. -1 where it is none. */
 static int add_word(struct run *r, const struct files *all, const char *word) {
   const char *slash = strrchr(word, '/');
@@ -117,7 +133,7 @@ static int add_word(struct run *r, const struct files *all, const char *word) {
     const char *last = strrchr(all->list[i], '/');
     if (strcmp(last ? last + 1 : all->list[i], name.data) == 0) add(&r->files, all->list[i]);
   }
-  if (r->files.count == before) fprintf(stderr, "neap test: %s: no such file, and no %s below %s\n", word, name.data, r->plugins);
+  if (r->files.count == before) complain(r, "%s: no such file, and no %s below %s", word, name.data, r->plugins);
   np_buf_free(&name);
   return r->files.count == before ? -1 : 0;
 }
@@ -132,7 +148,7 @@ static int find(struct run *r) {
     if (add_word(r, &all, r->options->words[i]) < 0) result = -1;
   if (!r->options->count) {
     r->files = all;
-    if (!all.count) fprintf(stderr, "neap test: no *_spec.lua below %s\n", r->plugins);
+    if (!all.count) complain(r, "no *_spec.lua below %s", r->plugins);
     return all.count ? 0 : -1;
   }
   free_files(&all);
@@ -201,7 +217,7 @@ static void run_all(struct run *r) {
   r->passed = r->failed = 0;
   if (find(r) < 0) r->failed++;
   if (np_sources_read(&sources, r->plugins, &err) < 0) {
-    fprintf(stderr, "neap test: %s\n", err.text);
+    complain(r, "%s", err.text);
     r->failed++;
   } else {
     for (size_t i = 0; i < r->files.count; i++) run_file(r, &sources, r->files.list[i]);
@@ -216,7 +232,7 @@ static void run_all(struct run *r) {
 
 static void on_change(void *arg) {
   struct run *r = arg;
-  printf("\n");
+  if (!r->options->json) printf("\n");
   run_all(r);
 }
 
@@ -225,7 +241,7 @@ static int watch(struct run *r) {
   struct event_base *base = event_base_new();
   struct np_watch *w = base ? np_watch_new(base, QUIET_MS, on_change, r, &err) : NULL;
   if (!w) {
-    fprintf(stderr, "neap test: %s\n", base ? err.text : "no descriptor left");
+    complain(r, "%s", base ? err.text : "no descriptor left");
     return 1;
   }
   np_watch_add(w, r->plugins);
@@ -241,7 +257,7 @@ int np_test(const struct np_test_options *options) {
   struct run r = {.options = options, .plugins = find_plugins(options)};
   struct np_error err;
   if (np_fetch_global_init(&err) < 0 || np_mqtt_global_init(&err) < 0) {
-    fprintf(stderr, "neap test: %s\n", err.text);
+    complain(&r, "%s", err.text);
     return 1;
   }
   np_log_setup(NP_DEBUG, true);
