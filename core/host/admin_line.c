@@ -223,6 +223,16 @@ void np_line_gate(struct np_buf *b, const struct np_gate *g) {
   np_buf_addc(b, '}');
 }
 
+static void add_derives(struct np_buf *b, const struct np_code *code) {
+  if (!code->derive_count) return;
+  add_name(b, "derives");
+  for (size_t i = 0; i < code->derive_count; i++) {
+    np_buf_addc(b, i ? ',' : '[');
+    np_buf_add_json(b, code->derives[i], strlen(code->derives[i]));
+  }
+  np_buf_addc(b, ']');
+}
+
 void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host *host) {
   struct np_reader *reader = host->reader;
   np_line_begin(b);
@@ -245,6 +255,7 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
   np_line_text(b, "error", s->error);
   if (s->code) np_quarantine_describe(s->code, b);
   if (s->code) np_limits_describe(s->code, s->memory_most, np_reader_size(reader, s->instance), b);
+  if (s->code) add_derives(b, s->code);
   np_line_gate(b, s->gate);
   np_accounts_describe(host->broker, s->instance, s->generation, b);
   np_budgets_describe(host->broker, s->code, reader, b);

@@ -68,6 +68,10 @@ void np_gate_refused(struct np_unit *u, enum np_gate_stage stage, const char *wh
   if (stage < NP_STAGE_SPEC) begin(g);
   pass_until(g, stage);
   np_gate_set(g, stage, NP_VERDICT_FAILED, why);
+  for (int i = (int)stage + 1; i < NP_STAGES; i++) np_gate_set(g, (enum np_gate_stage)i, NP_VERDICT_NONE, NULL);
+  if (stage <= NP_STAGE_SHADOW || g->stages[NP_STAGE_SHADOW].verdict != NP_VERDICT_RUNNING) return;
+  g->turn = 0; /* what it would change is of no concern now */
+  np_gate_set(g, NP_STAGE_SHADOW, NP_VERDICT_NONE, NULL);
 }
 
 void np_gate_forget(struct np_unit *u) {

@@ -61,7 +61,7 @@ static void find_vendor(lua_State *L, struct np_task *t, struct np_reading *r) {
 
 static void set_device(lua_State *L, struct np_task *t, struct np_reading *r) {
   const struct np_reading *cause = t->reading;
-  if (!r->device.len) r->device = cause ? cause->device : (struct np_text){t->key, strlen(t->key)};
+  if (!r->device.ptr) r->device = cause ? cause->device : (struct np_text){t->key, strlen(t->key)};
   bool same = cause && (!r->vendor.ptr || strcmp(r->vendor.ptr, cause->vendor.ptr) == 0);
   if (!r->device.len) luaL_error(L, "plugin:emit: device is missing");
   if (same)

@@ -148,7 +148,7 @@ static void take(struct np_shadow *s, const struct np_shadow_cause *cause, const
   for (; op; op = op->next) {
     if (op->kind == NP_OP_SEND)
       s->heard.message(s->heard.arg, cause, &op->as.send);
-    else if (op->kind == NP_OP_READING)
+    else if (op->kind == NP_OP_READING && s->heard.derived)
       s->heard.derived(s->heard.arg, cause, &op->as.reading);
     else if (op->kind == NP_OP_ARM)
       arm(s, op);

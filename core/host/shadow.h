@@ -27,8 +27,8 @@ struct np_shadow_cause {            /* what the rule was run on */
 
 struct np_shadow_heard {
   void (*message)(void *arg, const struct np_shadow_cause *cause, const struct np_message *m); /* its id is made up */
-  void (*derived)(void *arg, const struct np_shadow_cause *cause, const struct np_reading *r);
-  void (*failed)(void *arg, const struct np_shadow_cause *cause, const char *error); /* it would be held */
+  void (*derived)(void *arg, const struct np_shadow_cause *cause, const struct np_reading *r); /* NULL: not wanted */
+  void (*failed)(void *arg, const struct np_shadow_cause *cause, const char *error);           /* it would be held */
   void *arg;
 };
 

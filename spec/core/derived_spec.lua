@@ -351,6 +351,10 @@ plugin:on(%s, function(r) plugin:emit { metric = %q, value = r.value } end)]]):f
     -- a new text of what is in force
     bed.replace(host.plugins .. "/rules/b.lua", deriving("x", '{ metric = "y" }'))
     bed.wait("its new text to be refused", function() return host:plugin("b").error end)
+    local verdicts = {}
+    for _, s in ipairs(host:plugin("b").gate.stages) do verdicts[s.stage] = s.verdict end
+    assert.same({ "not reached", "failed", "not reached", "not reached" }, { verdicts.shadow, verdicts.circles, verdicts.routes, verdicts.migration })
+    assert.same({ { "x" }, { "y" } }, { host:plugin("b").derives, host:plugin("a").derives })
     assert.equal(1, host:plugin("b").generation)
     -- free once the other is gone
     os.remove(host.plugins .. "/rules/a.lua")
