@@ -91,6 +91,39 @@ describe("a derived reading", function()
     assert.same({ "exit", 0 }, { host:stop() })
   end)
 
+  it("is known again in another store, where its cause has another number and meets the rule once more", function()
+    local host = start { mean = MEAN, alert = ALERT }
+    local list = {}
+    for i = 1, 5 do list[i] = { device = "D-1", metric = "temp", value = i, at = i * 1000, key = i % 2 == 0 and "k" .. i or nil } end
+    assert.equal(204, (host:request("POST", "/v", list)))
+    bed.wait("all", function() return host:sql "select count(*) n from readings"[1].n == 10 end)
+    local out, code = bed.run { "sh", "-c", ("'%s' export --store '%s' 2>/dev/null"):format(bed.neap, host.store) }
+    assert.equal(0, code)
+    assert.same({ "exit", 0 }, { host:stop() })
+    local derived, causes = {}, {}
+    for line in out:gmatch "[^\n]+\n" do table.insert(line:find '"depth":1' and derived or causes, line) end
+    assert.same({ 5, 5 }, { #derived, #causes })
+    local other = start { mean = MEAN, alert = ALERT }
+    local function import(lines, ...)
+      local path = os.tmpname()
+      bed.write(path, table.concat(lines))
+      local said, status = bed.run { bed.neap, "import", path, "--store", other.store, ... }
+      os.remove(path)
+      assert.equal(0, status, said)
+    end
+    import(derived) -- so they have the first numbers
+    import(causes, "--rules")
+    bed.wait("all to be ruled, on record", function() return other:sql "select count(*) n from kv where space = 'plugin:mean' and value = '5'"[1].n == 1 end)
+    local fields = "select device, metric, value, at, key, depth, quiet from readings order by depth, at"
+    local rows = other:sql(fields)
+    assert.equal(10, #rows)
+    for i = 1, 5 do assert.same({ 0, 1, 1 }, { rows[i].quiet, rows[i + 5].quiet, rows[i + 5].depth }) end
+    -- one that is new is derived, whatever its number
+    assert.equal(204, (other:request("POST", "/v", { { device = "D-1", metric = "temp", value = 6, at = 6000 } })))
+    bed.wait("it", function() return other:sql "select count(*) n from readings where depth = 1"[1].n == 6 end)
+    assert.same({ "exit", 0 }, { other:stop() })
+  end)
+
   it("is neither lost nor doubled by kill -9 anywhere", function()
     local host = start({ mean = MEAN, alert = ALERT }, "lanes = 2")
     local n = 0
@@ -166,6 +199,28 @@ end)]], alert = ALERT }
     local m = sent(host, 1)[1]
     assert.same({ 3, 5000, host:sql "select received from readings where depth = 0"[1].received }, { m.data.value, m.data.at, m.data.received })
     assert.same({ { cause = 1, generation = 2 } }, host:sql "select cause, generation from derivations")
+    assert.same({ "exit", 0 }, { host:stop() })
+  end)
+
+  it("of what was held for a quarantine comes once that is over, each once", function()
+    local host = start({ mean = [[
+local plugin = ...
+plugin:derives "double"
+plugin:on({ metric = "temp" }, function(r)
+  plugin:emit { metric = "double", value = 2 * r.value }
+  if r.device == "hog" then while true do end end
+end)]] }, 'lanes = 2, quarantine = { after = 1, hold = "10m" }, rules = { { "mean", limits = { instructions = 200000 } } }')
+    local function give(device, value) assert.equal(204, (host:request("POST", "/v", { { device = device, metric = "temp", value = value } }))) end
+    give("hog", 1)
+    bed.wait("its quarantine", function() return host:plugin("mean").state == "quarantined" end)
+    for i = 1, 20 do give("D-" .. i, i) end
+    bed.wait("all to be held", function() return host:sql "select count(*) n from held"[1].n == 21 end)
+    assert.equal(0, host:sql "select count(*) n from readings where depth = 1"[1].n)
+    local out, code = bed.run { bed.neap, "release", "mean", "--store", host.store }
+    assert.equal(0, code, out)
+    bed.wait("what was held", function() return host:sql "select count(*) n from readings where depth = 1"[1].n == 20 end)
+    assert.same({ { n = 20, sum = 420 } }, host:sql "select count(distinct device) n, sum(value) sum from readings where depth = 1")
+    bed.wait("the one that fails to be left", function() return host:sql "select count(*) n from held"[1].n == 1 end)
     assert.same({ "exit", 0 }, { host:stop() })
   end)
 
