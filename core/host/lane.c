@@ -34,9 +34,12 @@ static void close_instance(struct np_lane *lane, struct np_instance *in) {
   atomic_fetch_sub_explicit(&lane->live_states, 1, memory_order_relaxed);
 }
 
+/* Not as a timeout: libevent counts the next one from the last, so that each would put it off by a further second. */
+void np_lane_soon(struct np_lane *lane) { event_active(lane->tick, EV_READ, 0); }
+
 /* A retired one is closed by the tick, never from inside the call that unpinned it. */
 void np_lane_unpin(struct np_lane *lane, struct np_instance *in) {
-  if (--in->live == 0 && in->retired) event_active(lane->tick, EV_TIMEOUT, 0);
+  if (--in->live == 0 && in->retired) np_lane_soon(lane);
 }
 
 static void close_retired(struct np_lane *lane) {
@@ -87,7 +90,7 @@ static void adopt(struct np_lane *lane, struct np_epoch *e) {
     if (e->slots[i].code) e->slots[i].on_lane[lane->index]->fresh = false;
   atomic_store_explicit(&lane->adopted, e->number, memory_order_release);
   np_epoch_unref(old);
-  event_active(lane->tick, EV_TIMEOUT, 0);
+  np_lane_soon(lane);
 }
 
 void np_lane_identify(struct np_env *env, char to[64]) {

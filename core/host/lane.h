@@ -125,6 +125,7 @@ void np_lane_join(struct np_lane *lane);                           /* waits for 
 void np_lane_free(struct np_lane *lane);                           /* after the keeper has stopped, for it answers to the lane */
 /* At the start of every event that is somebody's work: adopts the staged epoch if its moment has come. */
 void np_lane_sync(struct np_lane *lane);
+void np_lane_soon(struct np_lane *lane); /* its tick comes before it sleeps again */
 /* Pins and unpins an instance: while pinned it is not closed. */
 struct np_instance *np_lane_instance(struct np_lane *lane, const struct np_slot *slot);
 void np_lane_pin(struct np_lane *lane, struct np_instance *in);

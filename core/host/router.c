@@ -292,7 +292,7 @@ void np_router_part_run(struct np_part *p) {
     run_batch(p);
   else
     return;
-  if (!p->busy && (p->held || p->first || p->timer || r->held_more)) event_active(p->router->lane->tick, EV_TIMEOUT, 0);
+  if (!p->busy && (p->held || p->first || p->timer || r->held_more)) np_lane_soon(p->router->lane);
 }
 
 /* Taking in. */
@@ -373,7 +373,7 @@ static void scan(struct np_router *r) {
   if (s.n < SCAN)
     r->behind = false;
   else
-    event_active(r->lane->tick, EV_TIMEOUT, 0);
+    np_lane_soon(r->lane);
 }
 
 static void flush_cursors(struct np_router *r) {
@@ -395,7 +395,7 @@ void np_router_run(struct np_router *r) {
     np_router_part_run(&r->parts[i]);
     if (np_work_us() <= stop) continue;
     r->turn = i + 1;
-    event_active(r->lane->tick, EV_TIMEOUT, 0);
+    np_lane_soon(r->lane);
     break;
   }
   if (r->lazy_since && np_now_ms() - r->lazy_since >= LAZY_MS) flush_cursors(r);
@@ -409,7 +409,7 @@ void np_router_take_up(struct np_router *r, struct np_instance *in) {
   np_router_held_forget(r, in->code->instance);
   np_router_held_find(r, in);
   np_router_timers_at(r, np_now_ms());
-  event_active(r->lane->tick, EV_TIMEOUT, 0);
+  np_lane_soon(r->lane);
 }
 
 void np_router_rescan(struct np_router *r) {
@@ -427,7 +427,7 @@ void np_router_adopt(struct np_router *r) {
   }
   r->timers_at = INT64_MAX;
   np_router_timers_at(r, np_now_ms());
-  event_active(r->lane->tick, EV_TIMEOUT, 0);
+  np_lane_soon(r->lane);
 }
 
 struct np_router *np_router_new(struct np_lane *lane, struct np_error *err) {

@@ -215,5 +215,5 @@ void np_router_held_more(struct np_router *r) {
     struct np_instance *in = np_lane_instance(r->lane, &e->slots[i]);
     if (e->slots[i].kind == NP_RULE && in && in->held_more && !np_quarantine_holds(in)) np_router_held_find(r, in);
   }
-  event_active(r->lane->tick, EV_TIMEOUT, 0);
+  np_lane_soon(r->lane);
 }

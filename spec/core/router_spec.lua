@@ -71,6 +71,22 @@ plugin:timer("others", function(key) plugin:send("to", { key = key }) end)
     host:stop()
   end)
 
+  it("writes down what it has dealt with a second later, however often it was woken before", function()
+    local host = bed.host { plugins = { ["vendors/x.lua"] = [[
+local plugin = ...
+plugin:serve { "POST /x", handler = function(req)
+  for i = 1, 9000 do plugin:emit { device = "d" .. i % 50, metric = "glucose", value = i, key = req.body.tag .. i } end
+  return 204
+end }]], ["rules/r.lua"] = [[
+local plugin = ...
+plugin:derives "double"
+plugin:on({ metric = "glucose" }, function(r) plugin:emit { metric = "double", value = 2 * r.value } end)]] }, config = "lanes = 2" }
+    for i = 1, 6 do assert.equal(204, (host:request("POST", "/x", { tag = i .. "-" }))) end
+    bed.wait("all of it", function() return count(host, "readings") == 108000 end)
+    bed.wait("its cursors", function() return count(host, "cursors where seq = 108000") > 0 end)
+    host:stop()
+  end)
+
   it("fires timers past any number of those that no rule knows any more", function()
     local host = bed.host { plugins = { ["vendors/x.lua"] = vendor, ["rules/r.lua"] = [[
 local plugin = ...
