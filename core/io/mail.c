@@ -324,7 +324,10 @@ struct np_mailer *np_mailer_new(struct event_base *base, const struct np_fetch_o
 
 void np_mailer_free(struct np_mailer *m) {
   if (!m) return;
-  while (m->calls) np_mail_cancel(m->calls);
+  for (struct np_mail_call *call = m->calls, *next; call; call = next) {
+    next = call->next;
+    np_mail_cancel(call);
+  }
   for (struct np_mail_session *s = m->resting, *next; s; s = next) {
     next = s->next;
     np_mail_session_close(s, true);
