@@ -77,8 +77,12 @@ describe("influx and InfluxDB", function()
   end)
 
   local function push(list) assert.equal(204, (host:request("POST", "/readings", json.encode(list)))) end
+  -- Each reading leads to a message, and none waits: an outbox is empty at first, too.
   local function settled()
-    bed.wait("nothing to wait in the outbox", function() return host:sql("select count(*) as n from outbox")[1].n == 0 end)
+    bed.wait("each reading's message to have gone out", function()
+      return host:sql([[select count(*) as n from outbox]])[1].n == 0
+        and host:sql([[select count(*) as n from readings where seq not in (select reading from delivered union select reading from dead)]])[1].n == 0
+    end)
   end
 
   it("finds there what was measured: names, values and milliseconds", function()
