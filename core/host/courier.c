@@ -212,7 +212,7 @@ static bool start_one(struct np_courier *c, struct np_destination *to, struct np
     look_in(to, ms);
     return false;
   }
-  enum np_pass pass = np_outlet_enter(to->outlet, c->lane, &ms);
+  enum np_pass pass = np_outlet_enter(to->outlet, c->lane, ready == &to->ready[1], &ms);
   to->asked = pass == NP_PASS_LATER || pass == NP_PASS_TOLD;
   if (pass == NP_PASS_LATER) look_in(to, ms);
   if (to->asked) return false;

@@ -15,6 +15,7 @@
 #define FAILURES_MOST 8 /* in a row: then it is open */
 #define OPEN_LEAST 1000 /* ms */
 #define OPEN_MOST 60000 /* ms */
+#define LAST_PLACE 100  /* ms until replays ask again */
 #define WELL_AFTER 16   /* deliveries in a row after which it is forgotten how long it was open */
 
 const char *const np_circuit_names[3] = {"closed", "open", "half open"};
@@ -137,7 +138,7 @@ static int64_t take_turn(struct np_outlet *o, struct place *p) {
   return 0;
 }
 
-enum np_pass np_outlet_enter(struct np_outlet *o, const struct np_lane *lane, int64_t *ms) {
+enum np_pass np_outlet_enter(struct np_outlet *o, const struct np_lane *lane, bool replayed, int64_t *ms) {
   struct place *p = &o->places[lane->index];
   enum np_pass pass = NP_PASS_GO;
   np_broker_lock(o->broker);
@@ -147,6 +148,8 @@ enum np_pass np_outlet_enter(struct np_outlet *o, const struct np_lane *lane, in
     *ms = o->paused - now;
   else if (o->circuit == NP_CIRCUIT_OPEN && o->until > now)
     *ms = o->until - now;
+  else if (replayed && o->concurrency > 1 && o->flying >= o->concurrency - 1)
+    *ms = LAST_PLACE; /* a lane's own deliveries that end have it ask again before that */
   if (*ms) {
     pass = NP_PASS_LATER;
   } else if (o->circuit == NP_CIRCUIT_HALF_OPEN) {

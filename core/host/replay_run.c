@@ -388,7 +388,9 @@ static bool ready(void *arg, const struct np_reading *reading) {
   if (r->silent && reading->seq > r->now.seq) wake(r);
   while (r->cursors[reading->partition] < reading->seq) {
     if (np_reader_cursors(r->other, r->cursors, &r->err) < 0) return false;
-    if (r->cursors[reading->partition] < reading->seq && !nap(r, ROUTER_MS)) return false;
+    if (r->cursors[reading->partition] >= reading->seq) break;
+    if (r->collected) flush(r);
+    if (!nap(r, ROUTER_MS)) return false;
   }
   r->in_reading = true;
   return !r->over;

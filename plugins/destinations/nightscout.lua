@@ -37,8 +37,8 @@ local function of_alert(a, m)
   if type(a.value) == "number" then
     text = ("%s: %s%s"):format(text, json.encode(a.value), type(a.unit) == "string" and " " .. a.unit or "")
   end
-  return { path = "treatments", row = { eventType = "Note", notes = text .. " (" .. a.device .. (m.replayed and ", replayed)" or ")"), created_at = time.format(a.at),
-    enteredBy = "neap" } }
+  local notes = text .. " (" .. a.device .. (m.replayed and ", replayed)" or ")")
+  return { path = "treatments", row = { eventType = "Note", notes = notes, created_at = time.format(a.at), enteredBy = "neap" } }
 end
 
 local function make(kind, what, m)

@@ -19,8 +19,9 @@ local config = plugin:config {
   ca = { "secret", optional = true, about = "PEM: the server's certificate has to come from these, and from nobody else" },
 }
 
-local OURS = { ["webhook-id"] = true, ["webhook-timestamp"] = true, ["webhook-signature"] = true, ["neap-replayed"] = true, ["content-length"] = true,
-  ["content-encoding"] = true, ["transfer-encoding"] = true, connection = true, expect = true, host = true }
+local OURS = { ["webhook-id"] = true, ["webhook-timestamp"] = true, ["webhook-signature"] = true, ["content-length"] = true,
+  ["content-encoding"] = true, ["transfer-encoding"] = true, connection = true, expect = true, host = true,
+  ["neap-replayed"] = true }
 
 local function compile(setting, text, kind)
   if type(text) ~= "string" then error(("%s: expected a text, got a %s"):format(setting, type(text)), 0) end
