@@ -166,7 +166,7 @@ int np_acknowledge(lua_State *L) {
 }
 
 /* plugin:acknowledged(id) -> the message's acknowledgement, or nil where it has none. What a rule was told holds when its call commits: where one
- * comes between, the handler runs again. In a run over the past nothing is acknowledged.
+ * comes between, the handler runs again. At the gate and in a dry run nothing is acknowledged; a replay that sends knows what is on record.
  * @param id string of a message, as plugin:send has returned it
  * @return neap.Acknowledgement?
  */

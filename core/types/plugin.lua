@@ -379,7 +379,8 @@ function plugin:window(options) end
 function plugin:acknowledge(id, how) end
 
 ---plugin:acknowledged(id) -> the message's acknowledgement, or nil where it has none. What a rule was told holds when
----its call commits: where one comes between, the handler runs again. In a run over the past nothing is acknowledged.
+---its call commits: where one comes between, the handler runs again. At the gate and in a dry run nothing is
+---acknowledged; a replay that sends knows what is on record.
 ---@param id string of a message, as plugin:send has returned it
 ---@return neap.Acknowledgement?
 function plugin:acknowledged(id) end
