@@ -21,9 +21,9 @@ end }
 ]]
 
 describe("file", function()
-  local folder, out, host
+  local folder, out, host, pushed
   before_each(function()
-    folder = bed.folder()
+    folder, pushed = bed.folder(), 0
     out = folder .. "/out"
     os.execute("mkdir " .. out)
   end)
@@ -36,11 +36,14 @@ describe("file", function()
   end
   local function push(from, to)
     local list = {}
+    pushed = pushed + to - from + 1
     for i = from, to do list[#list + 1] = { device = "w-" .. i % 7, metric = "temp", value = i, at = 1772352000000 + i } end
     assert.equal(204, (host:request("POST", "/readings", json.encode(list))))
   end
   local function settled()
-    bed.wait("nothing to wait in the outbox", function() return host:sql("select count(*) as n from outbox")[1].n == 0 end)
+    bed.wait("all to be delivered", function()
+      return host:sql("select (select count(*) from delivered) + (select count(*) from dead) as n")[1].n == pushed
+    end)
     assert.equal(0, #host:sql "select * from dead")
   end
   local function names()
@@ -114,6 +117,67 @@ describe("file", function()
     check(2)
     host:wait_text "what a kill had left of a line was cut off"
     host:wait_text "lines that stood there already"
+  end)
+
+  describe("on a disk", function()
+    local own, control = bed.neap, nil
+    local function disk(says) bed.replace(control, says) end
+    before_each(function()
+      control = folder .. "/says"
+      local library, wrapper = folder .. "/faulty_disk.so", folder .. "/neap-on-it"
+      local built, code = bed.run { "cc", "-shared", "-fPIC", "-o", library, "spec/plugins/faulty_disk.c", "-ldl" }
+      assert.equal(0, code, built)
+      bed.write(wrapper, ("#!/bin/sh\nexport FAULTY_DISK='%s' FAULTY_DISK_SAYS='%s' ASAN_OPTIONS=\"$ASAN_OPTIONS:verify_asan_link_order=0\"\nLD_PRELOAD='%s' exec '%s' \"$@\"\n")
+        :format(out, control, library, own))
+      os.execute("chmod +x " .. wrapper)
+      bed.neap = wrapper
+      disk "well"
+    end)
+    after_each(function() bed.neap = own end)
+
+    local function tried(why)
+      bed.wait("the reason: " .. why, function() return #host:sql(("select * from outbox where error like '%%%s%%'"):format(why)) > 0 end)
+    end
+
+    it("whose fsync fails, tells nobody that something is there; what was written is taken back, and written when it is well", function()
+      disk "fail"
+      start 'rotate = "never"'
+      push(1, 20)
+      tried "fsync of"
+      bed.wait("nothing to stand there", function() return bed.read(out .. "/messages.ndjson") == "" end)
+      assert.equal(0, host:sql "select count(*) n from delivered"[1].n)
+      disk "well"
+      settled()
+      check(20)
+      disk "fail" -- where there is something already
+      local before = bed.read(out .. "/messages.ndjson")
+      push(21, 30)
+      tried "fsync of"
+      bed.wait("no more to stand there than before", function() return bed.read(out .. "/messages.ndjson") == before end)
+      disk "well"
+      settled()
+      check(30)
+    end)
+
+    it("that hangs, holds up nothing else, nor the end of the host; nothing is lost or doubled", function()
+      disk "hang"
+      start 'rotate = "never", timeout = "1s"'
+      push(1, 20)
+      tried "the disk has not answered in time"
+      push(21, 30) -- others are served
+      assert.is_true(#host:command "destinations" > 1)
+      disk "well" -- what hung is there now, though it was told as failed
+      settled()
+      check(30)
+      disk "hang"
+      push(31, 40)
+      tried "the disk has not answered in time"
+      assert.same({ "exit", 0 }, { host:stop() })
+      disk "well"
+      host:begin()
+      settled()
+      check(40)
+    end)
   end)
 
   it("is put aside when the day is over", function()
