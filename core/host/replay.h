@@ -12,9 +12,9 @@ struct np_replays;
 
 /* Which ones, how, and how far it has come: it goes with a call (host/calls.h) to the lane, for as many requests as take a moment, and back. */
 struct np_requests {
-  bool failed;         /* only those that have failed */
-  bool dry;            /* nothing is written */
-  bool rules;          /* rules are run on what is new; they always are where a request had failed, for that is work that was missed */
+  bool failed; /* only those that have failed */
+  bool dry;    /* nothing is written */
+  bool rules;  /* rules are run on what is new; they always are where a request had failed, for that is work that was missed */
   int64_t after, upto; /* ids: after < id <= upto; `after` is moved on */
   int64_t from, to;    /* ms, when they were received */
   int64_t pause;       /* us between one and the next */
