@@ -48,7 +48,6 @@ struct runner {
   size_t derived;             /* readings in it */
   int64_t first_us, noted_us; /* monotonic: of the first of them; of the last commit */
   int64_t free_us;            /* when the rate lets the next ones go */
-  int64_t known_from;         /* ms: what was sent before may be off the record; asked now and then */
   struct {                    /* what is on record for the cause at hand */
     struct np_writeset *ws;   /* owned: the texts */
     struct on_record *list;   /* owned */
@@ -291,11 +290,20 @@ static bool is_on_record(struct runner *r, const struct np_message *m) {
   return false;
 }
 
-/* Before that, nobody can tell what was sent. */
+/* Before that, nobody can tell what was sent; -1 and err. Asked after the record: what has been removed before that was looked at is known by then. What was
+ * removed by an older neap, or under other bounds, only the bounds tell of. */
 static int64_t known_from(struct runner *r) {
   int64_t from = r->run->delivered_age ? np_now_ms() - r->run->delivered_age : 0;
-  int64_t oldest = r->run->delivered_size ? np_reader_delivered_from(r->other) : 0;
+  int64_t oldest = r->run->delivered_size ? np_reader_delivered_from(r->other) : 0, gone = np_reader_messages_gone(r->other);
+  if (oldest < 0 || gone < 0) return np_fail(&r->err, "the store cannot be read");
+  if (gone >= from) from = gone + 1;
   return oldest > from ? oldest : from;
+}
+
+static bool is_unsure(struct runner *r, const struct np_shadow_cause *cause) {
+  int64_t from = known_from(r);
+  if (from < 0) r->over = true;
+  return from < 0 || cause->at < from;
 }
 
 /* What the rule says */
@@ -324,7 +332,7 @@ static void decide(struct runner *r, const struct np_shadow_cause *cause, const 
     r->now.expired++;
   else if (r->record.waiting)
     r->now.waiting++;
-  else if (!j->again && cause->at < r->known_from)
+  else if (!j->again && is_unsure(r, cause))
     r->now.unsure++;
   else
     add(r, m);
@@ -407,10 +415,7 @@ static bool passed(void *arg, int64_t seq) {
   r->now.seq = seq;
   r->now.said = r->skip = 0;
   r->now.readings += reading;
-  if ((r->collected && us - r->first_us >= GATHER_MS * 1000) || us - r->noted_us >= NOTE_MS * 1000) {
-    flush(r);
-    r->known_from = known_from(r);
-  }
+  if ((r->collected && us - r->first_us >= GATHER_MS * 1000) || us - r->noted_us >= NOTE_MS * 1000) flush(r);
   return !r->over && !stopped(r);
 }
 
@@ -427,7 +432,6 @@ static int begin(struct runner *r) {
   np_replay_job_clear(&row);
   r->now = j->at;
   r->silent = true;
-  r->known_from = known_from(r);
   r->noted_us = np_mono_us();
   return 0;
 }

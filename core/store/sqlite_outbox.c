@@ -191,6 +191,12 @@ int64_t np_reader_delivered_from(struct np_reader *r) {
   return rc == SQLITE_ROW ? at : rc == SQLITE_DONE ? 0 : -1;
 }
 
+int64_t np_reader_messages_gone(struct np_reader *r) {
+  int64_t made;
+  int rc = np_sql_one(&r->sql, R_MESSAGES_GONE, &made, "");
+  return rc == SQLITE_ROW ? made : rc == SQLITE_DONE ? 0 : -1;
+}
+
 int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay) {
   int64_t n;
   return np_sql_one(&r->sql, R_REPLAY_PENDING, &n, "i", replay) == SQLITE_ROW ? n : -1;

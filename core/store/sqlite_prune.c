@@ -12,7 +12,8 @@ struct walk {
   const struct np_keep *keep;
   int64_t now;
   enum np_kept kind;
-  int failed; /* requests among those that go */
+  int failed;          /* requests among those that go */
+  int64_t newest_made; /* of the messages among them: ms; 0: there are none */
 };
 
 /* Whether a row of that time has outlived what is kept. */
@@ -39,8 +40,10 @@ static int look_at_request(struct np_store *s, struct walk *w, sqlite3_stmt *row
 }
 
 static int look_at_message(struct np_store *s, struct walk *w, sqlite3_stmt *row, enum choice *c) {
-  bool may = is_past(w, NP_KEPT_DELIVERED, sqlite3_column_int64(row, 3)); /* made so long ago: so may be those behind it */
+  int64_t made = sqlite3_column_int64(row, 3);
+  bool may = is_past(w, NP_KEPT_DELIVERED, made); /* made so long ago: so may be those behind it */
   *c = is_past(w, NP_KEPT_DELIVERED, sqlite3_column_int64(row, 1)) || is_over(s, w) ? GO : may ? STAY : STOP;
+  if (*c == GO && made > w->newest_made) w->newest_made = made;
   return SQLITE_OK;
 }
 
@@ -139,6 +142,15 @@ static int sweep(struct np_store *s, struct walk *w, int table, int *gone) {
   return rc;
 }
 
+static int sweep_dropped(struct np_store *s, struct walk *w, int *gone) {
+  int64_t before = w->now - w->keep[NP_KEPT_DELIVERED].age;
+  int rc = np_sql_run(&s->sql, W_PRUNE_DROPPED, "i", before);
+  int n = rc == SQLITE_OK ? sqlite3_changes(s->sql.db) : 0;
+  if (n && before > w->newest_made) w->newest_made = before; /* they were made before they were dropped */
+  *gone += n;
+  return rc;
+}
+
 int np_prune_step(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int *gone, int *failed) {
   struct walk w = {.keep = keep, .now = now};
   int rc = SQLITE_OK;
@@ -148,8 +160,6 @@ int np_prune_step(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], 
   }
   *failed += w.failed;
   s->removals++;
-  if (rc != SQLITE_OK || !keep[NP_KEPT_DELIVERED].age) return rc;
-  rc = np_sql_run(&s->sql, W_PRUNE_DROPPED, "i", now - keep[NP_KEPT_DELIVERED].age);
-  *gone += sqlite3_changes(s->sql.db);
-  return rc;
+  if (rc == SQLITE_OK && keep[NP_KEPT_DELIVERED].age) rc = sweep_dropped(s, &w, gone);
+  return rc == SQLITE_OK && w.newest_made ? np_sql_run(&s->sql, W_MESSAGES_GONE, "i", w.newest_made) : rc;
 }

@@ -14,8 +14,15 @@ enum { MOST = 50000 };
 #define BY                                                                                                                         \
   " WHERE source = ?1 AND replayed = 0 AND ((reading > ?2 AND reading <= ?3) OR (reading = 0 AND created BETWEEN ?4 AND ?5))"
 #define OF " WHERE reading = ?1 AND reading > 0"
-/* Of what an older neap stored there is only when it was made, as a negative number: a little after it was due. */
-#define ABOUT " WHERE reading = 0 AND (about = ?1 OR about BETWEEN -?1 - 60000 AND -?1)"
+/* By the index of each table, which an OR would not be. Of what an older neap stored there is only when it was made, as a negative number: a little after it was
+ * due. */
+#define ABOUT(table)                                                                                                               \
+  " FROM " table " WHERE seq IN (SELECT seq FROM " table " INDEXED BY " table "_about WHERE reading = 0 AND about = ?1 UNION ALL"  \
+  " SELECT seq FROM " table " INDEXED BY " table "_about WHERE reading = 0 AND about BETWEEN -?1 - 60000 AND -?1)"
+#define OUTBOX_ABOUT ABOUT("outbox")
+#define DELIVERED_ABOUT ABOUT("delivered")
+#define DEAD_ABOUT ABOUT("dead")
+#define DROPPED_ABOUT ABOUT("dropped")
 #define GENERATION "instance, file, hash, source, verdict, reason, at, number, id, cause"
 
 const char *const np_read_texts[R_COUNT] = {
@@ -87,12 +94,12 @@ const char *const np_read_texts[R_COUNT] = {
                       " UNION ALL SELECT " MESSAGE
                       ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" OF " ORDER BY 1",
     [R_MESSAGES_ABOUT] =
-        "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" ABOUT
-        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" ABOUT
-        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x' FROM dead" ABOUT
-        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o' FROM dropped" ABOUT
-        " ORDER BY 1",
+        "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p'" OUTBOX_ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd'" DELIVERED_ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, 0, NULL, 'x'" DEAD_ABOUT
+        " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, error, reason, dropped, by, 'o'" DROPPED_ABOUT " ORDER BY 1",
     [R_DELIVERED_FROM] = "SELECT created FROM delivered ORDER BY seq LIMIT 1",
+    [R_MESSAGES_GONE] = "SELECT value FROM kv WHERE space = 'neap.messages' AND key = 'gone'",
     [R_REPLAY_PENDING] = "SELECT count(*) FROM outbox WHERE replayed = ? AND replayed > 0",
     [R_MESSAGES_BY] = "SELECT " MESSAGE ", attempts, due, since, expires, status, 0, error, NULL, 0, NULL, 'p' FROM outbox" BY
                       " UNION ALL SELECT " MESSAGE ", attempts, 0, 0, 0, status, at, NULL, NULL, 0, NULL, 'd' FROM delivered" BY

@@ -95,6 +95,9 @@ const char *const np_write_texts[W_COUNT] = {
               " OR EXISTS(SELECT 1 FROM delivered WHERE id = ?2) OR EXISTS(SELECT 1 FROM dead WHERE id = ?2)"
               " OR EXISTS(SELECT 1 FROM dropped WHERE id = ?2) ON CONFLICT DO NOTHING",
     [W_PRUNE_DROPPED] = "DELETE FROM dropped WHERE seq IN (SELECT seq FROM dropped WHERE dropped < ? LIMIT 500)",
+    /* Until when those were made that are no longer on record. */
+    [W_MESSAGES_GONE] = "INSERT INTO kv VALUES('neap.messages', 'gone', ?, 0, 0) ON CONFLICT(space, key)"
+                        " DO UPDATE SET value = max(value, excluded.value)",
     [W_PRUNE_KEYS] =
         "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
     /* Numbers rise with time, so the oldest rows are the first ones. Each: number, when, bytes, what else it takes to decide. */

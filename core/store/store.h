@@ -249,6 +249,8 @@ int np_reader_messages_of(struct np_reader *r, int64_t reading, np_sent_fn *fn, 
 int np_reader_messages_about(struct np_reader *r, int64_t about, np_sent_fn *fn, void *arg, struct np_error *err);
 int64_t np_reader_delivered_from(
     struct np_reader *r); /* ms: when the oldest that is kept as delivered was made; 0: there is none; -1 on error */
+/* ms: when the newest was made of those that are no longer on record, for np_store_prune has removed them; 0: none has been; -1 on error. */
+int64_t np_reader_messages_gone(struct np_reader *r);
 int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay); /* how many of that replay are pending; -1 on error */
 /* What a rule has sent, apart from replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms). In no order; looks at all
  * messages. */

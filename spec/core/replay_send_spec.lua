@@ -152,6 +152,36 @@ end)]] }, { config = 'keep = { delivered = "1s" },' })
     assert.same({ readings = 3, sent = 1, expired = 1, failed = 1 }, counts(r))
   end)
 
+  it("sends nothing twice that goes from the record while it waits for its rate, or went under other bounds", function()
+    local few = [[
+local plugin = ...
+plugin:on({ metric = "temp", above = %d }, function(r) plugin:send("desk", { hot = r.value }) end)]]
+    begin({ hot = few:format(8) }, { config = 'keep = { delivered = "2s" },' })
+    temps(1, 9)
+    arrived(1)
+    bed.replace(host.plugins .. "/rules/hot.lua", few:format(0))
+    in_force("hot", 2)
+    replay("--rule", "hot", "--send", "--rate", "1/s")
+    local function nines()
+      local n = 0
+      for _, q in ipairs(receiver.requests) do n = n + (q.json.hot == 9 and 1 or 0) end
+      return n
+    end
+    arrived(1)
+    assert.equal(1, nines())
+    bed.wait("all of it to be past its age", function()
+      return host:sql "select count(*) n from delivered where at > (strftime('%s', 'now') - 3) * 1000"[1].n == 0
+    end)
+    host:restart() -- what had to stay for a moment longer is looked at again at once
+    bed.wait("what was delivered to be gone", function() return host:sql "select count(*) n from delivered"[1].n == 0 end)
+    host:stop()
+    local config = bed.read(host.folder .. "/neap.lua")
+    bed.write(host.folder .. "/neap.lua", (config:gsub("keep = [^}]*},", "")))
+    host:begin()
+    assert.same({ readings = 9, unsure = 9 }, counts((replay("--rule", "hot", "--send", "--rate", "1000/s"))))
+    assert.equal(1, nines())
+  end)
+
   it("goes on after kill -9, ten times: what is sent is what an uninterrupted one sends", function()
     local rule = [[
 local plugin = ...

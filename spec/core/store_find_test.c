@@ -1,4 +1,5 @@
 /* Queries over devices, readings and events: what a drawn store gives, in every order, filter, scope and page size, against sorting the whole. */
+#include "store/sqlite.h"
 #include "store_sets.h"
 
 static unsigned random_state = 20261124;
@@ -455,6 +456,24 @@ static void from_an_older_schema(void) {
   np_reader_close(r);
 }
 
+/* Large tables are looked up by an index. */
+static void plans(struct np_reader *r) {
+  static const int texts[] = {R_MESSAGES_OF, R_MESSAGES_ABOUT, R_HEAD,        R_DEVICES_OF,
+                              R_EXPIRED_OF,  R_REPLAY_PENDING, R_DERIVED_FROM};
+  static const char *const tables[] = {"SCAN outbox", "SCAN delivered", "SCAN dead", "SCAN dropped", "SCAN derivations"};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    struct np_buf sql = {0};
+    sqlite3_stmt *st;
+    np_buf_addf(&sql, "EXPLAIN QUERY PLAN %s", np_read_texts[texts[i]]);
+    CHECK(sqlite3_prepare_v2(r->sql.db, sql.data, -1, &st, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(r->sql.db));
+    while (sqlite3_step(st) == SQLITE_ROW)
+      for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
+        CHECK(!strstr((const char *)sqlite3_column_text(st, 3), tables[k]), "%s: %s", sql.data, tables[k]);
+    sqlite3_finalize(st);
+    np_buf_free(&sql);
+  }
+}
+
 int main(void) {
   test_begin();
   struct np_store *s = open_store();
@@ -464,6 +483,7 @@ int main(void) {
   every_page_size(r);
   the_newest_of_each(r);
   edges(r);
+  plans(r);
   np_reader_close(r);
   np_store_close(s);
   from_an_older_schema();

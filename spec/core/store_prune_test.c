@@ -166,10 +166,13 @@ static void events_and_messages(struct np_store *s) {
   CHECK(prune(s, NP_KEPT_DELIVERED, (struct np_keep){.age = 100}, 1100, NULL) == 0);
   CHECK(prune(s, NP_KEPT_DELIVERED, (struct np_keep){.age = 100}, 1101, NULL) == 4);
   CHECK(ask("SELECT delivered_bytes FROM counters") == 0);
+  struct np_reader *r = open_reader();
+  CHECK(np_reader_messages_gone(r) == 10, "it is on record until when those were made that have gone");
+  np_reader_close(r);
   struct np_keep none[NP_KEPT_KINDS] = {0};
   int failed;
   CHECK(put(s, "gone", "x", NOW - 5, -1) == NP_COMMITTED && np_store_prune(s, none, 0, NOW - 6, &failed, NULL) == 0);
-  CHECK(np_store_prune(s, none, 0, NOW - 5, &failed, NULL) == 1 && ask("SELECT count(*) FROM kv") == 0);
+  CHECK(np_store_prune(s, none, 0, NOW - 5, &failed, NULL) == 1 && ask("SELECT count(*) FROM kv WHERE space = 'space'") == 0);
 }
 
 /* What is remembered of the file may be forgotten at any time: the file says the same. */
