@@ -122,6 +122,13 @@ static bool has_room(const struct np_outlet *o, int lane) {
   return o->places[lane].flying < o->concurrency / sharing;
 }
 
+/* Replays stand in no queue: who has live messages does, and goes before them, on whatever lane. */
+static bool has_room_behind(struct np_outlet *o, struct place *p) {
+  p->ticket = 0;
+  wake_first(o);
+  return o->flying < (o->concurrency > 1 ? o->concurrency - 1 : 1) && first_in_queue(o) < 0;
+}
+
 /* us until the lane's delivery may begin; then it is counted. */
 static int64_t take_turn(struct np_outlet *o, struct place *p) {
   int64_t now = np_mono_us();
@@ -148,7 +155,7 @@ enum np_pass np_outlet_enter(struct np_outlet *o, const struct np_lane *lane, bo
     *ms = o->paused - now;
   else if (o->circuit == NP_CIRCUIT_OPEN && o->until > now)
     *ms = o->until - now;
-  else if (replayed && o->concurrency > 1 && o->flying >= o->concurrency - 1)
+  else if (replayed && !has_room_behind(o, p))
     *ms = LAST_PLACE; /* a lane's own deliveries that end have it ask again before that */
   if (*ms) {
     pass = NP_PASS_LATER;

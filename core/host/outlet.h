@@ -31,7 +31,7 @@ enum np_pass {
   NP_PASS_LATER, /* ask again in *ms */
   NP_PASS_TOLD,  /* the lane's courier is woken when it may ask again */
 };
-/* replayed: for messages of a replay, which leave the last place to live ones, where there is more than one. */
+/* replayed: for messages of a replay, which stand behind the live ones of every lane, and leave them the last place where there is more than one. */
 enum np_pass np_outlet_enter(struct np_outlet *o, const struct np_lane *lane, bool replayed, int64_t *ms);
 void np_outlet_cancel(struct np_outlet *o, const struct np_lane *lane, bool probe); /* there was nothing to deliver */
 /* The handler has ended, its outcome is decided. */
