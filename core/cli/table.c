@@ -42,7 +42,8 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [NEWER] = {"--newer", "AGE", "only what has been dead for less, such as 1h", BIT(DEAD)},
     [ALL] = {"--all", NULL, "all of them, where nothing else says which", BIT(DEAD) | BIT(REPLAY)},
     [FORMAT] = {"--format", "FORM", "ndjson (the default, but for a FILE.csv) or csv", BIT(EXPORT) | BIT(IMPORT)},
-    [SINCE] = {"--since", "TIME", "only what was measured then or later: 2026-03-01T08:00:00Z; of a replay, what came",
+    [SINCE] = {"--since", "TIME",
+               "only what was measured then or later, such as 2026-03-01T08:00:00Z or 24h (ago); of a replay, what came",
                BIT(EXPORT) | BIT(REPLAY)},
     [DRY_RUN] = {"--dry-run", NULL, "only tells what would be otherwise than it was", BIT(REPLAY)},
     [BY] = {"--by", "NAME", "whose acknowledgement it is; yours where it is not given", BIT(ACK)},
@@ -56,7 +57,7 @@ const struct np_cli_option np_cli_options[OPTIONS] = {
     [SKIP_BAD] = {"--skip-bad", "FILE", "puts lines that cannot be taken into this file, and goes on", BIT(IMPORT)},
     [SEND] = {"--send", NULL, "sends what the rule would have sent and that is not on record as sent", BIT(REPLAY)},
     [AGAIN] = {"--again", NULL, "sends that, too", BIT(REPLAY)},
-    [UNTIL] = {"--until", "TIME", "only what was measured then or earlier", BIT(EXPORT) | BIT(REPLAY)},
+    [UNTIL] = {"--until", "TIME", "only what was measured then or earlier; of a replay, what came", BIT(EXPORT) | BIT(REPLAY)},
 };
 
 const struct np_cli_command np_cli_commands[COMMANDS] = {
@@ -207,7 +208,7 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
          "stored, or missing. The exit code is 1 where any fails.\n\n"
          "--rule with --dry-run: a rule, or --all, as its file stands, is run over the readings of the store, and what it would "
          "send is "
-         "compared with what\nwas sent. Nothing is sent, and nothing is changed. --since and --until also take how long ago: 24h. "
+         "compared with what\nwas sent, also by replays. Nothing is sent, and nothing is changed. "
          "The rule begins without any memory.\n\n"
          "With --send: the host runs the rule in force likewise, and sends what is not on record as sent, each with the number of "
          "the replay, which\ndestinations tell. What has expired is not sent. Live messages go first, and --rate bounds it. It "

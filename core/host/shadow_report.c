@@ -22,6 +22,7 @@ struct said {
       *body; /* in the arena; with neither of the first two it raised, and body says what */
   int64_t reading, at;
   size_t order;
+  bool again; /* by a replay: it stands for what was not sent, or was sent once already */
   bool paired;
 };
 
@@ -68,6 +69,7 @@ static void on_message(void *arg, const struct np_shadow_cause *cause, const str
   said->body = in_order(s, m->body.ptr, m->body.len);
   said->destination = copy(s, m->destination.ptr);
   said->device = copy(s, m->device.ptr);
+  said->again = m->replayed != 0;
 }
 
 /* What the rule has said of it; its key only where that is the rule's own, for the others follow from the rest. */
@@ -171,6 +173,7 @@ static void compare_place(struct np_shadow_report *r, struct said *old, size_t o
   for (size_t i = 0; i < olds; i++) {
     if (old[i].paired) continue;
     while (k < freshes && fresh[k].paired) k++;
+    if (k == freshes && old[i].again) continue;
     note(r, &old[i], k < freshes ? &fresh[k] : NULL);
     if (k < freshes) k++;
   }
@@ -270,14 +273,14 @@ void np_shadow_derived(struct np_shadow_record *record, const struct np_reading 
 
 static int64_t away(const struct said *a, const struct said *b) { return a->at < b->at ? b->at - a->at : a->at - b->at; }
 
-/* A message on record does not say which timer it came from, and was made a little after that was due. */
+/* A message on record does not say which timer it came from, and was made a little after that was due; a replay says the moment. */
 static void place_timers(struct side *record, struct side *run) {
   for (size_t i = 0; i < record->count; i++) {
     struct said *sent = &record->list[i], *best = NULL;
     if (sent->reading || !sent->destination) continue;
     for (size_t k = 0; k < run->count; k++) {
       struct said *said = &run->list[k];
-      if (said->reading || said->paired || !said->destination) continue;
+      if (said->reading || said->paired || !said->destination || (sent->again && said->at != sent->at)) continue;
       if (strcmp(said->destination, sent->destination) != 0 || strcmp(said->device, sent->device) != 0) continue;
       if (!best || away(said, sent) < away(best, sent)) best = said;
     }

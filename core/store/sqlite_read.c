@@ -12,7 +12,8 @@ enum { MOST = 50000 };
 #define DERIVATION "SELECT reading, cause, generation, timer, key FROM derivations"
 #define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed, about"
 #define BY                                                                                                                         \
-  " WHERE source = ?1 AND replayed = 0 AND ((reading > ?2 AND reading <= ?3) OR (reading = 0 AND created BETWEEN ?4 AND ?5))"
+  " WHERE source = ?1 AND ((reading > ?2 AND reading <= ?3) OR"                                                                    \
+  " (reading = 0 AND CASE replayed WHEN 0 THEN created ELSE about END BETWEEN ?4 AND ?5))"
 #define OF " WHERE reading = ?1 AND reading > 0"
 /* By the index of each table, which an OR would not be. Of what an older neap stored there is only when it was made, as a negative number: a little after it was
  * due. */

@@ -252,8 +252,8 @@ int64_t np_reader_delivered_from(
 /* ms: when the newest was made of those that are no longer on record, for np_store_prune has removed them; 0: none has been; -1 on error. */
 int64_t np_reader_messages_gone(struct np_reader *r);
 int64_t np_reader_replay_pending(struct np_reader *r, int64_t replay); /* how many of that replay are pending; -1 on error */
-/* What a rule has sent, apart from replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms). In no order; looks at all
- * messages. */
+/* What a rule has sent, also by replays: for readings with after < seq <= upto, and, from its timers, made in from .. to (ms), by a replay for a moment
+ * in there. Oldest first; looks at all messages. */
 int np_reader_messages_by(struct np_reader *r, const char *rule, int64_t after, int64_t upto, int64_t from, int64_t to,
                           np_sent_fn *fn, void *arg, struct np_error *err);
 /* Its attempts, the first and the newest 20, in order. By the message's seq. */

@@ -70,6 +70,14 @@ describe("neap replay --send", function()
     return t
   end
 
+  -- What a dry run says would be otherwise than on record.
+  local function dry(rule)
+    local out, status = bed.run { bed.neap, "replay", "--config", host.folder, "--rule", rule, "--dry-run", "--json" }
+    assert.equal(0, status, out)
+    local report = json.decode(out)
+    return { report.new, report.gone, report.different }
+  end
+
   it("sends what is not on record, with the replay's number; once more it sends nothing, --again all", function()
     begin { hot = HOT:format(8) }
     temps(1, 10)
@@ -92,10 +100,12 @@ describe("neap replay --send", function()
 
     r = replay("--rule", "hot", "--send")
     assert.same({ readings = 10, already = 4 }, counts(r))
+    assert.same({ 0, 0, 0 }, dry "hot")
     r = replay("--rule", "hot", "--send", "--again", "--device", "D1", "--rate", "1000/s")
     assert.same({ 3, { readings = 4, sent = 2 } }, { r.replay, counts(r) })
     arrived(6)
     assert.equal(6, #receiver.requests)
+    assert.same({ 0, 0, 0 }, dry "hot")
 
     local id = host:sql "select id from delivered where replayed = 3"[1].id
     assert.matches("replayed by replay 3, about ", (bed.run { bed.neap, "explain", id, "--store", host.store }), 1, true)
@@ -127,6 +137,7 @@ plugin:on({ metric = "beat" }, function(r) plugin:arm("quiet", r.device, r.value
     r = replay("--rule", "quiet", "--send")
     assert.same({ readings = 3, sent = 1, already = 1 }, counts(r))
     assert.same({ readings = 3, already = 2 }, counts((replay("--rule", "quiet", "--send"))))
+    assert.same({ 0, 0, 0 }, dry "quiet")
   end)
 
   it("does not send what has expired, what it cannot tell of, and counts what the rule fails on", function()
