@@ -39,6 +39,10 @@ for name, text in pairs(config.headers or {}) do
   if OURS[lower] then error(setting .. ": neap says that one itself", 0) end
   fill_headers[name] = compile(setting, text, "header")
 end
+if config.secret then
+  local ok, why = pcall(webhooks.sign, config.secret, { id = "check", json = "" })
+  if not ok then error("secret: " .. (why:match "%((.+)%)$" or why), 0) end
+end
 if config.key and not config.cert then error("key: there is no cert to it", 0) end
 
 local function fill(setting, fn, message)

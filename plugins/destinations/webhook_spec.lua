@@ -171,6 +171,7 @@ describe("webhook", function()
       ours = { { headers = { ["Webhook-Id"] = "x" } }, "headers.Webhook-Id: neap says that one itself" },
       type = { { headers = { ["content-type"] = "x" } }, "headers.content-type: the setting type says it" },
       number = { { headers = { ["X-A"] = 7 } }, "headers.X-A: expected a text, got a number" },
+      secret = { { secret = "whsec_" .. ("a"):rep(28) }, "secret: what follows whsec_ in the secret has to be 24 to 64" },
       key = { { key = "-----BEGIN PRIVATE KEY-----" }, "key: there is no cert to it" },
     } do
       case[1].url = "https://desk.example/"
