@@ -94,7 +94,7 @@ static int replay(const struct np_line *l) {
   if (l->values[AGAIN] || l->values[RATE]) return np_line_wrong(l, "--again and --rate are for --send");
   if (!l->values[DRY_RUN]) return np_line_wrong(l, "expected --dry-run or --send");
   if (!dry.rule == !l->values[ALL]) return np_line_wrong(l, "expected --rule NAME, or --all");
-  if (np_cli_moment(l, SINCE, &dry.from) < 0 || np_cli_moment(l, UNTIL, &dry.to) < 0) return 2;
+  if (np_cli_time(l, SINCE, &dry.from) < 0 || np_cli_time(l, UNTIL, &dry.to) < 0) return 2;
   np_log_setup(NP_WARN, !isatty(STDERR_FILENO));
   struct np_config *config = np_config_load(l->values[CONFIG], &flags, &err);
   if (!config) return np_ask_config_failed(&err, dry.json);

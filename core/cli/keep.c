@@ -104,14 +104,11 @@ static int export_all(struct export *e, struct np_reader *r, struct np_error *er
 
 int np_cli_time(const struct np_line *l, enum option o, int64_t *ms) {
   struct np_error err;
-  if (!l->values[o] || np_time_read(l->values[o], strlen(l->values[o]), NULL, 0, np_zone_get("UTC", 3, &err), ms, &err) == 0)
-    return 0;
-  return np_line_bad_value(l, o, "a time such as 2026-03-01T08:00:00Z");
-}
-
-int np_cli_moment(const struct np_line *l, enum option o, int64_t *ms) {
+  const char *text = l->values[o];
   int64_t ago;
-  if (!l->values[o] || np_duration_parse(l->values[o], strlen(l->values[o]), &ago) < 0) return np_cli_time(l, o, ms);
+  if (!text || np_time_read(text, strlen(text), NULL, 0, np_zone_get("UTC", 3, &err), ms, &err) == 0) return 0;
+  if (np_duration_parse(text, strlen(text), &ago) < 0)
+    return np_line_bad_value(l, o, "a time such as 2026-03-01T08:00:00Z, or how long ago, such as 24h");
   *ms = np_now_ms() - ago;
   return 0;
 }

@@ -41,7 +41,7 @@ static int add_send(const struct np_line *l, struct np_buf *request) {
   if (l->word_count) return np_line_wrong(l, "a connection's requests and a rule are two things"), -1;
   if (l->values[DRY_RUN]) return np_line_wrong(l, "--dry-run sends nothing: leave out one of the two"), -1;
   if (!l->values[RULE] == !l->values[ALL]) return np_line_wrong(l, "expected --rule NAME, or --all"), -1;
-  if (np_cli_moment(l, SINCE, &since) < 0 || np_cli_moment(l, UNTIL, &until) < 0 || add_rate(l, request) < 0) return -1;
+  if (np_cli_time(l, SINCE, &since) < 0 || np_cli_time(l, UNTIL, &until) < 0 || add_rate(l, request) < 0) return -1;
   if (since) np_buf_addf(request, ",\"since\":%lld", (long long)since);
   if (until) np_buf_addf(request, ",\"until\":%lld", (long long)until);
   for (enum option o = DEVICE; o <= CONNECTION; o++) add_text(request, np_cli_options[o].name + 2, l->values[o]);

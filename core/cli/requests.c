@@ -48,7 +48,7 @@ static int add_after(const struct np_line *l, struct np_buf *request) {
 
 static int add_span(const struct np_line *l, struct np_buf *request) {
   int64_t from = 0, to = INT64_MAX;
-  if (np_cli_moment(l, SINCE, &from) < 0 || np_cli_moment(l, UNTIL, &to) < 0) return -1;
+  if (np_cli_time(l, SINCE, &from) < 0 || np_cli_time(l, UNTIL, &to) < 0) return -1;
   np_buf_addf(request, ",\"from\":%lld,\"to\":%lld", (long long)(from > 0 ? from : 0), (long long)(to > 0 ? to : 0));
   return 0;
 }

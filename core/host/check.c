@@ -123,6 +123,14 @@ static void tell_slow(const struct np_unit *u, const struct np_gate_job *job) {
   if (job && job->compared) tell_messages(&job->report);
 }
 
+/* What is wrong begins with the file; whose it is, is told where several entries may have that file. */
+static void tell_error(const struct np_unit *u) {
+  if (strcmp(u->instance, u->plugin) == 0)
+    fprintf(stderr, "%s\n", u->error);
+  else
+    fprintf(stderr, "%s (%s)\n", u->error, u->instance);
+}
+
 static void look_at(struct check *c, struct np_unit *u) {
   struct np_gate_job *job = u->built.code && u->want && u->want->file ? pass(c, u) : NULL;
   bool broken = u->error && !u->unconfigured;
@@ -131,7 +139,7 @@ static void look_at(struct check *c, struct np_unit *u) {
     tell_json(u, job);
   else
     tell_slow(u, job);
-  if (broken && !c->options->json) fprintf(stderr, "%s\n", u->error);
+  if (broken && !c->options->json) tell_error(u);
   np_gate_job_free(job);
 }
 

@@ -19,14 +19,16 @@
 
 const char *const np_show_colours[] = {"", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"};
 
-/* A copy without control characters, C1 and what is not UTF-8 included. */
+/* A copy without control characters, C1 and what is not UTF-8 included; what had lines is one line. */
 char *np_show_clean(const char *s, size_t n) {
   struct np_buf b = {0};
   np_buf_reserve(&b, n);
   for (size_t i = 0, len; i < n; i += len ? len : 1) {
     unsigned char c = (unsigned char)s[i];
     len = np_utf8_len(s + i, n - i);
-    if (len == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0))
+    if (s[i] == '\n')
+      np_buf_adds(&b, "; ");
+    else if (len == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0))
       np_buf_addc(&b, '?');
     else
       np_buf_add(&b, s + i, len);

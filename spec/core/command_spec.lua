@@ -104,6 +104,12 @@ describe("neap without a host", function()
       states[object.instance] = object.state
     end
     assert.same({ { gauge = "good", broken = "broken" }, 1 }, { states, code })
+    bed.write(folder .. "/plugins/rules/hot.lua", "local plugin = ...\nlocal c = plugin:config { limit = { 'number' } }\n" ..
+      "plugin:on({ below = 1, above = c.limit }, print)")
+    bed.write(folder .. "/neap.lua", "return { rules = { { 'hot', name = 'a', limit = 0 }, { 'hot', name = 'b', limit = 2 } } }")
+    out = neap("check", folder)
+    assert.matches("hot%.lua: [^\n]+ %(b%)\n", out)
+    assert.no_match("%(a%)", out)
   end)
 end)
 

@@ -171,7 +171,9 @@ describe("neap explain", function()
     assert.is_true(status >= 400, status)
     local failed = host:sql "select id from inbox where outcome != 'done' order by id desc limit 1"[1].id
     assert.matches("it gave no new readings", tell("q" .. failed), 1, true)
-    assert.matches(story("q" .. failed).request.error:sub(1, 20), tell("q" .. failed), 1, true)
+    local why = story("q" .. failed).request.error
+    assert.matches("\n", why)
+    assert.matches((why:gsub("\n", "; ")), tell("q" .. failed), 1, true)
   end)
 
   it("wants to know which, where a number is both; says what is gone", function()

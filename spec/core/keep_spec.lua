@@ -111,12 +111,15 @@ describe("what is stored can be taken elsewhere:", function()
       assert.equal("note text", keys("--device", "d,*"))
       assert.equal("glucose", keys("--metric", "glucose", "--since", "2026-03-01T08:00:00.001Z"))
       assert.equal("glucose", keys("--until", "2026-03-01T09:00:00+01:00"))
+      assert.equal("glucose glucose", keys("--device", "d1", "--since", "20000d"))
+      assert.equal("", keys("--device", "d1", "--until", "20000d"))
       assert.equal("", keys("--vendor", "w"))
     end)
 
     it("says what it cannot do", function()
       assert.same({ 'neap export: --format: expected ndjson or csv, got "xml"\n', 2 }, { neap("export", "--format", "xml") })
-      assert.same({ 'neap export: --since: expected a time such as 2026-03-01T08:00:00Z, got "monday"\n', 2 }, { neap("export", "--since", "monday") })
+      assert.same({ 'neap export: --since: expected a time such as 2026-03-01T08:00:00Z, or how long ago, such as 24h, got "monday"\n', 2 },
+        { neap("export", "--since", "monday") })
       local out, code = bed.run { bed.neap, "export", "--store", host.folder .. "/none.db" }
       assert.equal(1, code)
       assert.matches("none.db", out, 1, true)
