@@ -38,14 +38,14 @@ static void free_items(struct np_part_item *list) {
 }
 
 void np_router_hold(struct np_writeset *ws, const char *instance, const struct np_reading *reading, const char *name,
-                    const char *key, const char *error, int generation) {
+                    const char *key, const char *error, int64_t at, int generation) {
   struct np_op *op = np_writeset_add(ws, NP_OP_HOLD);
   op->as.hold.instance = np_writeset_text(ws, instance, strlen(instance));
   op->as.hold.name = np_writeset_text(ws, name, strlen(name));
   op->as.hold.key = np_writeset_text(ws, key, strlen(key));
   op->as.hold.error = np_writeset_text(ws, error, strlen(error));
   op->as.hold.reading = reading ? reading->seq : 0;
-  op->as.hold.at = np_now_ms();
+  op->as.hold.at = at;
   op->as.hold.generation = generation;
 }
 
@@ -65,7 +65,7 @@ static bool run_rule(struct np_router *r, const struct np_slot *slot, struct np_
   if (!ok) {
     int failed = run->kept_back ? 0 : slot->code->number;
     if (failed) np_router_log_held(slot->code, run->reading, "a rule failed; the reading is held for it", run->error);
-    np_router_hold(run->ws, slot->instance, run->reading, "", np_buf_text(&run->verdicts), run->error, failed);
+    np_router_hold(run->ws, slot->instance, run->reading, "", np_buf_text(&run->verdicts), run->error, np_now_ms(), failed);
     free(run->error);
   }
   np_buf_free(&run->verdicts);
@@ -101,7 +101,7 @@ static void run_rules(struct np_router *r, const struct np_reading *reading, str
   const struct np_rules *rules = e->rules;
   for (size_t i = 0; i < rules->out_count; i++) {
     const struct np_slot *slot = &e->slots[rules->out_of_force[i]];
-    np_router_hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", 0);
+    np_router_hold(ws, slot->instance, reading, "", "", slot->why_not ? slot->why_not : "not in force", np_now_ms(), 0);
   }
   if (!rules->count) return;
   find_rules(r, rules, reading);

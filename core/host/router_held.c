@@ -68,7 +68,7 @@ void np_router_held_run(struct np_part *p) {
   if (h->is_timer) {
     const struct np_timer_decl *decl = np_rule_timer(slot->code, h->name);
     struct np_rule_call c = {.timer = h->name, .key = h->key};
-    if (decl) np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, np_now_ms(), &c);
+    if (decl) np_rule_call(np_lane_instance(r->lane, slot), decl->handler, &r->overlay, ws, h->at, &c);
     ok = c.ok;
     if (decl && !ok) np_router_log_held(slot->code, NULL, "a held timer failed again; it stays held", c.error);
     free(c.error);
@@ -103,6 +103,7 @@ static struct np_held_item *new_held(const struct np_held *h) {
   item->key = np_strdup(h->key.ptr ? h->key.ptr : "");
   item->is_timer = h->reading == 0;
   item->generation = h->generation;
+  item->at = h->at;
   item->ws = np_writeset_new();
   return item;
 }

@@ -27,6 +27,7 @@ struct np_held_item { /* a held entry that is to be run again */
   struct np_writeset *ws;      /* owns the reading's strings */
   struct np_reading reading;
   bool is_timer;
+  int64_t at;     /* ms: when the timer was due */
   int generation; /* that failed on it; 0: it was only kept from it */
 };
 
@@ -79,8 +80,9 @@ void np_router_feed_end(struct np_part *p, const struct np_writeset *ws);
 /* All handlers of one rule on one reading: all of what they did is in ws, or a held entry. False where it was held. judged: see np_rule_run. */
 bool np_router_rule(struct np_router *r, const struct np_slot *slot, const struct np_reading *reading, const char *judged,
                     struct np_writeset *ws);
+/* at: ms, now, or when the timer was due. */
 void np_router_hold(struct np_writeset *ws, const char *instance, const struct np_reading *reading, const char *name,
-                    const char *key, const char *error, int generation);
+                    const char *key, const char *error, int64_t at, int generation);
 void np_router_log_held(const struct np_code *code, const struct np_reading *reading, const char *what, const char *error);
 /* Commits ws, which p now waits for; or, where it does nothing, forgets it. */
 void np_router_commit(struct np_part *p, struct np_writeset *ws, bool cursor_alone);

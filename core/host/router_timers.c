@@ -40,7 +40,7 @@ void np_router_timer_run(struct np_part *p) {
     np_router_log_held(slot->code, NULL, "a rule's timer failed; it is held", c.error);
     np_writeset_undo(ws, mark);
     np_overlay_free(&r->overlay);
-    np_router_hold(ws, slot->instance, NULL, t->name.ptr, t->key.ptr, c.error, slot->code->number);
+    np_router_hold(ws, slot->instance, NULL, t->name.ptr, t->key.ptr, c.error, t->due, slot->code->number);
     free(c.error);
   }
   np_router_commit(p, ws, false);

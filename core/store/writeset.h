@@ -173,7 +173,7 @@ struct np_op {
     struct
     { /* NP_OP_HOLD: a rule could not be run on this reading (key: what its filters had said, see host/rule.h) or timer (reading 0, name and key) */
       struct np_text instance, name, key, error;
-      int64_t reading, at;
+      int64_t reading, at; /* at: ms: when it was held, or the timer was due */
       int generation;
     } hold;
     struct { /* NP_OP_RELEASE: that entry is dealt with; the set conflicts where it is gone */

@@ -193,6 +193,29 @@ plugin:on({ metric = "temp", above = %d }, function(r) plugin:send("desk", { hot
     assert.equal(1, nines())
   end)
 
+  it("knows what a held timer sent and derived once its rule was mended", function()
+    local rule = [[
+local plugin = ...
+plugin:derives "silent"
+plugin:timer("late", function(key)
+  %s
+  plugin:send("desk", { late = key })
+  plugin:emit { metric = "silent", value = true }
+end)
+plugin:on({ metric = "temp" }, function(r) plugin:arm("late", r.device, "1ms") end)]]
+    begin { late = rule:format 'error "not yet"' }
+    temps(1, 1)
+    bed.wait("the timer to be held", function() return host:sql "select count(*) n from held"[1].n == 1 end)
+    bed.replace(host.plugins .. "/rules/late.lua", rule:format "")
+    arrived(1)
+    local was = host:sql "select seq, at, key from readings where metric = 'silent'"
+    assert.equal(1, #was)
+    assert.same({ readings = 1, already = 1 }, counts((replay("--rule", "late", "--send", "--metric", "temp"))))
+    assert.equal(1, #receiver.requests)
+    assert.same(was, host:sql "select seq, at, key from readings where metric = 'silent'")
+    assert.equal(host:sql "select received from readings where metric = 'temp'"[1].received + 1, was[1].at)
+  end)
+
   it("goes on after kill -9, ten times: what is sent is what an uninterrupted one sends", function()
     local rule = [[
 local plugin = ...
