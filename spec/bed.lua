@@ -255,6 +255,15 @@ function Host:plugin(instance)
 end
 
 --- Rows of the store, by the sqlite3 program: a list of tables.
+--- Waits until all has been delivered, or is dead, where rules send something for each reading.
+function Host:all_told()
+  bed.wait("a message for each reading, and none that waits", function()
+    local left = self:sql [[select (select count(*) from outbox) as waiting, (select count(*) from readings where seq not in
+      (select reading from delivered union select reading from dead union select reading from outbox)) as untold]] [1]
+    return left.waiting == 0 and left.untold == 0
+  end)
+end
+
 function Host:sql(query) return bed.sql(self.store, query) end
 
 function bed.sql(store, query)

@@ -46,7 +46,6 @@ describe("email", function()
     assert.equal(204, (host:request("POST", "/readings", json.encode(list))))
   end
   local function rows(from) return host:sql("select * from " .. from .. " order by seq") end
-  local function settled() bed.wait("nothing to wait in the outbox", function() return #rows "outbox" == 0 end) end
   local function error_of(words)
     return bed.wait(("an error with %q"):format(words), function()
       if server and server.poll then server:poll() end
@@ -62,7 +61,7 @@ describe("email", function()
       ("no blank "):rep(3):gsub(" ", "_") .. ("x"):rep(2000), "tab\tand trail \nend ", "From me", "" }
     start(tls() .. [[, to = { "desk@ward.example", "Schwester Ö. \"N\" <ward+3@b.ward.example>" }, reply_to = "Ä <a@ward.example>", body = "{{title}}", html = "<p>{{title}}</p>", subject = "{{title}}"]])
     for i, text in ipairs(nasty) do tell { { value = text, at = 1772352000000 + i, device = "SN-" .. i } } end
-    settled()
+    host:all_told()
     assert.same({}, rows "dead")
     local list, by_id = server:wait(2 * #nasty), {}
     assert.equal(2 * #nasty, #list)
@@ -98,7 +97,7 @@ describe("email", function()
     start(tls() .. ', to = { "desk@ward.example" }')
     tell { { value = "hello" } }
     server:wait(1)
-    settled()
+    host:all_told()
     assert.same({ "exit", 0 }, { host:stop() })
     start(('user = "neap", password = "w0rd", ca = file %q, to = { "desk@ward.example" }'):format(path "elsewhere.pem"))
     tell { { value = "hello" } }
@@ -127,7 +126,7 @@ describe("email", function()
     bed.wait("a try", function() return #host:sql "select * from outbox where attempts > 0" == 1 end)
     local config = bed.read(host.folder .. "/neap.lua")
     bed.replace(host.folder .. "/neap.lua", (config:gsub("stranger", "client")))
-    settled()
+    host:all_told()
     assert.equal(1, #server:wait(1))
   end)
 
@@ -142,7 +141,7 @@ describe("email", function()
     bed.replace(host.folder .. "/neap.lua", (config:gsub('user = "neap", password = "wr0ng",', "")))
     error_of "550 5.7.1 relaying denied"
     bed.replace(host.folder .. "/neap.lua", (config:gsub("wr0ng", "w0rd")))
-    settled()
+    host:all_told()
     assert.equal(2, #server:wait(2))
     assert.same({}, rows "dead")
     for _, text in ipairs { host.output, json.encode(host:sql "select * from attempts") } do assert.is_nil(text:find("w0rd", 1, true)) end
@@ -154,7 +153,7 @@ describe("email", function()
     local list = {}
     for i = 1, 20 do list[i] = { value = i == 7 and "spam" or "fine " .. i, device = "SN-" .. i } end
     tell(list)
-    settled()
+    host:all_told()
     assert.equal(1, #rows "dead")
     assert.matches("answered 550 to the text: 5.7.1 this is spam", rows "dead"[1].error)
     assert.equal(19, #rows "delivered")
@@ -173,7 +172,7 @@ describe("email", function()
     start(tls() .. ', to = { "desk@ward.example", "later@ward.example", "nobody@ward.example" }, wait_for_rest = "3s", delivery = { backoff = "1s" }')
     tell { { value = "hello" } }
     assert.equal("desk@ward.example", server:wait(1)[1].to)
-    settled()
+    host:all_told()
     assert.equal(1, #server:mails())
     host:wait_text "a mail did not reach all recipients"
     assert.truthy(host.output:find("later@ward.example: 451 4.2.1 greylisted", 1, true))
@@ -196,7 +195,7 @@ describe("email", function()
         server:begin()
       end
     end
-    settled()
+    host:all_told()
     assert.same({}, rows "dead")
     assert.equal(60, #rows "delivered")
     bed.wait("all 60 in the maildir", function()

@@ -46,9 +46,6 @@ describe("fhir and a FHIR server", function()
     end
     assert.equal(204, (host:request("POST", "/readings", json.encode(list))))
   end
-  local function settled()
-    bed.wait("nothing to wait in the outbox", function() return host:sql("select count(*) as n from outbox")[1].n == 0 end)
-  end
   local function dead() return host:sql "select body, error, status from dead order by seq" end
   -- What the server has, by its own search.
   local function stored(query)
@@ -94,7 +91,7 @@ describe("fhir and a FHIR server", function()
     push { { value = 5.6, unit = "mmol/L", key = "k-1", trend = "flat" }, { value = 101, unit = "mg/dL", quality = "warmup", device = "SN-2 ä\"" },
       { value = 2.2, unit = "mmol/L", quality = "invalid" }, { metric = "temp", value = 36.6, unit = "Cel" },
       { metric = "note", value = "slept well" }, { metric = "note", value = true } }
-    settled()
+    host:all_told()
     assert.same({}, dead())
     assert.equal(6, #stored())
     local one = stored "code=http://loinc.org|105272-9"[1]
@@ -119,7 +116,7 @@ describe("fhir and a FHIR server", function()
     push(list)
     bed.wait("the one to have been tried", function() return #host:sql "select * from outbox where attempts > 0" == 1 end)
     ask("POST", "/break", { value = -1 })
-    settled()
+    host:all_told()
     assert.equal(before + 20, #stored())
     assert.same({}, dead())
     assert_valid()
@@ -128,7 +125,7 @@ describe("fhir and a FHIR server", function()
   it("takes a transaction too", function()
     local before = #stored()
     push { { device = "T-1", value = 4.1, unit = "mmol/L" }, { device = "T-1", value = 4.2, unit = "mmol/L" } }
-    settled()
+    host:all_told()
     assert.equal(before + 2, #stored())
     assert_valid()
   end)
@@ -138,7 +135,7 @@ describe("fhir and a FHIR server", function()
     push { { value = 1.1, unit = "mmol/L", device = "SN-4" }, { value = 1.2, unit = "mmol/L", device = "SN-4", extra = { patient = 4, other = 1 } },
       { value = 1.3, unit = "g/L", device = "SN-4" }, { value = 1.4, unit = "mmol/L", device = "SN-4", extra = {} },
       { metric = "note", value = "", device = "SN-4" }, { metric = "note", value = "slept", device = "SN-4" } }
-    settled()
+    host:all_told()
     assert.equal(before + 3, #stored())
     assert.equal(3, #dead())
     assert.equal(400, dead()[3].status)

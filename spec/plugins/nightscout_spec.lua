@@ -41,9 +41,6 @@ describe("nightscout and Nightscout", function()
     for _, r in ipairs(list) do r.device, r.metric, r.unit = r.device or "SN-1", r.metric or "glucose", r.unit or "mmol/L" end
     assert.equal(204, (host:request("POST", "/readings", json.encode(list))))
   end
-  local function settled()
-    bed.wait("nothing to wait in the outbox", function() return host:sql("select count(*) as n from outbox")[1].n == 0 end)
-  end
   -- What Nightscout's API shows of entries or treatments.
   local function shown(path)
     local status, text = bed.request(port, "GET", path, nil, { ["api-secret"] = crypto.sha1(SECRET) })
@@ -54,7 +51,7 @@ describe("nightscout and Nightscout", function()
 
   it("shows what was measured, newest first, and an alert as a note", function()
     push { { value = 5.6, at = 1772352000123, trend = "rising_slowly" }, { value = 54, unit = "mg/dL", at = 1772352300000 } }
-    settled()
+    host:all_told()
     local list = entries()
     assert.equal(2, #list)
     assert.same({ 54, "NONE", "SN-1" }, { list[1].sgv, list[1].direction, list[1].device })
@@ -72,18 +69,18 @@ describe("nightscout and Nightscout", function()
     local list = {}
     for i = 1, 50 do list[i] = { value = 6 + i / 100, at = 1772400000000 + i * 60000 } end
     push(list)
-    settled()
+    host:all_told()
     host:stop()
     -- a host that knows of nothing sends them all again
     begin(SECRET)
     push(list)
-    settled()
+    host:all_told()
     assert.equal(before + 50, #entries())
     server:stop(9)
     push { { value = 7, at = 1772500000000 } }
     bed.wait("a try", function() return #host:sql "select * from outbox where attempts > 0" > 0 end)
     serve() -- its memory is gone with it
-    settled()
+    host:all_told()
     assert.equal(1, #entries())
   end)
 
