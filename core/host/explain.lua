@@ -102,6 +102,11 @@ local function derived_node(r, cause)
   return node
 end
 
+local function held_node(h, received)
+  local failed = h.generation and ", generation " .. h.generation .. " failed" or ""
+  return { ("held %s%s: %s"):format(after(received, h.at), failed, text(h.error:match "^[^\n]*")) }
+end
+
 local function rule_node(rule, reading)
   local sent, held, derived = #rule.messages, #rule.held, #rule.readings
   local head = text(rule.rule) .. ": "
@@ -129,10 +134,7 @@ local function rule_node(rule, reading)
         reasons == "" and ": it takes every reading" or ": " .. reasons, now) }
     end
   end
-  for _, h in ipairs(rule.held) do
-    local failed = h.generation and ", generation " .. h.generation .. " failed" or ""
-    node[#node + 1] = { ("held %s%s: %s"):format(after(reading.received, h.at), failed, text(h.error:match "^[^\n]*")) }
-  end
+  for _, h in ipairs(rule.held) do node[#node + 1] = held_node(h, reading.received) end
   for _, m in ipairs(rule.messages) do node[#node + 1] = message_node(m, reading.received) end
   for _, r in ipairs(rule.readings) do node[#node + 1] = derived_node(r, reading) end
   return node
@@ -149,6 +151,11 @@ function reading_node(r, request)
   end
   local others = r.others == 1 and "1 other rule does" or r.others and r.others .. " other rules do"
   if others and not r.quiet then node[#node + 1] = { ("%s not match: neap explain r%d tells why"):format(others, r.seq) } end
+  for _, h in ipairs(r.held) do
+    local other = held_node(h, r.received)
+    other[1] = "for rule " .. text(h.rule) .. ", which is no longer configured: " .. other[1]
+    node[#node + 1] = other
+  end
   for _, m in ipairs(r.messages) do
     local other = message_node(m, r.received)
     other[1] = "of rule " .. text(m.rule) .. ", which is no longer configured: " .. other[1]

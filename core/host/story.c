@@ -183,17 +183,21 @@ static int add_derived(struct np_story *s, struct found *f, const char *rule, st
   return 0;
 }
 
-static void add_held(struct np_story *s, const struct found *f, const char *rule) {
+/* The same of what is held. */
+static void add_held(struct np_story *s, struct found *f, const char *rule) {
   np_story_field(s->out, "held");
   np_buf_addc(s->out, '[');
   for (size_t i = 0; i < f->held_count; i++) {
-    if (!is_of(f->held[i].instance, rule)) continue;
+    struct np_text *of = &f->held[i].instance;
+    if (!of->ptr || (rule && !is_of(*of, rule))) continue;
     np_story_next(s->out);
     np_line_begin(s->out);
+    if (!rule) np_line_text(s->out, "rule", of->ptr);
     np_line_int(s->out, "at", f->held[i].at);
     if (f->held[i].generation) np_line_int(s->out, "generation", f->held[i].generation);
     np_line_text(s->out, "error", f->held[i].error.ptr);
     np_buf_addc(s->out, '}');
+    of->ptr = NULL; /* told */
   }
   np_buf_addc(s->out, ']');
 }
@@ -250,7 +254,8 @@ static int add_rules(struct np_story *s, const struct np_reading *r, struct foun
   }
   np_buf_addc(s->out, ']');
   if (others) np_line_int(s->out, "others", others);
-  if (add_messages(s, f, NULL, err) < 0) return -1; /* of rules that are gone */
+  add_held(s, f, NULL); /* of rules that are gone */
+  if (add_messages(s, f, NULL, err) < 0) return -1;
   return add_derived(s, f, NULL, err);
 }
 
