@@ -258,12 +258,12 @@ void np_cli_overview(FILE *out) {
         "Usage: neap COMMAND [CONFIG] [OPTIONS]\n\nCommands:\n",
         out);
   for (size_t i = 0; i < COMMANDS; i++) {
-    char usage[80];
-    snprintf(usage, sizeof usage, "%s %s", np_cli_commands[i].name, np_cli_commands[i].arguments);
-    if (strlen(usage) > 18)
-      fprintf(out, "  %s\n  %-18s %s\n", usage, "", np_cli_commands[i].about);
-    else
-      fprintf(out, "  %-18s %s\n", usage, np_cli_commands[i].about);
+    int width = fprintf(out, "  %s %s", np_cli_commands[i].name, np_cli_commands[i].arguments);
+    if (width > 20) {
+      fputc('\n', out);
+      width = 0;
+    }
+    fprintf(out, "%*s %s\n", 20 - width, "", np_cli_commands[i].about);
   }
   fputs("\nneap help COMMAND tells more. For example: neap run examples/ward\n", out);
 }

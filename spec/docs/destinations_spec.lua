@@ -26,7 +26,7 @@ describe("docs/destinations.md", function()
         local code = f:read "a"
         f:close()
         local section = page:match("\n## " .. plugin .. "\n(.-)\n## ") or page:match("\n## " .. plugin .. "\n(.*)$")
-        local table_of = section:match "| setting |.-\n\n" or section:match "| setting |.*"
+        local table_of = section:match "| setting |.-\n\n" or section:match "| setting |.*" or "" -- it has none
         local said, has = {}, {}
         for row in table_of:gmatch "\n| ([^|]+)|" do for name in row:gmatch "`([%w_]+)`" do said[name] = true end end
         for name in code:gmatch "\n  ([%w_]+) = { \"%l+\"" do has[name] = true end
