@@ -31,7 +31,7 @@ local function ndjson(m)
 end
 
 local COLUMNS = { "id", "kind", "at", "device", "metric", "value", "unit", "quality", "trend", "key", "vendor", "connection",
-  "title", "limit", "source" }
+  "title", "limit", "source", "replayed" }
 
 -- A text that a spreadsheet would take for a formula gets a quote in front. There are no line breaks in a cell.
 local function cell(value)
@@ -44,7 +44,7 @@ end
 local function csv(m)
   local kind, what = message.read(m)
   if not kind then return nil, what end
-  local row, cells = { id = m.id, kind = kind, source = m.source, at = time.format(what.at) }, {}
+  local row, cells = { id = m.id, kind = kind, source = m.source, replayed = m.replayed, at = time.format(what.at) }, {}
   for i, name in ipairs(COLUMNS) do
     local value = row[name]
     if value == nil then value = what[name] end

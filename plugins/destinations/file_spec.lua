@@ -41,8 +41,10 @@ describe("file", function()
     local id = d:message { device = 'a,"b"\n', metric = "note", value = "=1+1", at = 1772352000123 }
     local alert = d:message { title = "Low, glucose", device = "SN-1", value = -3, at = 1772352000000 }
     local lines = lines_of "APPEND file:///srv/ward/temp.csv"
-    assert.equal(id .. ",reading,2026-03-01T08:00:00.123Z,\"a,\"\"b\"\" \",note,'=1+1,,,,,,,,,test", lines[1])
-    assert.equal(alert .. ',alert,2026-03-01T08:00:00Z,SN-1,,-3,,,,,,,"Low, glucose",,test', lines[2])
+    assert.equal(id .. ",reading,2026-03-01T08:00:00.123Z,\"a,\"\"b\"\" \",note,'=1+1,,,,,,,,,test,", lines[1])
+    assert.equal(alert .. ',alert,2026-03-01T08:00:00Z,SN-1,,-3,,,,,,,"Low, glucose",,test,', lines[2])
+    d:message({ title = "Low", device = "SN-1", at = 1772352000000 }, { replayed = 3 })
+    assert.matches(",test,3$", lines_of "APPEND file:///srv/ward/temp.csv"[3])
   end)
 
   it("makes a dead letter of what CSV has no columns for, and writes the rest", function()
