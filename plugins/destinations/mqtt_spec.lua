@@ -205,6 +205,7 @@ describe("mqtt", function()
       ca = { { ca = "-----BEGIN CERTIFICATE-----" }, "cert and ca are for mqtts://" },
       keepalive = { { keepalive = "1s" }, "keepalive" },
       prefix = { { prefix = "a/#" }, "prefix" },
+      wildcard = { { topic = "a/+/{{device}}" }, "setting topic" },
     } do
       case[1].url = case[1].url or "mqtt://broker.example"
       assert.has_error(function() t.plugin("mqtt", case[1]) end, case[2], setting)

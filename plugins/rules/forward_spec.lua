@@ -32,7 +32,8 @@ describe("forward", function()
       for i, m in ipairs(t.sent(of)) do list[i] = m.data.reading.metric end
       return list
     end
-    assert.same({ { "glucose" }, { "glucose_1h" }, { "glucose", "glucose_1h" } }, { metrics "pile-1", metrics "pile-2", metrics "pile-3" })
+    assert.same({ { "glucose" }, { "glucose_1h" }, { "glucose", "glucose_1h" } },
+      { metrics "pile-1", metrics "pile-2", metrics "pile-3" })
   end)
 
   it("takes those of a place or with a tag", function()
