@@ -66,7 +66,7 @@ static int require_module(lua_State *L) {
   } else if (strncmp(name, "neap.", 5) == 0) {
     return luaL_error(
         L,
-        "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.smtp, neap.time, neap.webhooks",
+        "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.mqtt, neap.smtp, neap.time, neap.webhooks",
         name);
   } else {
     lua_pushvalue(L, lua_upvalueindex(1)); /* loads from plugins/lib */

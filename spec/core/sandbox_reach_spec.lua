@@ -153,6 +153,18 @@ end }]],
     assert.same(a, b)
   end)
 
+  it("is told by its name where it asks for a module that is not there", function()
+    local said = probe.run(host, "return select(2, pcall(require, 'neap.nothing'))")[1]
+    local modules = 0
+    for name in pairs(listed()["require"]) do
+      if name:find "^neap%." then
+        modules = modules + 1
+        assert.matches(" " .. name, said, 1, true)
+      end
+    end
+    assert.is_true(modules > 5)
+  end)
+
   it("has no way to what another file has required", function()
     assert.same({ "false" }, probe.run(host, "return (pcall(require, 'shared'))"))
   end)
