@@ -1,10 +1,12 @@
 /* The commands that ask a running host. */
 #include "cli/ask.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/duration.h"
@@ -74,10 +76,18 @@ static int add_subject(const struct np_line *l, struct np_buf *request) {
   return 0;
 }
 
+/* A word that nothing else takes is a CONFIG, and may have been meant as something else. */
+static void say_what_was_taken(const struct np_line *l, struct np_error *err) {
+  if (!l->argument || access(l->argument, F_OK) == 0) return;
+  np_fail(err, "CONFIG %s: %s%s", l->argument, strerror(errno),
+          l->command == TAIL && !l->subject ? "; tails are of readings, matches, messages, attempts and acknowledgements" : "");
+}
+
 int np_ask_host(const struct np_line *l, const char *config, const char *command, struct np_buf *request) {
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
   char *store = np_config_store(config, &flags, &err);
+  if (!store) say_what_was_taken(l, &err);
   const struct np_client client = {store, command, request->data, l->values[JSON]};
   int code = store ? np_client_run(&client) : np_ask_config_failed(&err, l->values[JSON]);
   free(store);

@@ -210,7 +210,7 @@ int np_cli_import(const struct np_line *l) {
   static const char *const formats[] = {"ndjson", "csv"};
   struct import im = {.l = l, .json = l->values[JSON], .records = {.fd = -1}, .to = {.fd = -1}};
   struct np_error err;
-  if (l->word_count != 1) return np_line_wrong(l, "from which file? - is standard input");
+  if (l->word_count != 1) return np_line_wrong(l, l->word_count ? "too many arguments" : "from which file? - is standard input");
   im.file = l->words[0];
   int format = is_csv(im.file);
   if (np_line_word(l, FORMAT, formats, 2, "ndjson or csv", &format) < 0) return 2;

@@ -29,7 +29,7 @@ int np_cli_backup(const struct np_line *l) {
   struct np_config_flags flags = {.store = l->values[STORE]};
   struct np_error err;
   struct stat st;
-  if (l->word_count != 1) return np_line_wrong(l, "into which file?");
+  if (l->word_count != 1) return np_line_wrong(l, l->word_count ? "too many arguments" : "into which file?");
   char *store = np_config_store(l->values[CONFIG], &flags, &err);
   int status = store ? np_store_backup(store, l->words[0], &err) : -1;
   free(store);

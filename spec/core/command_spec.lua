@@ -55,6 +55,8 @@ describe("neap without a host", function()
       { "neap tail: --last: expected a number from 1 to 100000, got \"0\"", "tail", "--last", "0" },
       { "neap tail: --below: expected a number, got \"0x1\"", "tail", "--below=0x1" },
       { "neap run: \"b\" is one argument too many: neap help run", "run", "a", "b" },
+      { "neap import: too many arguments: neap help import", "import", "a", "b" },
+      { "neap backup: too many arguments: neap help backup", "backup", "a", "b" },
       { "neap run: --lanes: expected a number from 1 to 64, got \"65\"", "run", "--lanes", "65" },
       { "neap run: --log-level: expected debug, info, warn or error, got \"loud\"", "run", "--log-level", "loud" },
       { "neap run: --log: expected human or json, got \"xml\"", "run", "--log=xml" },
@@ -72,6 +74,9 @@ describe("neap without a host", function()
       bed.write(folder .. "/neap.lua", "return { secret = env 'NEAP_SPEC_UNSET' }") -- only its store matters
       assert.same({ want, 1 }, { neap(command, folder) })
     end
+    assert.same({ "CONFIG match: No such file or directory; tails are of readings, matches, messages, attempts and acknowledgements\n", 1 },
+      { neap("tail", "match") })
+    assert.same({ "CONFIG r2: No such file or directory\n", 1 }, { neap("explain", "r1", "r2") })
     bed.write(folder .. "/neap.lua", "return {\n store = \n}")
     local out, code = neap("plugins", folder .. "/neap.lua")
     assert.equal(1, code)

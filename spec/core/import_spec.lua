@@ -205,7 +205,7 @@ plugin:on({ metric = "glucose", derived = false }, function(r) plugin:emit { met
     it("says what is wrong with the command line", function()
       for _, c in ipairs {
         { {}, 'neap import: from which file? - is standard input: neap help import\n', 2 },
-        { { "a", "b" }, 'neap import: from which file? - is standard input: neap help import\n', 2 },
+        { { "a", "b" }, "neap import: too many arguments: neap help import\n", 2 },
         { { "-", "--format", "xml" }, 'neap import: --format: expected ndjson or csv, got "xml"\n', 2 },
         { { "-", "--zone", "Nowhere" }, "neap import: zone 'Nowhere': there is none of this name\n", 1 },
         { { folder }, "neap import: " .. folder .. ": Is a directory\n", 1 },
