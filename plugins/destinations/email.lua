@@ -90,16 +90,19 @@ local function say(m)
 end
 
 -- Recipients whom a message has reached already, or who are refused for good, while others are still tried: { [id] = { created =,
--- had = { [address] = true } } }. It lives as long as this generation on this lane: after a restart they may get the mail twice.
+-- had = { [address] = true }, lost = those who are refused, as the server worded it } }. It lives as long as this generation on this lane: after a restart they may get the mail twice.
 local reached = {}
 local FORGOTTEN = 7 * 86400000 -- ms: what is no longer tried by then, because it has expired
 
-local function note_reached(m, recipients, put_off)
+local function note_reached(m, recipients, refused, put_off)
   for id, r in pairs(reached) do
     if time.now() - r.created > FORGOTTEN then reached[id] = nil end
   end
-  local r = reached[m.id] or { created = m.created, had = {} }
+  local r = reached[m.id] or { created = m.created, had = {}, lost = {} }
   reached[m.id] = r
+  for _, one in ipairs(refused) do
+    if not put_off[one.to] then r.lost[#r.lost + 1] = one end
+  end
   for _, address in ipairs(recipients) do r.had[address] = not put_off[address] or nil end
 end
 
@@ -111,27 +114,37 @@ local function pending(m)
   return list
 end
 
--- Some have it. Those who are put off are tried again for a while, those who are refused are not.
-local function rest_of(m, recipients, refused, why)
-  local put_off = {}
-  for _, r in ipairs(refused) do put_off[r.to] = r.status < 500 or nil end
-  if next(put_off) and time.now() - m.created < config.wait_for_rest * 1000 then
-    note_reached(m, recipients, put_off)
-    return why
-  end
-  log.warn("a mail did not reach all recipients", { message = m.id, why = why })
-  return { status = 250, body = why }
-end
-
 local function refusals(refused)
   local texts = {}
   for i, r in ipairs(refused) do texts[i] = ("%s: %d %s"):format(r.to, r.status, r.text) end
   return "not taken for " .. table.concat(texts, "; ")
 end
 
+-- It is through, but for those whom the last try did not reach (why), and those who were refused before.
+local function delivered_in_part(m, why)
+  local lost = reached[m.id] and reached[m.id].lost or {}
+  if #lost > 0 then why = (why and why .. "; " or "") .. refusals(lost) end
+  if not why then return nil end
+  log.warn("a mail did not reach all recipients", { message = m.id, why = why })
+  return { status = 250, body = why }
+end
+
+-- Some have it. Those who are put off are tried again for a while, those who are refused are not.
+local function rest_of(m, recipients, refused, why)
+  local put_off = {}
+  for _, r in ipairs(refused) do put_off[r.to] = r.status < 500 or nil end
+  if next(put_off) and time.now() - m.created < config.wait_for_rest * 1000 then
+    note_reached(m, recipients, refused, put_off)
+    return why
+  end
+  return delivered_in_part(m, why)
+end
+
 -- What became of a message.
 local function judge(m, recipients, res, why, code, answer)
-  if res and #res.refused == 0 then return { status = 250, body = ("%d %s"):format(res.status, res.text) } end
+  if res and #res.refused == 0 then
+    return delivered_in_part(m) or { status = 250, body = ("%d %s"):format(res.status, res.text) }
+  end
   if res then return rest_of(m, recipients, res.refused, refusals(res.refused)) end
   if reached[m.id] then -- the rest of them was tried
     local refused = answer and #answer.refused > 0 and answer.refused or {}

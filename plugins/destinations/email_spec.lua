@@ -162,6 +162,26 @@ describe("email", function()
     assert.matches("452 4.2.2 full", t.logged("warn")[#t.logged "warn"].why)
   end)
 
+  it("tells in the end also whom an earlier try did not reach", function()
+    local refused = { ["full@ward.example"] = "452 4.2.2 full", ["nobody@ward.example"] = "550 5.1.1 no such user" }
+    local desk = begin { to = { "desk@ward.example", "full@ward.example", "nobody@ward.example" } }
+    t.http(URL, 250, "", refused)
+    desk:message(low())
+    assert.equal("waiting", sent().state)
+    t.http(URL, 250)
+    t.advance "1m"
+    assert.equal("delivered", sent().state)
+    assert.equal("full@ward.example", said(2).headers.to)
+    assert.equal("not taken for nobody@ward.example: 550 5.1.1 no such user", t.logged("warn")[#t.logged "warn"].why)
+    t.http(URL, 250, "", refused)
+    desk:message(low())
+    refused["nobody@ward.example"] = nil
+    t.advance "20m"
+    assert.equal("delivered", sent(2).state)
+    assert.matches("full@ward.example: 452 4.2.2 full; not taken for nobody@ward.example: 550 5.1.1 no such user$",
+      t.logged("warn")[#t.logged "warn"].why)
+  end)
+
   it("says which settings are wrong", function()
     local function wrong(settings, word)
       assert.has_error(function() begin(settings) end, word)
