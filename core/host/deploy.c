@@ -22,12 +22,23 @@ static void look_again(struct np_deploy *d, int ms) {
   if (d->again && !event_pending(d->again, EV_TIMEOUT, NULL)) event_add(d->again, &in);
 }
 
+static bool is_bare(const struct np_deploy *d) { return !d->sources.count && !d->emptied; }
+
 static bool anything_new(const struct np_deploy *d) {
+  if (d->bare != is_bare(d)) return true;
   for (size_t i = 0; i < d->unit_count; i++) {
     const struct np_unit *u = d->units[i];
     if (u->built.code || (!u->wanted && (u->code || !u->configured))) return true;
   }
   return false;
+}
+
+/* A folder that was not mounted yet at the start looks the same as one that nothing was ever put into. */
+static bool note_bare(struct np_deploy *d) {
+  if (is_bare(d) && !d->bare)
+    np_log(NP_WARN, "there is no plugin at all: readings wait for rules to be there", "plugins", d->plugins, "do",
+           "put plugins there, or mount them; if it is to be empty: neap reload --empty", NULL);
+  return d->bare = is_bare(d);
 }
 
 int np_deploy_read(struct np_deploy *d, struct np_error *err) {
@@ -205,6 +216,7 @@ static struct np_deploy_change reload(struct np_deploy *d, enum reload how) {
   }
   np_deploy_migrated(d);
   struct np_epoch *e = np_deploy_epoch(d, routes);
+  e->bare = note_bare(d);
   np_deploy_switch(d, e);
   np_deploy_thaw(d);
   np_deploy_settle(d, &change);
@@ -282,6 +294,7 @@ struct np_epoch *np_deploy_first(struct np_deploy *d) {
     }
   }
   struct np_epoch *e = np_deploy_epoch(d, routes);
+  e->bare = note_bare(d);
   np_deploy_settle(d, &change);
   return e;
 }

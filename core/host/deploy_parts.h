@@ -68,6 +68,7 @@ struct np_deploy {
   struct np_sources sources;
   dev_t folder_dev; /* of the folder when it had files: another one may stand in its place since */
   ino_t folder;
+  bool bare;              /* what the epoch in force says of that */
   bool emptied;           /* somebody has said that it is empty on purpose; until it has files again */
   struct np_wants wants;  /* made of both at the last look */
   char names_hash[65];    /* of all that a unit may name: what failed for want of one is built again when there is another */

@@ -38,6 +38,7 @@ struct np_epoch {
   size_t slot_count;
   struct np_routes *routes; /* owned; values are struct np_route */
   struct np_rules *rules;   /* owned; made of the slots once they are complete */
+  bool bare;                /* there are no files at all, and nobody has said that it is meant so: what rules would be run on waits */
 };
 void np_epoch_ref(struct np_epoch *e);
 void np_epoch_unref(struct np_epoch *e);

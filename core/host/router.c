@@ -258,12 +258,14 @@ void np_router_commit(struct np_part *p, struct np_writeset *ws, bool cursor_alo
 
 /* Work of a partition, most urgent first: held entries, waiting readings, a due timer. */
 
+static bool may_run(const struct np_part *p) { return p->first && (p->first->reading->quiet || !p->router->lane->epoch->bare); }
+
 static void run_batch(struct np_part *p) {
   struct np_router *r = p->router;
   struct np_writeset *ws = np_writeset_new();
   struct np_part_item **end = &p->batch;
   int64_t stop = np_work_us() + SLICE_US;
-  for (int n = 0; p->first && n < BATCH; n++) {
+  for (int n = 0; may_run(p) && n < BATCH; n++) {
     struct np_part_item *item = p->first;
     p->first = item->next;
     if (!p->first) p->last = &p->first;
@@ -288,11 +290,11 @@ void np_router_part_run(struct np_part *p) {
     return;
   else if (p->timer)
     np_router_timer_run(p);
-  else if (p->first)
+  else if (may_run(p))
     run_batch(p);
   else
     return;
-  if (!p->busy && (p->held || p->first || p->timer || r->held_more)) np_lane_soon(p->router->lane);
+  if (!p->busy && (p->held || may_run(p) || p->timer || r->held_more)) np_lane_soon(p->router->lane);
 }
 
 /* Taking in. */

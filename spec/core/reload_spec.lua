@@ -52,6 +52,39 @@ describe("reload", function()
     in_force("mark " .. marks, "/mark")
   end
 
+  describe("of a host that finds no plugin at its start", function()
+    local RULE = [[
+local plugin = ...
+plugin:on({ metric = "temp" }, function(r) plugin.store:put(r.device, r.value) end)]]
+    local function bring(device, ...)
+      bed.write(host.folder .. "/in.ndjson", ('{"vendor":"v","device":%q,"metric":"temp","value":1,"at":1700000000000}\n'):format(device))
+      assert.equal(0, select(2, bed.run { bed.neap, "import", host.folder .. "/in.ndjson", "--store", host.store, ... }))
+    end
+    local function start()
+      host = bed.host { plugins = { ["rules/r.lua"] = RULE }, config = "lanes = 1" }
+      host:stop()
+      bring("early", "--rules")
+      assert(os.rename(host.plugins, host.plugins .. ".away"))
+      assert(os.execute(("mkdir '%s'"):format(host.plugins)))
+      host:begin()
+      host:wait_for "there is no plugin at all"
+      bring "quiet" -- of another partition: once all others are past it the router has looked at both
+      bed.wait("the router", function() return #host:sql "select * from cursors where seq > 0" == 63 end)
+    end
+
+    it("lets readings wait for rules, and runs them once they are there", function()
+      start()
+      assert(os.remove(host.plugins) and os.rename(host.plugins .. ".away", host.plugins))
+      bed.wait("the rule", function() return #host:sql "select * from kv where space = 'plugin:r' and key = 'early'" == 1 end)
+    end)
+
+    it("lets them pass once somebody says that it is to be empty", function()
+      start()
+      assert.equal(0, select(2, bed.run { bed.neap, "reload", "--empty", "--store", host.store }))
+      bed.wait("the cursor", function() return #host:sql "select * from cursors where seq > 0" == 64 end)
+    end)
+  end)
+
   describe("takes what is written", function()
     it("within a second, for a rule, with no restart", function()
       local receiver = bed.receiver()
