@@ -125,7 +125,15 @@ static int name_field(lua_State *L, const char *verb, const char *field, const c
   const char *s = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
   for (int i = 0; i < n; i++)
     if (names[i] && strcmp(names[i], s) == 0) return i;
-  return luaL_error(L, "plugin:%s: %s: unknown \"%s\"", verb, field, s);
+  luaL_Buffer known;
+  luaL_buffinit(L, &known);
+  for (int i = 0; i < n; i++) {
+    if (!names[i] || !*names[i]) continue;
+    if (luaL_bufflen(&known)) luaL_addstring(&known, ", ");
+    luaL_addstring(&known, names[i]);
+  }
+  luaL_pushresult(&known);
+  return luaL_error(L, "plugin:%s: %s: expected one of %s, got \"%s\"", verb, field, lua_tostring(L, -1), s);
 }
 
 static void unknown_field(lua_State *L, const char *verb) {

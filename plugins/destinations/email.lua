@@ -89,8 +89,9 @@ local function say(m)
   return said
 end
 
--- Recipients whom a message has reached already, or who are refused for good, while others are still tried: { [id] = { created =,
--- had = { [address] = true }, lost = those who are refused, as the server worded it } }. It lives as long as this generation on this lane: after a restart they may get the mail twice.
+-- Recipients whom a message has reached already, or who are refused for good, while others are still tried:
+-- { [id] = { created =, had = { [address] = true }, lost = those who are refused, as the server worded it } }.
+-- It lives as long as this generation on this lane: after a restart they may get the mail twice.
 local reached = {}
 local FORGOTTEN = 7 * 86400000 -- ms: what is no longer tried by then, because it has expired
 

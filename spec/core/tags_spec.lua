@@ -117,4 +117,9 @@ describe("tags", function()
     assert.equal(500, status)
     host:wait_for "plugin:device: tags has to be a list of strings, got a table with names in it"
   end)
+
+  it("and its status are of the words that there are", function()
+    assert.equal(500, (host:request("POST", "/x", { device = { device = "d", status = "asleep" } })))
+    host:wait_text "plugin:device: status: expected one of unbound, bound, warming, active, ended, got "
+  end)
 end)
