@@ -1,5 +1,7 @@
 /* `requests`: a connection's requests are run again, as many in one call to its lane as take a moment. What became of them is passed on, and the next call is
  * made once the client has taken that: so it ends where the client goes. */
+#include <inttypes.h>
+
 #include <lauxlib.h>
 
 #include "base/log.h"
@@ -15,16 +17,16 @@ static void slice(struct np_talk *t) {
 
 static void log_end(const char *connection, const struct np_requests *q) {
   char ran[24], done_[24], failed[24];
-  snprintf(ran, sizeof ran, "%lld", (long long)(q->done + q->refused + q->failures));
+  snprintf(ran, sizeof ran, "%" PRId64, q->done + q->refused + q->failures);
   snprintf(done_, sizeof done_, "%lld", (long long)q->done);
-  snprintf(failed, sizeof failed, "%lld", (long long)(q->failures + q->refused));
+  snprintf(failed, sizeof failed, "%" PRId64, q->failures + q->refused);
   np_log(NP_INFO, q->dry ? "requests were tried again, without effect" : "requests were run again", "plugin", connection,
          "requests", ran, "done", done_, "not done", failed, NULL);
 }
 
 static void add_summary(struct np_buf *b, const struct np_requests *q) {
-  np_buf_addf(b, "{\"summary\":{\"requests\":%lld,\"done\":%lld,\"refused\":%lld,\"failed\":%lld,\"gone\":%lld",
-              (long long)(q->done + q->refused + q->failures), (long long)q->done, (long long)q->refused, (long long)q->failures,
+  np_buf_addf(b, "{\"summary\":{\"requests\":%" PRId64 ",\"done\":%lld,\"refused\":%lld,\"failed\":%lld,\"gone\":%lld",
+              q->done + q->refused + q->failures, (long long)q->done, (long long)q->refused, (long long)q->failures,
               (long long)q->gone);
   np_buf_addf(b, ",\"dry\":%s,\"only_failed\":%s,\"last\":%lld,\"readings\":{", q->dry ? "true" : "false",
               q->failed ? "true" : "false", (long long)q->after);

@@ -99,8 +99,7 @@ int np_talk_tag_begin(struct np_talk *t, lua_State *L, int request, struct np_er
   if (find_device(&f, device, &vendor, err) < 0) return -1;
   if (add_ops(L, request, &f, device, vendor, true, err) < 0 || add_ops(L, request, &f, device, vendor, false, err) < 0) return -1;
   if (count_after(&f) > NP_TAGS_MOST) return np_fail(err, "a device has at most %d tags from operators", NP_TAGS_MOST);
-  if (strlen(device.ptr) >= sizeof t->device || strlen(vendor.ptr) >= sizeof t->vendor)
-    return np_fail(err, "that name is too long");
+  if (device.len >= sizeof t->device || vendor.len >= sizeof t->vendor) return np_fail(err, "that name is too long");
   memcpy(t->device, device.ptr, device.len + 1);
   memcpy(t->vendor, vendor.ptr, vendor.len + 1);
   return 0;

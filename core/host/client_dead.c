@@ -19,9 +19,8 @@ static void named_moment(struct np_show *s, lua_State *L, const char *name) {
 
 static void show_message(struct np_show *s, lua_State *L) {
   static const char *const before[] = {"id", "state", "destination", "device", "source", "reading", "replay"},
-                           *const times[] = {"created", "about", "at", "due", "expires", "dropped"}, *const after[] = {"by",     "attempts",
-                                                                                                              "status", "reason",
-                                                                                                              "error",  "body"};
+                           *const times[] = {"created", "about", "at", "due", "expires", "dropped"},
+                           *const after[] = {"by", "attempts", "status", "reason", "error", "body"};
   for (size_t i = 0; i < sizeof before / sizeof *before; i++) np_show_named(s, before[i], np_show_field(L, before[i]));
   for (size_t i = 0; i < sizeof times / sizeof *times; i++) named_moment(s, L, times[i]);
   for (size_t i = 0; i < sizeof after / sizeof *after; i++) np_show_named(s, after[i], np_show_field(L, after[i]));

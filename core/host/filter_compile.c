@@ -249,7 +249,7 @@ static int take_rate(lua_State *L, struct np_filter *f, struct np_error *err) {
 }
 
 static int take_first(lua_State *L, struct np_filter *f, struct np_error *err) {
-  size_t len;
+  size_t len = 0;
   if (lua_type(L, -1) != LUA_TSTRING && lua_type(L, -1) != LUA_TNUMBER)
     return expected(L, "first", "\"ever\", \"day\" or a duration", err);
   const char *s = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";

@@ -219,7 +219,7 @@ static bool take_record(void *arg, const struct np_sent *s) {
 static bool is_cause(const struct runner *r, const struct np_shadow_cause *c) {
   if (!r->record.ws || r->record.at != c->at) return false;
   if (c->reading) return r->record.reading == c->reading->seq;
-  return r->record.timer && strcmp(r->record.timer, c->timer) == 0 && strcmp(r->record.key, c->key) == 0;
+  return r->record.timer && c->timer && strcmp(r->record.timer, c->timer) == 0 && strcmp(r->record.key, c->key) == 0;
 }
 
 /* It is asked first whether the rule itself is still to be run: what it does from then on is no longer missed. Timers of one moment share what is on
@@ -233,8 +233,8 @@ static int read_record(struct runner *r, const struct np_shadow_cause *c) {
   r->record.ws = np_writeset_new();
   r->record.reading = c->reading ? c->reading->seq : 0;
   r->record.at = c->at;
-  r->record.timer = c->reading ? NULL : text(r->record.ws, c->timer).ptr;
-  r->record.key = c->reading ? NULL : text(r->record.ws, c->key).ptr;
+  r->record.timer = c->timer ? text(r->record.ws, c->timer).ptr : NULL;
+  r->record.key = c->key ? text(r->record.ws, c->key).ptr : NULL;
   int status = is_waiting(r, c, &r->record.waiting);
   if (status == 0)
     status = c->reading ? np_reader_messages_of(r->other, c->reading->seq, take_record, r, &r->err)

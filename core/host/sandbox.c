@@ -64,10 +64,10 @@ static int require_module(lua_State *L) {
     lua_pushstring(L, name);
     lua_call(L, 1, 1);
   } else if (strncmp(name, "neap.", 5) == 0) {
-    return luaL_error(
-        L,
-        "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.mqtt, neap.smtp, neap.time, neap.webhooks",
-        name);
+    return luaL_error(L,
+                      "no module \"%s\"; there are neap.crypto, neap.file, neap.http, neap.json, neap.log, neap.mqtt, neap.smtp, "
+                      "neap.time, neap.webhooks",
+                      name);
   } else {
     lua_pushvalue(L, lua_upvalueindex(1)); /* loads from plugins/lib */
     lua_pushvalue(L, 1);

@@ -270,7 +270,7 @@ static void end(struct np_task *t) {
   char *error = t->error, *over = t->over;
   atomic_fetch_sub_explicit(&lane->live_tasks, 1, memory_order_relaxed);
   if (t->mode != NP_REFUSING && t->mode != NP_STREAMING && t->mode != NP_MIGRATING)
-    if (!t->again) np_code_note(in->code, t->failed && strcmp(t->error_code, "stopped") != 0);
+    if (!t->again) np_code_note(in->code, t->failed && !(t->error_code && strcmp(t->error_code, "stopped") == 0));
   if (t->mode != NP_MIGRATING) np_quarantine_note(t);
   t->ended(t); /* may free t */
   np_mask_people(NULL);
