@@ -176,8 +176,8 @@ function plugin:reading(fields)
 end
 
 -- p:message(data [, as]): a message comes to a destination, as if a rule had sent it; its `device` is whose order it keeps. The
--- delivery has been tried when this returns: t.sent() tells what became of it. Returns the message's id. One that a replay has made has the
--- number of that, and is about a moment long ago: p:message(data, { replayed = 3, about = "2026-03-01T03:00:00Z" }).
+-- delivery has been tried when this returns: t.sent() tells what became of it. Returns the message's id. One that a replay has
+-- made has the number of that, and is about a moment long ago: p:message(data, { replayed = 3, about = "2026-03-01T03:00:00Z" }).
 -- @param data table
 -- @param as? { replayed: integer, about: integer|string }
 -- @return string id
