@@ -2,6 +2,7 @@
 -- is the message as it is, in JSON, or what a template makes of it; the client shows a certificate where it has one.
 local plugin = ... ---@type neap.Plugin
 local http = require "neap.http"
+local message = require "message"
 local template = require "template"
 local webhooks = require "neap.webhooks"
 
@@ -66,7 +67,9 @@ plugin:deliver {
       headers[name], why = fill("headers." .. name, fn, m)
       if why then return { dead = why } end
     end
-    return http.post { url = config.url, headers = headers, body = body, timeout = config.timeout, gzip = config.gzip,
-      cert = config.cert, key = config.key, ca = config.ca }
+    local res, failed, code = http.post { url = config.url, headers = headers, body = body, timeout = config.timeout,
+      gzip = config.gzip, cert = config.cert, key = config.key, ca = config.ca }
+    if not res then return nil, failed, code end
+    return { message.settle(res) }
   end,
 }

@@ -148,13 +148,18 @@ describe("webhook", function()
     assert.are_not.equal(receiver.requests[1].headers["webhook-id"], receiver.requests[2].headers["webhook-id"])
   end)
 
-  it("does not follow a redirect with the message: it is a dead letter", function()
-    begin()
-    receiver.answer = function(r) return r.path == "/alerts" and 307 or 200, "", { location = "/elsewhere" } end
-    push()
-    assert.equal(307, wait_row("dead", "a dead letter").status)
-    assert.equal(1, #receiver.requests)
-  end)
+  for status, words in pairs { [307] = "/elsewhere", [401] = "who are you", [403] = "who are you", [404] = "who are you" } do
+    it(("holds what it was answered %d: the settings are wrong, and not the message"):format(status), function()
+      begin()
+      receiver.answer = function() return status, "who are you", { location = "/elsewhere" } end
+      push()
+      local row = wait_row("outbox", "the try to be noted", function(r) return r.attempts > 0 end)
+      assert.truthy(row.error:find(("answered %d, so the settings have to be mended: %s"):format(status, words), 1, true), row.error)
+      for _, r in ipairs(receiver.requests) do assert.equal("/alerts", r.path) end
+      receiver.answer = function() return 200, "" end
+      assert.equal(row.id, delivered(1)[1].id)
+    end)
+  end
 
   it("comes again to a receiver that hung up", function()
     begin()
