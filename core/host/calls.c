@@ -398,8 +398,8 @@ void np_calls_free(struct np_calls *c) {
   if (!c) return;
   c->closing = true;
   for (struct running *r; (r = c->all);) {
-    if (r->handling)
-      np_task_kill(&r->task, "neap is stopping"); /* NOLINT(clang-analyzer-unix.Malloc): end has unlinked the one before */
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): end has unlinked the one before */
+    if (r->handling) np_task_kill(&r->task, "neap is stopping");
     end(r);
   }
   free(c);

@@ -46,8 +46,8 @@ if config.secret then
 end
 if config.key and not config.cert then error("key: there is no cert to it", 0) end
 
-local function fill(setting, fn, message)
-  local text, why = fn(message)
+local function fill(setting, fn, m)
+  local text, why = fn(m)
   if not text then return nil, ("%s: %s"):format(setting, why) end
   return text
 end
