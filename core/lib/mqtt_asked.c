@@ -197,7 +197,7 @@ static const char *const client_names[] = {"url",     "user",      "password",  
 /* Takes the URL apart. NULL, or why not. */
 static const char *take_url(struct np_mqtt_options *o, char host_to[static NP_MQTT_HOST_MAX], const char *url) {
   CURLU *u = curl_url();
-  char *scheme = NULL, *host = NULL, *port = NULL, *user = NULL, *path = NULL;
+  char *scheme = NULL, *host = NULL, *port = NULL, *user = NULL, *password = NULL, *path = NULL;
   const char *why = NULL;
   if (!u || curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) || curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) ||
       curl_url_get(u, CURLUPART_HOST, &host, 0)) {
@@ -205,6 +205,7 @@ static const char *take_url(struct np_mqtt_options *o, char host_to[static NP_MQ
   } else {
     curl_url_get(u, CURLUPART_PORT, &port, 0);
     curl_url_get(u, CURLUPART_USER, &user, 0);
+    curl_url_get(u, CURLUPART_PASSWORD, &password, 0);
     curl_url_get(u, CURLUPART_PATH, &path, 0);
     size_t len = strlen(host);
     bool bracket = *host == '[' && host[len - 1] == ']';
@@ -212,7 +213,7 @@ static const char *take_url(struct np_mqtt_options *o, char host_to[static NP_MQ
     o->port = port ? atoi(port) : o->tls ? 8883 : 1883;
     if (!o->tls && strcmp(scheme, "mqtt") != 0)
       why = "has to begin with mqtt:// or mqtts://";
-    else if (user)
+    else if (user || password)
       why = "has a user in it: say user and password";
     else if (path && strcmp(path, "/") != 0)
       why = "has a path, and brokers have none";
@@ -221,7 +222,7 @@ static const char *take_url(struct np_mqtt_options *o, char host_to[static NP_MQ
     else
       snprintf(host_to, NP_MQTT_HOST_MAX, "%.*s", (int)(len - 2u * bracket), host + bracket);
   }
-  curl_free(scheme), curl_free(host), curl_free(port), curl_free(user), curl_free(path);
+  curl_free(scheme), curl_free(host), curl_free(port), curl_free(user), curl_free(password), curl_free(path);
   curl_url_cleanup(u);
   return why;
 }
@@ -255,7 +256,7 @@ void np_mqtt_ask(lua_State *L, int kept, struct np_mqtt_options *o, char host[st
   check_names(L, &t, client_names, sizeof client_names / sizeof *client_names);
   o->url = text(L, &t, "url", NULL);
   const char *why = o->url ? take_url(o, host, o->url) : "is missing";
-  if (why) luaL_error(L, "mqtt: url: \"%s\" %s", o->url ? o->url : "", why);
+  if (why) luaL_error(L, "mqtt: url: it %s", why); /* not quoted: a password may be in it */
   o->host = host;
   o->user = text(L, &t, "user", NULL);
   o->password = text(L, &t, "password", NULL);

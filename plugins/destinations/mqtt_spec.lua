@@ -212,6 +212,15 @@ describe("mqtt", function()
     end
   end)
 
+  it("does not repeat a password that stands in the URL", function()
+    for _, url in ipairs { "mqtt://me:w0rd@broker.example", "mqtt://:w0rd@broker.example" } do
+      local taken, why = pcall(t.plugin, "mqtt", { url = url })
+      assert.is_false(taken)
+      assert.truthy(tostring(why):find("url", 1, true), tostring(why))
+      assert.is_nil(tostring(why):find("w0rd", 1, true))
+    end
+  end)
+
   it("writes JSON that is not an object as it is", function()
     t.http(BROKER .. "*", 200)
     begin()
