@@ -7,8 +7,9 @@
 
 #include "base/utf8.h"
 
-#define LINE_MAX 4096 /* bytes; RFC 5321 4.5.3.1.5 has 512 */
-#define WORDS_MAX 300 /* of an answer that are kept */
+#define LINE_MAX 4096                 /* bytes; RFC 5321 4.5.3.1.5 has 512 */
+#define ANSWER_MAX ((size_t)64 << 10) /* bytes of all its lines */
+#define WORDS_MAX 300                 /* of an answer that are kept */
 
 /* Commands */
 
@@ -41,7 +42,7 @@ void np_mail_dialog_begin(struct np_mail_dialog *d, bool size) {
 /* Answers */
 
 static void add_words(struct np_buf *to, const char *s, size_t n) {
-  if (to->len && n) np_buf_addc(to, ' ');
+  if (to->len && to->len < WORDS_MAX && n) np_buf_addc(to, ' ');
   for (size_t i = 0, c; i < n && to->len < WORDS_MAX; i += c) {
     c = np_utf8_len(s + i, n - i);
     if (c == 0 || iscntrl((unsigned char)s[i])) {
@@ -54,11 +55,13 @@ static void add_words(struct np_buf *to, const char *s, size_t n) {
 }
 
 bool np_mail_dialog_line(struct np_mail_dialog *d, const char *line, size_t n) {
+  d->heard += n;
   while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
   if (n < 3 || !isdigit((unsigned char)line[0]) || !isdigit((unsigned char)line[1]) || !isdigit((unsigned char)line[2]))
     return false;
   if (n > 4) add_words(&d->words, line + 4, n - 4);
   if (n > 3 && line[3] == '-') return false;
+  d->heard = 0;
   free(d->last_text);
   d->last_text = np_strdup(np_buf_text(&d->words));
   np_buf_clear(&d->words);
@@ -71,6 +74,16 @@ void np_mail_dialog_keep(struct np_mail_dialog *d) {
   free((char *)(uintptr_t)r->text);
   *r = (struct np_mail_reply){d->last.status, np_strdup(d->last.text)};
   if (r->status / 100 == 2) d->accepted++;
+}
+
+int np_mail_dialog_bound(const struct np_mail_dialog *d, struct np_error *err) {
+  return d->heard > ANSWER_MAX ? np_fail(err, "its answer has more than %zu bytes", ANSWER_MAX) : 0;
+}
+
+/* What comes before all of the command, or the text, is sent cannot be the answer to it. Only a refusal is believed there: of what goes on, or of us. */
+static bool is_early(const struct np_mail_dialog *d) {
+  bool refuses = d->last.status == 421 || (d->stage == NP_MAIL_TEXT && d->last.status >= 400);
+  return d->out.len && !refuses;
 }
 
 /* 421: the server closes the connection, whatever was asked. */
@@ -114,6 +127,8 @@ int np_mail_dialog_take(struct np_mail_dialog *d, const char *bytes, size_t n, s
     if (!begins) return np_fail(err, "its answer is no SMTP");
     bool whole = np_mail_dialog_line(d, d->in.data, d->in.len);
     np_buf_clear(&d->in);
+    if (np_mail_dialog_bound(d, err) < 0) return -1;
+    if (whole && is_early(d)) return np_fail(err, "it answers %d to what was not said yet", d->last.status);
     if (whole) step(d);
   }
   return 0;

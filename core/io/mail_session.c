@@ -162,8 +162,9 @@ static size_t on_line(char *bytes, size_t size, size_t count, void *arg) {
   struct np_mail_session *s = arg;
   size_t n = size * count;
   if (n > 8 && memcmp(bytes, "250", 3) == 0 && memcmp(bytes + 4, "SIZE", 4) == 0) s->size = true;
-  if (s->call) np_mail_dialog_line(&s->call->dialog, bytes, n);
-  return n;
+  if (!s->call) return n;
+  np_mail_dialog_line(&s->call->dialog, bytes, n);
+  return np_mail_dialog_bound(&s->call->dialog, NULL) < 0 ? 0 : n;
 }
 
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a) {
@@ -214,7 +215,10 @@ void np_mail_session_open(struct np_mail_call *call) {
 static void connect_failed(struct np_mail_session *s, CURLcode result) {
   const struct np_mail_reply *last = &s->call->dialog.last;
   const char *words = s->error[0] ? s->error : curl_easy_strerror(result);
-  if (s->near)
+  struct np_error err;
+  if (np_mail_dialog_bound(&s->call->dialog, &err) < 0)
+    np_mail_call_end(s->call, "other", err.text);
+  else if (s->near)
     np_mail_call_end(s->call, "near", np_curl_near);
   else if (last->status >= 400 && result != CURLE_RECV_ERROR && result != CURLE_SEND_ERROR)
     np_mail_call_end(s->call, NULL, NULL);

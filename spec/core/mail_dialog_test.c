@@ -9,14 +9,19 @@
 
 static char *to[] = {(char *)"a@b.example", (char *)"c@d.example"};
 
-/* Plays the server's bytes in pieces of at most `most`; what was said, in `said`, and the code that it comes to. */
+/* Plays the server's bytes in pieces of at most `most` and at most a line, each once all is sent; what was said, in `said`, and the code that it
+ * comes to. */
 static const char *play(const char *bytes, size_t len, size_t most, struct np_buf *said, struct np_buf *why) {
   struct np_mail_dialog d = {.from = "x@y.example", .to = to, .to_count = 2, .text = ".\r\nhi\r\n", .len = 7};
   struct np_error err;
   const char *code = "waits";
   np_mail_dialog_begin(&d, true);
   while (len && !d.over) {
-    size_t n = len < most ? len : most;
+    const char *stop = memchr(bytes, '\n', len);
+    size_t n = stop ? (size_t)(stop - bytes) + 1 : len;
+    if (n > most) n = most;
+    np_buf_add(said, d.out.data, d.out.len);
+    np_buf_clear(&d.out);
     if (np_mail_dialog_take(&d, bytes, n, &err) < 0) {
       code = "other";
       np_buf_adds(why, err.text);
@@ -69,6 +74,40 @@ static void test_commands(void) {
   np_buf_free(&said), np_buf_free(&why);
 }
 
+/* What is answered before it is asked: the answers may belong to other commands than they seem to, and a mail be lost by it. */
+static void test_early(void) {
+  static const char *const dialogs[] = {"250 a\r\n250 b\r\n",   "550 a\r\n550 b\r\n",   "354 go\r\n250 taken\r\n",
+                                        "354 go\r\n354 go\r\n", "354 go\r\n554 no\r\n", "354 go\r\n421 bye\r\n"};
+  static const enum np_mail_stage stages[] = {NP_MAIL_FROM, NP_MAIL_RCPT, NP_MAIL_DATA, NP_MAIL_DATA, NP_MAIL_DATA, NP_MAIL_DATA};
+  static const char *const codes[] = {"other", "other", "other", "other", "refused", "later"};
+  for (size_t i = 0; i < sizeof dialogs / sizeof *dialogs; i++) {
+    struct np_mail_dialog d = {.from = "x@y.example", .to = to, .to_count = 2, .text = "hi\r\n", .len = 4};
+    struct np_error err;
+    struct np_buf why = {0};
+    np_mail_dialog_begin(&d, false);
+    np_buf_clear(&d.out);
+    d.stage = stages[i];
+    d.accepted = stages[i] == NP_MAIL_DATA;
+    bool wrong = np_mail_dialog_take(&d, dialogs[i], strlen(dialogs[i]), &err) < 0;
+    CHECK(wrong || d.over, "%zu", i);
+    CHECK(same(wrong ? "other" : np_mail_dialog_judge(&d, &why), codes[i]), "%zu", i);
+    np_mail_dialog_free(&d);
+    np_buf_free(&why);
+  }
+}
+
+static void test_endless(void) {
+  struct np_mail_dialog d = {.from = "x@y.example", .to = to, .to_count = 2, .text = "hi\r\n", .len = 4};
+  struct np_error err;
+  int lines = 0;
+  np_mail_dialog_begin(&d, false);
+  np_buf_clear(&d.out);
+  while (lines < 100000 && np_mail_dialog_take(&d, "250-x\r\n", 7, &err) == 0) lines++;
+  CHECK(lines == 65536 / 7, "%d", lines);
+  CHECK(d.words.len < 400, "%zu", d.words.len);
+  np_mail_dialog_free(&d);
+}
+
 /* A server that says anything: never taken without a 354 and a 2xx after it. */
 static void test_anything(void) {
   static const char *const parts[] = {"250", "354", "550",  "421",      "4", "-",          " ",         "\r\n",
@@ -104,6 +143,8 @@ static void test_addresses(void) {
 
 int main(void) {
   test_commands();
+  test_early();
+  test_endless();
   test_pieces();
   test_anything();
   test_addresses();

@@ -10,6 +10,7 @@ local smtp = require "neap.smtp"
 plugin:config { url = { "string" }, other = { "string", default = "smtp://name.localhost.test:1" } }
 plugin:serve { "POST /send", keep = false, handler = function(req)
   local options = require "neap.json".decode(req.raw)
+  if options.times then options.text, options.times = options.text:rep(options.times), nil end
   local out = table.pack(pcall(smtp.send, options))
   if not out[1] then return 200, { raised = out[2] } end
   return 200, { res = out[2], why = out[3], code = out[4], answer = out[5] }
@@ -131,7 +132,9 @@ describe("neap.smtp", function()
     { "EHLO", "250-x\r\n250 AUTH CRAM-MD5", "settings", "neither PLAIN nor LOGIN" },
     { "MAIL", "451 4.3.0 later", "later", "answered 451 to the sender: 4.3.0 later" }, { "MAIL", "550 5.7.1 not you", "settings", "550" },
     { "MAIL", "552 5.3.4 too large", "refused", "552" }, { "MAIL", "250", nil }, { "MAIL", "", "cut" }, { "MAIL", "SSH-2.0", "other", "no SMTP" },
-    { "MAIL", ("x"):rep(5000), "other", "more than 4096" },
+    { "MAIL", ("x"):rep(5000), "other", "more than 4096" }, { "MAIL", ("250-x\r\n"):rep(20000) .. "250 ok", "other", "more than 65536" },
+    { "GREET", ("220-x\r\n"):rep(20000) .. "220 ok", "other", "more than 65536" },
+    { "DATA", "354 go\r\n250 taken", "other", "answers 250 to what was not said yet" },
     { "RCPT", "550 5.1.1 nobody", "settings", "takes none of the recipients: desk@ward.example: 550 5.1.1 nobody" },
     { "RCPT", "450 4.2.1 greylisted", "later", "450 4.2.1" }, { "RCPT", "421 4.0.0 bye", "later", "421" }, { "RCPT", "", "cut" },
     { "DATA", "451 4.3.0 later", "later", "answered 451 to DATA" }, { "DATA", "554 5.0.0 no", "refused", "554" }, { "DATA", "250 well", "other", "250" },
@@ -156,6 +159,22 @@ describe("neap.smtp", function()
         assert.equal(verb == "TEXT" and "  [31m? ok" or "2.0.0 Ok: queued as 4F1", got.res.text)
       end
     end
+  end)
+
+  it("believes no server that has taken a text of which it has a part", function()
+    local other
+    server.answer = function(verb, _, c) if verb == "DATA" then other = c end end
+    local s = begin { text = ("x"):rep(70) .. "\n", times = 200000 }
+    bed.wait("a part of the text", function()
+      server:poll()
+      return other and other.text and #other.bytes > 0
+    end)
+    other.socket:send "250 taken\r\n" -- there is room for a part of it in the sockets, and nobody reads
+    bed.wait("the handler's end", function() return #socket.select({ s }, nil, 0) == 1 end)
+    local got = finish(s)
+    assert.equal("other", got.code)
+    assert.truthy(got.why:find("answers 250 to what was not said yet", 1, true), got.why)
+    assert.equal(0, #server.mails)
   end)
 
   it("keeps its lane free while a server hangs, at every stage, QUIT among them", function()
