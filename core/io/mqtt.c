@@ -4,8 +4,10 @@
 #include <event2/event.h>
 #include <event2/util.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <mosquitto.h>
 #include <mqtt_protocol.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +18,9 @@
 #include "base/clock.h"
 #include "io/mqtt_parts.h"
 
-#define ATTEMPT_SECONDS 30 /* for a whole attempt to connect */
-#define ADDRESS_SECONDS 10 /* for one address of several */
+#define ATTEMPT_SECONDS 30     /* for a whole attempt to connect */
+#define ADDRESS_SECONDS 10     /* for one address of several */
+#define UNASKED_MAX (1u << 20) /* bytes of a broker without an answer among them: all that it has to say to a publisher is short */
 
 int np_mqtt_global_init(struct np_error *err) {
   return mosquitto_lib_init() == MOSQ_ERR_SUCCESS ? 0 : np_fail(err, "libmosquitto does not start");
@@ -77,7 +80,9 @@ static void connect_next(struct np_mqtt *m);
 
 static void on_acknowledged(struct mosquitto *mosq, void *arg, int mid, int reason, const mosquitto_property *properties) {
   (void)mosq, (void)properties;
-  np_mqtt_acknowledged(arg, mid, reason);
+  struct np_mqtt *m = arg;
+  m->answered = true;
+  np_mqtt_acknowledged(m, mid, reason);
 }
 
 static void on_greeted(struct mosquitto *mosq, void *arg, int code, int flags, const mosquitto_property *properties) {
@@ -85,7 +90,7 @@ static void on_greeted(struct mosquitto *mosq, void *arg, int code, int flags, c
   struct np_mqtt *m = arg;
   uint8_t retain = 1;
   mosquitto_property_read_byte(properties, MQTT_PROP_RETAIN_AVAILABLE, &retain, false);
-  m->greeted = true;
+  m->greeted = m->answered = true;
   m->connack = code;
   m->no_retain = !retain;
 }
@@ -156,7 +161,9 @@ static void closed(struct np_mqtt *m) {
     snprintf(m->why, sizeof m->why, "the broker has closed the connection: %s (%d)", mosquitto_reason_string(m->reason), m->reason);
   else if (!tls)
     snprintf(m->why, sizeof m->why, "%s",
-             m->state == NP_MQTT_UP ? "the connection was lost" : "the connection was closed before the broker answered");
+             m->endless               ? "the broker sends what nobody has asked it for, so the connection was given up"
+             : m->state == NP_MQTT_UP ? "the connection was lost"
+                                      : "the connection was closed before the broker answered");
   if (m->state == NP_MQTT_UP)
     np_mqtt_lose(m, m->why);
   else
@@ -179,10 +186,22 @@ static void settle(struct np_mqtt *m) {
     event_add(m->writable, NULL);
 }
 
+/* libmosquitto takes packets of up to 256 MiB from whoever sends them. */
+static bool is_endless(struct np_mqtt *m) {
+  struct tcp_info info = {0};
+  socklen_t size = sizeof info;
+  if (getsockopt(m->fd, IPPROTO_TCP, TCP_INFO, &info, &size)) return false;
+  if (m->answered) m->heard = info.tcpi_bytes_received;
+  return info.tcpi_bytes_received - m->heard > UNASKED_MAX;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_mqtt *m = arg;
+  m->answered = false;
   if (mosquitto_loop_read(m->m, 1) != MOSQ_ERR_SUCCESS) m->closed = true;
+  m->endless = is_endless(m);
+  if (m->endless) m->closed = true;
   settle(m);
 }
 
@@ -253,7 +272,8 @@ static int begin(struct np_mqtt *m, const char *address) {
   int bad = prepare(m);
   if (bad) return bad;
   if (m->tls) *m->tls->why = 0;
-  m->greeted = m->closed = false;
+  m->greeted = m->closed = m->endless = false;
+  m->heard = 0;
   m->reason = m->connack = 0;
   *m->said = 0;
   errno = 0;

@@ -60,9 +60,11 @@ struct np_mqtt {
   int inflight;                              /* messages sent and not settled, of all calls */
   struct np_mqtt_call *first, **last;        /* not over yet, in order */
   bool greeted, closed, no_retain;           /* noted by callbacks */
-  int connack;                               /* likewise: with which it was greeted */
-  int reason;                                /* likewise: with which the broker has closed it; 0 where it said none */
-  char said[200];                            /* likewise: the last error that libmosquitto logged */
+  bool answered, endless; /* likewise: what was read last had an answer in it; the broker sends and sends, and answers nothing */
+  uint64_t heard;         /* bytes that had come with the last answer */
+  int connack;            /* likewise: with which it was greeted */
+  int reason;             /* likewise: with which the broker has closed it; 0 where it said none */
+  char said[200];         /* likewise: the last error that libmosquitto logged */
   char why[520];
 };
 

@@ -310,6 +310,24 @@ static void thrown_out(void) {
   np_mqtt_free(m, true);
 }
 
+/* A packet of 256 MiB is not waited for, nor kept. */
+static void endless(void) {
+  static unsigned char large[4 << 20] = {0x30, 0xff, 0xff, 0xff, 0x7f};
+  static const unsigned char old[] = {0x20, 2, 0, 0};
+  struct np_mqtt_message g = one("a");
+  for (int version = 3; version <= 5; version += 2) {
+    broker_reset(version == 5 ? WELCOME : old, version == 5 ? sizeof WELCOME : sizeof old);
+    broker.acknowledges = false;
+    broker.on_publish = large;
+    broker.on_publish_len = sizeof large;
+    struct np_mqtt *m = client("127.0.0.1", version);
+    struct got got = ask(m, &g, 1, 10);
+    CHECK(got.outcomes[0].code && strcmp(got.outcomes[0].code, "cut") == 0, "%d: %s", version, got.outcomes[0].code);
+    CHECK(strstr(got.why, "nobody has asked"), "%d: %s", version, got.why);
+    np_mqtt_free(m, true);
+  }
+}
+
 static void goodbyes(void) {
   for (int goodbye = 0; goodbye < 2; goodbye++) {
     broker_reset(WELCOME, sizeof WELCOME);
@@ -367,6 +385,7 @@ int main(void) {
   one_is_cancelled();
   bounds_of_the_broker();
   thrown_out();
+  endless();
   goodbyes();
   keepalive();
   topics();
