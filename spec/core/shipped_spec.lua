@@ -38,7 +38,7 @@ describe("the plugins that came with neap", function()
       own(copied[#copied], bed.read(path))
     end
     table.sort(copied)
-    assert.same({ "destinations/webhook.lua", "lib/template.lua" }, copied)
+    assert.same({ "destinations/webhook.lua", "lib/message.lua", "lib/template.lua" }, copied)
     local out, code = neap "check"
     assert.equal(0, code, out)
   end)
