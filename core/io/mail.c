@@ -163,7 +163,7 @@ void np_mail_call_end(struct np_mail_call *call, const char *code, const char *w
   if (s && !call->code)
     np_mail_session_rest(s);
   else if (s)
-    np_mail_session_close(s, !code);
+    np_mail_session_close(s, !code && !call->dialog.out.len); /* a farewell within a text would be a part of it */
   tell(call);
 }
 

@@ -67,6 +67,7 @@ void np_mail_session_rest(struct np_mail_session *s) {
     np_mail_session_close(s, true);
     return;
   }
+  event_del(s->writable); /* all is said, perhaps before the loop has told that it can be */
   s->call = NULL;
   s->used = true;
   s->next = s->m->resting;
