@@ -9,8 +9,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "host/canonical.h"
 #include "host/ledger.h"
+#include "host/replay_record.h"
 #include "host/rule.h"
 #include "host/shadow.h"
 #include "lib/json.h"
@@ -22,13 +22,6 @@
 #define ROOM_MS 100      /* until it is looked again whether there is room in the outbox */
 #define ROUTER_MS 20     /* until it is looked again whether the rule itself has been run on a reading */
 #define AGAIN_MS 1000    /* until a commit that failed is tried again */
-#define TIMERS_MOST 1000000
-
-struct on_record { /* a message of the same rule and the same reading or moment */
-  int64_t seq;
-  struct np_text id, destination, device, body;
-  bool paired; /* one of this run stands for it */
-};
 
 struct runner {
   struct np_replay_run *run;
@@ -45,17 +38,10 @@ struct runner {
   int64_t version;        /* of its row */
   struct np_writeset *ws; /* owned: messages to be committed */
   size_t collected;
-  size_t derived;             /* readings in it */
-  int64_t first_us, noted_us; /* monotonic: of the first of them; of the last commit */
-  int64_t free_us;            /* when the rate lets the next ones go */
-  struct {                    /* what is on record for the cause at hand */
-    struct np_writeset *ws;   /* owned: the texts */
-    struct on_record *list;   /* owned */
-    size_t count;
-    int64_t reading, at;
-    const char *timer, *key; /* in ws; NULL: a reading */
-    bool waiting;            /* the rule itself has still to be run on it: then it will send by itself */
-  } record;
+  size_t derived;                 /* readings in it */
+  int64_t first_us, noted_us;     /* monotonic: of the first of them; of the last commit */
+  int64_t free_us;                /* when the rate lets the next ones go */
+  struct np_replay_record record; /* of the cause at hand */
   struct np_error err;
 };
 
@@ -164,99 +150,6 @@ static void flush(struct runner *r) {
   r->free_us = (r->free_us > now - GATHER_MS * 1000 ? r->free_us : now) + (int64_t)n * interval_us(&r->run->job);
 }
 
-/* Whether the rule itself has still to be run on that: then it will send by itself. */
-
-struct waiting {
-  const struct runner *r;
-  const struct np_shadow_cause *cause;
-  bool found;
-};
-
-static bool is_text(struct np_text t, const char *s) { return t.ptr && strcmp(t.ptr, s) == 0; }
-
-static bool take_held(void *arg, const struct np_held *h) {
-  struct waiting *w = arg;
-  const struct np_shadow_cause *c = w->cause;
-  bool same = c->reading || (!h->reading && is_text(h->name, c->timer) && is_text(h->key, c->key));
-  w->found = same && is_text(h->instance, w->r->run->job.rule);
-  return !w->found;
-}
-
-static bool take_timer(void *arg, const struct np_timer *t) {
-  struct waiting *w = arg;
-  w->found = is_text(t->instance, w->r->run->job.rule) && is_text(t->name, w->cause->timer) && is_text(t->key, w->cause->key);
-  return !w->found;
-}
-
-static int is_waiting(struct runner *r, const struct np_shadow_cause *cause, bool *waiting) {
-  struct waiting w = {r, cause, false};
-  int status = cause->reading ? np_reader_held_of(r->other, cause->reading->seq, take_held, &w, &r->err)
-                              : np_reader_timers_due(r->other, cause->at, TIMERS_MOST, take_timer, &w, &r->err);
-  if (status == 0 && !cause->reading && !w.found)
-    status = np_reader_held(r->other, r->run->job.rule, 0, INT32_MAX, take_held, &w, &r->err);
-  *waiting = w.found;
-  return status;
-}
-
-/* What is on record */
-
-static bool take_record(void *arg, const struct np_sent *s) {
-  struct runner *r = arg;
-  const struct np_replay_job *j = &r->run->job;
-  struct np_writeset *ws = r->record.ws;
-  size_t n = r->record.count;
-  if (!is_text(s->message.source, j->rule) || s->message.replayed == j->number) return true;
-  if ((n & (n - 1)) == 0) r->record.list = np_realloc(r->record.list, (n ? n * 2 : 1) * sizeof *r->record.list);
-  r->record.list[r->record.count++] =
-      (struct on_record){.seq = s->message.seq,
-                         .id = np_writeset_text(ws, s->message.id.ptr, s->message.id.len),
-                         .destination = np_writeset_text(ws, s->message.destination.ptr, s->message.destination.len),
-                         .device = np_writeset_text(ws, s->message.device.ptr, s->message.device.len),
-                         .body = np_writeset_text(ws, s->message.body.ptr, s->message.body.len)};
-  return true;
-}
-
-static bool is_cause(const struct runner *r, const struct np_shadow_cause *c) {
-  if (!r->record.ws || r->record.at != c->at) return false;
-  if (c->reading) return r->record.reading == c->reading->seq;
-  return r->record.timer && c->timer && strcmp(r->record.timer, c->timer) == 0 && strcmp(r->record.key, c->key) == 0;
-}
-
-/* It is asked first whether the rule itself is still to be run: what it does from then on is no longer missed. Timers of one moment share what is on
- * record, and one message does not stand for two. */
-static int read_record(struct runner *r, const struct np_shadow_cause *c) {
-  struct on_record *before = r->record.list;
-  size_t count = r->record.at == c->at && r->record.timer && c->timer ? r->record.count : 0;
-  if (is_cause(r, c)) return 0;
-  if (r->record.ws) np_writeset_unref(r->record.ws);
-  memset(&r->record, 0, sizeof r->record);
-  r->record.ws = np_writeset_new();
-  r->record.reading = c->reading ? c->reading->seq : 0;
-  r->record.at = c->at;
-  r->record.timer = c->timer ? text(r->record.ws, c->timer).ptr : NULL;
-  r->record.key = c->key ? text(r->record.ws, c->key).ptr : NULL;
-  int status = is_waiting(r, c, &r->record.waiting);
-  if (status == 0)
-    status = c->reading ? np_reader_messages_of(r->other, c->reading->seq, take_record, r, &r->err)
-                        : np_reader_messages_about(r->other, c->at, take_record, r, &r->err);
-  for (size_t i = 0; i < r->record.count; i++)
-    for (size_t k = 0; k < count; k++)
-      if (before[k].seq == r->record.list[i].seq) r->record.list[i].paired = before[k].paired;
-  free(before);
-  return status;
-}
-
-static bool same_text(struct np_text a, struct np_text b) { return a.len == b.len && memcmp(a.ptr, b.ptr, a.len) == 0; }
-
-static bool same_body(struct runner *r, struct np_text a, struct np_text b) {
-  struct np_buf x = {0}, y = {0};
-  if (same_text(a, b)) return true;
-  bool same = np_canonical_text(r->L, a.ptr, a.len, &x, NULL) == 0 && np_canonical_text(r->L, b.ptr, b.len, &y, NULL) == 0 &&
-              x.len == y.len && memcmp(np_buf_text(&x), np_buf_text(&y), x.len) == 0;
-  np_buf_free(&x), np_buf_free(&y);
-  return same;
-}
-
 static int64_t made_at(lua_State *L, const struct np_buf *record) {
   struct np_error err;
   int64_t at = INT64_MAX;
@@ -267,41 +160,17 @@ static int64_t made_at(lua_State *L, const struct np_buf *record) {
 }
 
 /* Its acknowledgement is that of the message of the run which it stands for. */
-static void take_ack(struct runner *r, const struct on_record *o, const struct np_message *m) {
+static void take_ack(struct runner *r, const char *id, const struct np_message *m) {
   struct np_buf record = {0};
   int64_t version;
-  int found = np_reader_ack(r->other, o->id.ptr, &record, &version, &r->err);
+  int found = np_reader_ack(r->other, id, &record, &version, &r->err);
   if (found < 0) r->over = true;
   if (found > 0) np_shadow_acknowledge(r->shadow, m->id, (struct np_text){record.data, record.len}, made_at(r->L, &record));
   np_buf_free(&record);
 }
 
-/* Whether it is on record as sent; then that one stands for no other of this run. */
-static bool is_on_record(struct runner *r, const struct np_message *m) {
-  for (size_t i = 0; i < r->record.count; i++) {
-    struct on_record *o = &r->record.list[i];
-    if (o->paired || !same_text(o->destination, m->destination) || !same_text(o->device, m->device) ||
-        !same_body(r, o->body, m->body))
-      continue;
-    o->paired = true;
-    take_ack(r, o, m);
-    return true;
-  }
-  return false;
-}
-
-/* Before that, nobody can tell what was sent; -1 and err. Asked after the record: what has been removed before that was looked at is known by then. What was
- * removed by an older neap, or under other bounds, only the bounds tell of. */
-static int64_t known_from(struct runner *r) {
-  int64_t from = r->run->delivered_age ? np_now_ms() - r->run->delivered_age : 0;
-  int64_t oldest = r->run->delivered_size ? np_reader_delivered_from(r->other) : 0, gone = np_reader_messages_gone(r->other);
-  if (oldest < 0 || gone < 0) return np_fail(&r->err, "the store cannot be read");
-  if (gone >= from) from = gone + 1;
-  return oldest > from ? oldest : from;
-}
-
 static bool is_unsure(struct runner *r, const struct np_shadow_cause *cause) {
-  int64_t from = known_from(r);
+  int64_t from = np_replay_record_from(&r->record, &r->err);
   if (from < 0) r->over = true;
   return from < 0 || cause->at < from;
 }
@@ -343,16 +212,17 @@ static bool is_dealt_with(struct runner *r) { return r->silent || r->over || ++r
 static void on_message(void *arg, const struct np_shadow_cause *cause, const struct np_message *m) {
   struct runner *r = arg;
   if (r->over) return;
-  r->over = read_record(r, cause) < 0;
-  bool known = !r->over && is_on_record(r, m); /* also what was dealt with before stands for one on record */
-  if (!is_dealt_with(r)) decide(r, cause, m, known);
+  r->over = np_replay_record_read(&r->record, cause, &r->err) < 0;
+  const char *known = r->over ? NULL : np_replay_record_find(&r->record, m); /* also what was dealt with before stands for one */
+  if (known) take_ack(r, known, m);
+  if (!is_dealt_with(r)) decide(r, cause, m, known != NULL);
 }
 
 /* Stored where it is missing, by its identity, and quiet: what other rules would make of it is theirs to be replayed. */
 static void on_derived(void *arg, const struct np_shadow_cause *cause, const struct np_reading *given) {
   struct runner *r = arg;
   if (is_dealt_with(r)) return;
-  if (read_record(r, cause) < 0) {
+  if (np_replay_record_read(&r->record, cause, &r->err) < 0) {
     r->over = true;
     return;
   }
@@ -430,6 +300,12 @@ static int begin(struct runner *r) {
   int found = np_replay_job_load(r->other, j->number, &row, &r->version, &r->err);
   if (found != 1) return found < 0 ? -1 : np_fail(&r->err, "its row has gone");
   np_replay_job_clear(&row);
+  r->record = (struct np_replay_record){.reader = r->other,
+                                        .L = r->L,
+                                        .rule = j->rule,
+                                        .number = j->number,
+                                        .delivered_age = r->run->delivered_age,
+                                        .delivered_size = r->run->delivered_size};
   r->now = j->at;
   r->silent = true;
   r->noted_us = np_mono_us();
@@ -506,8 +382,7 @@ void np_replay_run(struct np_replay_run *run) {
   np_reader_close(r.reader);
   np_reader_close(r.other);
   np_writeset_unref(r.ws);
-  if (r.record.ws) np_writeset_unref(r.record.ws);
-  free(r.record.list);
+  np_replay_record_free(&r.record);
 }
 
 struct np_replay_run *np_replay_run_new(struct np_host *host) {
