@@ -52,6 +52,10 @@ struct np_env {
   int64_t (*turns)(const struct np_env *env); /* how many there are */
 };
 
+/* For a function of the module `who`, which waits: raises where it may not be called. there: whether the lane has what it waits for; it lends nothing
+ * while the file is loaded. */
+void np_env_may_wait(lua_State *L, struct np_env *env, const char *who, bool there);
+
 static inline struct np_env *np_env(lua_State *L) { return *(struct np_env **)lua_getextraspace(L); }
 
 #endif

@@ -124,13 +124,6 @@ static struct np_append_line *read_lines(lua_State *L, size_t *count) {
   return lines;
 }
 
-static void check_place(lua_State *L, struct np_env *env) {
-  const char *why = env->forbidden(env, L, "file");
-  if (why) luaL_error(L, "file: %s", why);
-  if (!env->appender) luaL_error(L, "file: not while the file is loaded");
-  if (!lua_isyieldable(L)) luaL_error(L, "file: not inside a function that C code calls: it has to wait");
-}
-
 static void check_target(lua_State *L, struct np_env *env, const struct np_append *a) {
   if (*a->folder != '/' || strstr(a->folder, "/../") ||
       (strlen(a->folder) >= 3 && strcmp(a->folder + strlen(a->folder) - 3, "/..") == 0))
@@ -158,7 +151,7 @@ static int append(lua_State *L) {
   struct np_env *env = np_env(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  check_place(L, env);
+  np_env_may_wait(L, env, "file", env->appender != NULL);
   struct call *c = lua_newuserdatauv(L, sizeof *c, 0);
   *c = (struct call){.env = env};
   luaL_setmetatable(L, CALL);

@@ -232,14 +232,6 @@ static void start(lua_State *L, struct call *c, double timeout) {
   if (c->env->asks) c->env->asks(c->env, &r);
 }
 
-static void check_place(lua_State *L, struct np_env *env) {
-  const char *why = env->forbidden(env, L, "http");
-  if (why) luaL_error(L, "http: %s", why);
-  if (!env->fetch) luaL_error(L, "http: not while the file is loaded");
-  if (!lua_isyieldable(L))
-    luaL_error(L, "http: not inside a function that C code calls, such as the order given to table.sort: it has to wait");
-}
-
 static int wait(lua_State *L, struct call *c, lua_KFunction then) {
   c->ticket = c->env->ticket(c->env);
   if (!c->ticket) return luaL_error(L, "http: not in this call");
@@ -276,7 +268,7 @@ static int request(lua_State *L) {
   struct np_env *env = np_env(L);
   if (lua_gettop(L) > 1) luaL_error(L, "http: expected one table of options; the URL is its field url");
   lua_settop(L, 1);
-  check_place(L, env);
+  np_env_may_wait(L, env, "http", env->fetch != NULL);
   struct call *c = lua_newuserdatauv(L, sizeof *c, 0);
   *c = (struct call){.env = env};
   luaL_setmetatable(L, CALL);

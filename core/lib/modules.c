@@ -1,6 +1,9 @@
-/* The list of modules that need no host. */
+/* The list of modules that need no host; what those that need one have in common. */
 #include "lib/modules.h"
 
+#include <lauxlib.h>
+
+#include "lib/env.h"
 #include "lib/spend.h"
 
 struct np_spending np_spending;
@@ -12,3 +15,11 @@ const luaL_Reg np_modules_pure[] = {
     {"neap.webhooks", luaopen_neap_webhooks},
     {NULL, NULL},
 };
+
+void np_env_may_wait(lua_State *L, struct np_env *env, const char *who, bool there) {
+  const char *why = env->forbidden(env, L, who);
+  if (why) luaL_error(L, "%s: %s", who, why);
+  if (!there) luaL_error(L, "%s: not while the file is loaded", who);
+  if (!lua_isyieldable(L))
+    luaL_error(L, "%s: not inside a function that C code calls, such as the order given to table.sort: it has to wait", who);
+}

@@ -165,10 +165,7 @@ static int answered(lua_State *L, int status, lua_KContext context) {
 static struct client *check_place(lua_State *L) {
   struct client *c = luaL_checkudata(L, 1, CLIENT);
   struct np_env *env = c->env;
-  const char *why = env->forbidden(env, L, "mqtt");
-  if (why) luaL_error(L, "mqtt: %s", why);
-  if (!env->mqtt) luaL_error(L, "mqtt: not while the file is loaded");
-  if (!lua_isyieldable(L)) luaL_error(L, "mqtt: not inside a function that C code calls: it has to wait");
+  np_env_may_wait(L, env, "mqtt", env->mqtt != NULL);
   if (!env->may_reach(env, c->o.url))
     luaL_error(L, "mqtt: %s may not reach \"%s\": only hosts named in its settings can be reached; let a setting hold the address",
                env->name, c->o.url);

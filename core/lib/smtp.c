@@ -160,13 +160,6 @@ static void read_text(lua_State *L, struct np_mail *mail) {
   np_spend(L, (int64_t)(mail->len / 8));
 }
 
-static void check_place(lua_State *L, struct np_env *env) {
-  const char *why = env->forbidden(env, L, "smtp");
-  if (why) luaL_error(L, "smtp: %s", why);
-  if (!env->mailer) luaL_error(L, "smtp: not while the file is loaded");
-  if (!lua_isyieldable(L)) luaL_error(L, "smtp: not inside a function that C code calls: it has to wait");
-}
-
 /* @class neap.MailOptions: what smtp.send takes.
  * @field url string "smtp://mail.example:587", "smtps://mail.example"
  * @field from string the envelope's sender, an address
@@ -211,7 +204,7 @@ static int send_mail(lua_State *L) {
   struct np_env *env = np_env(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  check_place(L, env);
+  np_env_may_wait(L, env, "smtp", env->mailer != NULL);
   struct call *c = lua_newuserdatauv(L, sizeof *c, 0);
   *c = (struct call){.env = env};
   luaL_setmetatable(L, CALL);
