@@ -128,6 +128,22 @@ local function write_plugin(root, given, name, text)
   end
 end
 
+--- Vendors' plugins that emit what is posted to them, a list of readings: at /v, and at /readings, where requests are not kept.
+bed.EMITTER = [[
+local plugin = ...
+local json = require "neap.json"
+plugin:serve { "POST /v", handler = function(req)
+  for _, r in ipairs(json.decode(req.raw)) do plugin:emit(r) end
+  return 204
+end }]]
+bed.UNKEPT_EMITTER = [[
+local plugin = ...
+plugin:serve { "POST /readings", keep = false, handler = function(req)
+  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
+  return 204
+end }
+]]
+
 --- A host. options: folder, config (text of neap.lua's inside; `plugins` and `listen` are filled in), plugins (name -> text of files below
 --- plugins/; without it the project's own are used), args, env.
 local Host = setmetatable({}, { __index = Program })

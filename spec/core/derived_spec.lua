@@ -2,13 +2,7 @@
 local bed = require "bed"
 local json = require "neap.json"
 
-local VENDOR = [[
-local plugin = ...
-local json = require "neap.json"
-plugin:serve { "POST /v", handler = function(req)
-  for _, r in ipairs(json.decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }]]
+local VENDOR = bed.EMITTER
 -- The sum of a value and the one that the rule had kept before; and a ward's own device.
 local MEAN = [[
 local plugin = ...

@@ -2,13 +2,7 @@
 local bed = require "bed"
 local json = require "neap.json"
 
-local VENDOR = [[
-local plugin = ...
-local json = require "neap.json"
-plugin:serve { "POST /v", handler = function(req)
-  for _, r in ipairs(json.decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
+local VENDOR = bed.EMITTER .. "\n" .. [[
 plugin:every("1h", "fetch", function() plugin:emit { device = "J", metric = "temp", value = 1, key = "job" } end)]]
 
 local HOT = [[

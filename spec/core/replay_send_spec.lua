@@ -2,13 +2,7 @@
 local bed = require "bed"
 local json = require "neap.json"
 
-local VENDOR = [[
-local plugin = ...
-local json = require "neap.json"
-plugin:serve { "POST /v", handler = function(req)
-  for _, r in ipairs(json.decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }]]
+local VENDOR = bed.EMITTER
 local HOT = [[
 local plugin = ...
 plugin:on({ metric = "temp", above = %d }, function(r) plugin:send("desk", { hot = r.value }) end)]]

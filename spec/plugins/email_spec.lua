@@ -5,13 +5,7 @@ local json = require "neap.json"
 local mail_server = require "mail_server"
 local smtp_server = require "smtp_server"
 
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 local teller = [[
 local plugin = ...
 local config = plugin:config { to = { "destination" } }

@@ -4,13 +4,7 @@ local json = require "neap.json"
 
 local HOME = bed.root .. "/build/sdk"
 
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 
 describe("fhir and a FHIR server", function()
   local server, port, host

@@ -2,13 +2,7 @@
 local bed = require "bed"
 local json = require "neap.json"
 
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 -- Tries to write where it may not.
 local rogue = [[
 local plugin = ...

@@ -3,13 +3,7 @@ local bed = require "bed"
 local json = require "neap.json"
 
 -- Emits the readings that it is pushed.
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 local odd = [[
 local plugin = ...
 plugin:on({ metric = "odd" }, function(r) plugin:send("store", { what = r.value }) end)

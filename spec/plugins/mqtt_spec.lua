@@ -4,13 +4,7 @@ local certificates = require "certificates"
 local json = require "neap.json"
 local socket = require "socket"
 
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 -- Publishes what it is asked to, and tells what it was told.
 local prober = [[
 local plugin = ...

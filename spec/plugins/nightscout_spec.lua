@@ -6,13 +6,7 @@ local crypto = require "neap.crypto"
 local HOME = bed.root .. "/build/sdk"
 local SECRET = "twelve letters and more"
 
-local source = [[
-local plugin = ...
-plugin:serve { "POST /readings", keep = false, handler = function(req)
-  for _, r in ipairs(require "neap.json".decode(req.raw)) do plugin:emit(r) end
-  return 204
-end }
-]]
+local source = bed.UNKEPT_EMITTER
 
 describe("nightscout and Nightscout", function()
   local server, port, host
