@@ -1,33 +1,23 @@
 /* The gate's thread, and the jobs that it runs one after another: made here, run there, and told of here. */
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <event2/event.h>
 
 #include "base/clock.h"
 #include "host/gate_parts.h"
+#include "host/worker.h"
 
 #define MESSAGES_MOST ((size_t)8 << 20) /* bytes of a report that are kept */
 #define LOOK_MS 500
 #define STAGES_KEPT_MS (INT64_C(365) * 86400000)
 
 struct np_gates {
-  struct np_deploy *d; /* borrowed */
-  pthread_t thread;
-  bool running; /* the thread */
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  struct np_gate_job *next; /* under lock: handed over */
-  bool ending;              /* under lock */
+  struct np_deploy *d;      /* borrowed */
+  struct np_worker *worker; /* owned: of jobs */
   atomic_bool stop;
-  struct np_mailbox done;
-  struct event *on_done, *turn;
-  struct np_gate_job *under_way; /* borrowed: with the thread */
+  struct event *turn; /* owned */
   uint64_t last_turn;
   bool look;      /* what has passed is to be built */
   int64_t looked; /* ms */
@@ -323,56 +313,16 @@ static struct np_unit *whose_turn(const struct np_deploy *d) {
   return next;
 }
 
-static void *run_thread(void *arg) {
-  struct np_gates *all = arg;
-  pthread_setname_np(pthread_self(), "neap-gate");
-  setpriority(PRIO_PROCESS, (id_t)gettid(), 10); /* lanes come first */
-  pthread_mutex_lock(&all->lock);
-  while (!all->ending) {
-    struct np_gate_job *job = all->next;
-    all->next = NULL;
-    if (!job) {
-      pthread_cond_wait(&all->wake, &all->lock);
-      continue;
-    }
-    pthread_mutex_unlock(&all->lock);
-    np_gate_job_run(job);
-    np_mailbox_force(&all->done, &job->node);
-    pthread_mutex_lock(&all->lock);
-  }
-  pthread_mutex_unlock(&all->lock);
-  return NULL;
-}
-
-static bool start_thread(struct np_gates *all) {
-  sigset_t every, was;
-  if (all->running) return true;
-  sigfillset(&every);
-  sigdelset(&every, SIGURG); /* by which what runs too long is noticed */
-  pthread_sigmask(SIG_SETMASK, &every, &was);
-  all->running = pthread_create(&all->thread, NULL, run_thread, all) == 0;
-  pthread_sigmask(SIG_SETMASK, &was, NULL);
-  return all->running;
-}
-
 static void on_turn(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_gates *all = arg;
   struct np_unit *u;
-  while (!all->under_way && (u = whose_turn(all->d))) {
+  while (!np_worker_job(all->worker) && (u = whose_turn(all->d))) {
     struct np_gate_job *job = make_job(all->d, u);
     u->gate->begun = true;
-    if (!job) continue;
-    if (!start_thread(all)) {
-      np_log(NP_ERROR, "no thread to be had for the gate: what it holds stays held", "plugin", u->instance, NULL);
-      np_gate_job_free(job);
-      continue;
-    }
-    all->under_way = job;
-    pthread_mutex_lock(&all->lock);
-    all->next = job;
-    pthread_cond_signal(&all->wake);
-    pthread_mutex_unlock(&all->lock);
+    if (!job || np_worker_give(all->worker, &job->node)) continue;
+    np_log(NP_ERROR, "no thread to be had for the gate: what it holds stays held", "plugin", u->instance, NULL);
+    np_gate_job_free(job);
   }
 }
 
@@ -381,21 +331,20 @@ static void want_turn(struct np_gates *all) {
   event_add(all->turn, &now);
 }
 
-static void on_done(evutil_socket_t fd, short what, void *arg) {
-  (void)fd, (void)what;
+static void run(struct np_node *job) { np_gate_job_run((struct np_gate_job *)job); }
+
+static void drop(struct np_node *job) { np_gate_job_free((struct np_gate_job *)job); }
+
+static void done(void *arg, struct np_node *node) {
   struct np_gates *all = arg;
   struct np_deploy *d = all->d;
-  for (struct np_node *node = np_mailbox_take(&all->done), *next; node; node = next) {
-    struct np_gate_job *job = (struct np_gate_job *)node;
-    next = node->next;
-    struct np_unit *u = np_unit_find(d, job->instance);
-    if (u && u->gate && u->gate->turn == job->turn) { /* else it has changed meanwhile */
-      conclude(d, u, job);
-      all->look |= u->gate->state != NP_GATE_OPEN; /* what waits may hold back a set */
-    }
-    all->under_way = NULL;
-    np_gate_job_free(job);
+  struct np_gate_job *job = (struct np_gate_job *)node;
+  struct np_unit *u = np_unit_find(d, job->instance);
+  if (u && u->gate && u->gate->turn == job->turn) { /* else it has changed meanwhile */
+    conclude(d, u, job);
+    all->look |= u->gate->state != NP_GATE_OPEN; /* what waits may hold back a set */
   }
+  np_gate_job_free(job);
   int64_t now = np_mono_us() / 1000;
   if (all->look && (!whose_turn(d) || now - all->looked > LOOK_MS)) { /* what passes together comes into force together */
     all->look = false;
@@ -405,19 +354,19 @@ static void on_done(evutil_socket_t fd, short what, void *arg) {
   want_turn(all);
 }
 
+static const struct np_worker_kind kind = {"neap-gate", run, done, drop};
+
 static struct np_gates *gates_new(struct np_deploy *d) {
   struct np_gates *all = np_alloc(sizeof *all);
+  struct np_error err;
   all->d = d;
-  pthread_mutex_init(&all->lock, NULL);
-  pthread_cond_init(&all->wake, NULL);
-  if (np_mailbox_init(&all->done, 0) < 0) {
-    np_log(NP_ERROR, "no descriptor left for the gate: what it holds stays held", NULL);
+  all->worker = np_worker_new(d->host->base, &kind, all, &err);
+  if (!all->worker) {
+    np_log(NP_ERROR, "the gate cannot begin: what it holds stays held", "error", err.text, NULL);
     free(all);
     return NULL;
   }
-  all->on_done = event_new(d->host->base, all->done.fd, EV_READ | EV_PERSIST, on_done, all);
   all->turn = event_new(d->host->base, -1, 0, on_turn, all);
-  event_add(all->on_done, NULL);
   return all;
 }
 
@@ -432,22 +381,7 @@ void np_gates_want(struct np_deploy *d, struct np_gate *g) {
 void np_gates_free(struct np_gates *all) {
   if (!all) return;
   atomic_store(&all->stop, true);
-  if (all->running) {
-    pthread_mutex_lock(&all->lock);
-    all->ending = true;
-    pthread_cond_signal(&all->wake);
-    pthread_mutex_unlock(&all->lock);
-    pthread_join(all->thread, NULL);
-  }
-  np_gate_job_free(all->next);
-  for (struct np_node *node = np_mailbox_take(&all->done), *next; node; node = next) {
-    next = node->next;
-    np_gate_job_free((struct np_gate_job *)node);
-  }
-  event_free(all->on_done);
+  np_worker_free(all->worker);
   event_free(all->turn);
-  np_mailbox_destroy(&all->done);
-  pthread_cond_destroy(&all->wake);
-  pthread_mutex_destroy(&all->lock);
   free(all);
 }

@@ -2,12 +2,9 @@
 #include "host/replay_jobs.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <event2/event.h>
 #include <lauxlib.h>
@@ -17,25 +14,24 @@
 #include "host/canonical.h"
 #include "host/gate_parts.h"
 #include "host/replay_run.h"
+#include "host/worker.h"
 
 #define NUMBER_KEY "number" /* the last one given out: none is given out twice */
 #define ROWS_MOST 100000
 #define AGAIN_S 5 /* until one whose end could not be written down has another turn */
 
 struct np_replay_jobs {
-  struct np_host *host; /* borrowed */
-  pthread_t thread;
-  bool running; /* the thread */
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  struct np_replay_run *next; /* under lock: handed over */
-  bool ending;                /* under lock */
-  struct np_mailbox done;
-  struct event *on_done, *turn;    /* owned */
-  struct np_replay_run *under_way; /* borrowed: with the thread, or in `done` */
-  uint64_t epoch;                  /* the last that was looked at */
+  struct np_host *host;     /* borrowed */
+  struct np_worker *worker; /* owned: of runs */
+  struct event *turn;       /* owned */
+  uint64_t epoch;           /* the last that was looked at */
   bool draining;
 };
+
+/* The one under way; NULL: none is. */
+static struct np_replay_run *under_way(const struct np_replay_jobs *all) {
+  return (struct np_replay_run *)np_worker_job(all->worker);
+}
 
 /* The rule in force */
 
@@ -116,40 +112,6 @@ static void stop_row(struct np_replay_jobs *all, struct np_replay_job *j, const 
   if (save(all, j, false, &err) < 0) log_job(NP_ERROR, "that a replay has stopped cannot be written down", j, err.text);
 }
 
-/* The thread */
-
-static void *run_thread(void *arg) {
-  struct np_replay_jobs *all = arg;
-  pthread_setname_np(pthread_self(), "neap-replay");
-  setpriority(PRIO_PROCESS, (id_t)gettid(), 10); /* live traffic comes first */
-  pthread_mutex_lock(&all->lock);
-  while (!all->ending) {
-    struct np_replay_run *run = all->next;
-    all->next = NULL;
-    if (!run) {
-      pthread_cond_wait(&all->wake, &all->lock);
-      continue;
-    }
-    pthread_mutex_unlock(&all->lock);
-    np_replay_run(run);
-    np_mailbox_force(&all->done, &run->node);
-    pthread_mutex_lock(&all->lock);
-  }
-  pthread_mutex_unlock(&all->lock);
-  return NULL;
-}
-
-static bool start_thread(struct np_replay_jobs *all) {
-  sigset_t every, was;
-  if (all->running) return true;
-  sigfillset(&every);
-  sigdelset(&every, SIGURG); /* by which what runs too long is noticed */
-  pthread_sigmask(SIG_SETMASK, &every, &was);
-  all->running = pthread_create(&all->thread, NULL, run_thread, all) == 0;
-  pthread_sigmask(SIG_SETMASK, &was, NULL);
-  return all->running;
-}
-
 /* Whose turn it is */
 
 static bool take_row(void *arg, struct np_text key, struct np_text value, int64_t version) {
@@ -194,19 +156,13 @@ static bool take_turn(struct np_replay_jobs *all) {
     np_replay_run_free(run);
     return true;
   }
-  if (!start_thread(all)) {
-    np_log(NP_ERROR, "no thread to be had for replays: they wait", NULL);
-    np_replay_run_free(run);
-    return false;
-  }
-  log_job(NP_INFO, run->job.state == NP_REPLAY_RUNNING ? "a replay goes on" : "a replay begins", &run->job, NULL);
+  bool goes_on = run->job.state == NP_REPLAY_RUNNING;
   run->job.state = NP_REPLAY_RUNNING;
-  all->under_way = run;
-  pthread_mutex_lock(&all->lock);
-  all->next = run;
-  pthread_cond_signal(&all->wake);
-  pthread_mutex_unlock(&all->lock);
-  return true;
+  log_job(NP_INFO, goes_on ? "a replay goes on" : "a replay begins", &run->job, NULL);
+  if (np_worker_give(all->worker, &run->node)) return true;
+  np_log(NP_ERROR, "no thread to be had for replays: they wait", NULL);
+  np_replay_run_free(run);
+  return false;
 }
 
 static void want_turn(struct np_replay_jobs *all, int seconds) {
@@ -217,26 +173,27 @@ static void want_turn(struct np_replay_jobs *all, int seconds) {
 static void on_turn(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   struct np_replay_jobs *all = arg;
-  if (!all->under_way && !all->draining && take_turn(all)) want_turn(all, 0);
+  if (!under_way(all) && !all->draining && take_turn(all)) want_turn(all, 0);
 }
 
-static void on_done(evutil_socket_t fd, short what, void *arg) {
-  (void)fd, (void)what;
+static void run(struct np_node *job) { np_replay_run((struct np_replay_run *)job); }
+
+static void drop(struct np_node *job) { np_replay_run_free((struct np_replay_run *)job); }
+
+static void done(void *arg, struct np_node *node) {
   struct np_replay_jobs *all = arg;
-  for (struct np_node *node = np_mailbox_take(&all->done), *next; node; node = next) {
-    struct np_replay_run *run = (struct np_replay_run *)node;
-    struct np_replay_job row = {0};
-    struct np_error err;
-    next = node->next;
-    all->under_way = NULL;
-    if (run->job.state == NP_REPLAY_DONE) log_job(NP_INFO, "a replay is done", &run->job, run->job.error);
-    if (run->job.state == NP_REPLAY_STOPPED) log_job(NP_WARN, "a replay stops", &run->job, run->job.why);
-    bool written = np_replay_job_load(all->host->reader, run->job.number, &row, NULL, &err) == 1 && row.state == run->job.state;
-    np_replay_job_clear(&row);
-    want_turn(all, written && run->job.ended ? 0 : AGAIN_S);
-    np_replay_run_free(run);
-  }
+  struct np_replay_run *run = (struct np_replay_run *)node;
+  struct np_replay_job row = {0};
+  struct np_error err;
+  if (run->job.state == NP_REPLAY_DONE) log_job(NP_INFO, "a replay is done", &run->job, run->job.error);
+  if (run->job.state == NP_REPLAY_STOPPED) log_job(NP_WARN, "a replay stops", &run->job, run->job.why);
+  bool written = np_replay_job_load(all->host->reader, run->job.number, &row, NULL, &err) == 1 && row.state == run->job.state;
+  np_replay_job_clear(&row);
+  want_turn(all, written && run->job.ended ? 0 : AGAIN_S);
+  np_replay_run_free(run);
 }
+
+static const struct np_worker_kind kind = {"neap-replay", run, done, drop};
 
 /* What is asked of them */
 
@@ -260,7 +217,7 @@ int64_t np_replay_jobs_start(struct np_replay_jobs *all, struct np_replay_job *j
 }
 
 bool np_replay_jobs_runs(const struct np_replay_jobs *all, int64_t number) {
-  return all->under_way && all->under_way->job.number == number;
+  return under_way(all) && under_way(all)->job.number == number;
 }
 
 static int load(struct np_replay_jobs *all, int64_t number, struct np_replay_job *j, struct np_error *err) {
@@ -276,7 +233,7 @@ int np_replay_jobs_stop(struct np_replay_jobs *all, int64_t number, const char *
   if (j.state == NP_REPLAY_DONE || j.state == NP_REPLAY_STOPPED) {
     status = np_fail(err, "replay %" PRId64 " has ended already", number);
   } else if (np_replay_jobs_runs(all, number)) {
-    np_replay_run_stop(all->under_way, cause);
+    np_replay_run_stop(under_way(all), cause);
   } else {
     np_replay_job_stop(&j, cause);
     status = save(all, &j, false, err);
@@ -313,12 +270,13 @@ void np_replay_jobs_look(struct np_replay_jobs *all) {
   struct np_error err;
   if (!all || now == all->epoch) return;
   all->epoch = now;
-  if (!all->under_way) return;
-  const struct np_unit *u = np_unit_find(all->host->deploy, all->under_way->job.rule);
+  struct np_replay_run *run = under_way(all);
+  if (!run) return;
+  const struct np_unit *u = np_unit_find(all->host->deploy, run->job.rule);
   if (!u || !u->code)
-    np_replay_run_stop(all->under_way, "its rule is no longer in force");
-  else if (check_same(&all->under_way->job, u, &err) < 0)
-    np_replay_run_stop(all->under_way, err.text);
+    np_replay_run_stop(run, "its rule is no longer in force");
+  else if (check_same(&run->job, u, &err) < 0)
+    np_replay_run_stop(run, err.text);
 }
 
 /* From beginning to end */
@@ -326,17 +284,13 @@ void np_replay_jobs_look(struct np_replay_jobs *all) {
 struct np_replay_jobs *np_replay_jobs_new(struct np_host *host, struct np_error *err) {
   struct np_replay_jobs *all = np_alloc(sizeof *all);
   all->host = host;
-  if (np_mailbox_init(&all->done, 0) < 0) {
-    np_fail(err, "no descriptor left for replays");
+  all->worker = np_worker_new(host->base, &kind, all, err);
+  if (!all->worker) {
     free(all);
     return NULL;
   }
-  pthread_mutex_init(&all->lock, NULL);
-  pthread_cond_init(&all->wake, NULL);
-  all->on_done = event_new(host->base, all->done.fd, EV_READ | EV_PERSIST, on_done, all);
   all->turn = evtimer_new(host->base, on_turn, all);
-  if (!all->on_done || !all->turn) abort(); /* out of memory */
-  event_add(all->on_done, NULL);
+  if (!all->turn) abort(); /* out of memory */
   want_turn(all, 0);
   return all;
 }
@@ -344,28 +298,13 @@ struct np_replay_jobs *np_replay_jobs_new(struct np_host *host, struct np_error 
 void np_replay_jobs_drain(struct np_replay_jobs *all) {
   if (!all) return;
   all->draining = true;
-  if (all->under_way) np_replay_run_stop(all->under_way, NULL);
+  if (under_way(all)) np_replay_run_stop(under_way(all), NULL);
 }
 
 void np_replay_jobs_free(struct np_replay_jobs *all) {
   if (!all) return;
   np_replay_jobs_drain(all);
-  if (all->running) {
-    pthread_mutex_lock(&all->lock);
-    all->ending = true;
-    pthread_cond_signal(&all->wake);
-    pthread_mutex_unlock(&all->lock);
-    pthread_join(all->thread, NULL);
-  }
-  np_replay_run_free(all->next);
-  for (struct np_node *node = np_mailbox_take(&all->done), *next; node; node = next) {
-    next = node->next;
-    np_replay_run_free((struct np_replay_run *)node);
-  }
-  event_free(all->on_done);
+  np_worker_free(all->worker);
   event_free(all->turn);
-  np_mailbox_destroy(&all->done);
-  pthread_cond_destroy(&all->wake);
-  pthread_mutex_destroy(&all->lock);
   free(all);
 }
