@@ -1,7 +1,6 @@
 /* The verbs that act. Arguments are checked before anything is added, so that a verb that raises has done nothing. */
 #include "host/ledger.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +8,6 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
-#include "base/duration.h"
 #include "base/random.h"
 #include "host/ack.h"
 #include "host/data.h"
@@ -18,7 +16,6 @@
 #include "host/ledger_parts.h"
 #include "host/tags.h"
 #include "host/task.h"
-#include "lib/json.h"
 
 #define OPS_MAX 200000
 #define BYTES_MAX ((size_t)128 << 20)
@@ -34,116 +31,6 @@ struct np_task *np_acting(lua_State *L, const char *verb, unsigned modes, const 
     luaL_error(L, "plugin:%s: too much in one call: at most %d entries and %d MiB commit together", verb, OPS_MAX,
                (int)(BYTES_MAX >> 20));
   return t;
-}
-
-/* Reading tables: the value of the field just read is on top; errors name verb and field. */
-
-static struct np_text text_field(lua_State *L, struct np_writeset *ws, const char *verb, const char *field) {
-  size_t len;
-  if (lua_type(L, -1) != LUA_TSTRING)
-    luaL_error(L, "plugin:%s: %s has to be a string, got a %s", verb, field, luaL_typename(L, -1));
-  const char *s = lua_tolstring(L, -1, &len);
-  if (len > 4096) luaL_error(L, "plugin:%s: %s is longer than 4096 bytes", verb, field);
-  if (memchr(s, 0, len)) luaL_error(L, "plugin:%s: %s holds a zero byte", verb, field);
-  return np_writeset_text(ws, s, len);
-}
-
-int64_t np_field_time(lua_State *L, const char *verb, const char *field) {
-  int exact;
-  lua_Integer ms = lua_tointegerx(L, -1, &exact);
-  if (!exact || lua_type(L, -1) != LUA_TNUMBER)
-    luaL_error(L, "plugin:%s: %s has to be an integer of ms since 1970, got %s", verb, field, luaL_tolstring(L, -1, NULL));
-  if (ms < -62135596800000 || ms > 253402300799999) luaL_error(L, "plugin:%s: %s is outside the years 1 to 9999", verb, field);
-  return ms;
-}
-
-int64_t np_field_integer(lua_State *L, const char *verb, const char *field) {
-  int exact;
-  lua_Integer i = lua_tointegerx(L, -1, &exact);
-  if (!exact || lua_type(L, -1) != LUA_TNUMBER)
-    luaL_error(L, "plugin:%s: %s has to be an integer, got %s", verb, field, luaL_tolstring(L, -1, NULL));
-  return i;
-}
-
-/* ms of a duration at idx: "15m" or seconds. */
-int64_t np_field_duration(lua_State *L, int idx, const char *verb, const char *what) {
-  idx = lua_absindex(L, idx);
-  int64_t ms = -1;
-  if (lua_type(L, idx) == LUA_TNUMBER) {
-    lua_Number s = lua_tonumber(L, idx);
-    if (s >= 0 && s < 3.2e9) ms = (int64_t)(s * 1000 + 0.5);
-  } else if (lua_type(L, idx) == LUA_TSTRING) {
-    size_t len;
-    const char *s = lua_tolstring(L, idx, &len);
-    if (np_duration_parse(s, len, &ms) < 0) ms = -1;
-  }
-  if (ms < 0)
-    luaL_error(L, "plugin:%s: %s has to be a duration such as \"15m\" or a number of seconds, got %s", verb, what,
-               luaL_tolstring(L, idx, NULL));
-  return ms;
-}
-
-static struct np_text json_field(lua_State *L, struct np_writeset *ws, const char *verb, const char *field) {
-  struct np_error err;
-  size_t len;
-  if (lua_type(L, -1) != LUA_TTABLE) luaL_error(L, "plugin:%s: %s has to be a table, got a %s", verb, field, luaL_typename(L, -1));
-  if (np_json_encode(L, -1, &err) < 0) luaL_error(L, "plugin:%s: %s %s", verb, field, err.text);
-  const char *s = lua_tolstring(L, -1, &len);
-  struct np_text text = np_writeset_text(ws, s, len);
-  lua_pop(L, 1);
-  return text;
-}
-
-static struct np_value value_field(lua_State *L, struct np_writeset *ws, const char *verb) {
-  struct np_value v = {0};
-  switch (lua_type(L, -1)) {
-  case LUA_TNUMBER:
-    if (lua_isinteger(L, -1)) {
-      v.type = NP_NUMBER_INT;
-      v.i = lua_tointeger(L, -1);
-    } else {
-      v.type = NP_NUMBER_REAL;
-      v.d = lua_tonumber(L, -1);
-      if (!isfinite(v.d)) luaL_error(L, "plugin:%s: value has to be finite", verb);
-    }
-    return v;
-  case LUA_TBOOLEAN:
-    v.type = NP_BOOL;
-    v.i = lua_toboolean(L, -1);
-    return v;
-  case LUA_TSTRING:
-    v.type = NP_STRING;
-    v.s = text_field(L, ws, verb, "value");
-    return v;
-  default:
-    luaL_error(L, "plugin:%s: value has to be a number, a string or a boolean, got a %s", verb, luaL_typename(L, -1));
-    return v;
-  }
-}
-
-static int name_field(lua_State *L, const char *verb, const char *field, const char *const *names, int n) {
-  const char *s = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-  for (int i = 0; i < n; i++)
-    if (names[i] && strcmp(names[i], s) == 0) return i;
-  luaL_Buffer known;
-  luaL_buffinit(L, &known);
-  for (int i = 0; i < n; i++) {
-    if (!names[i] || !*names[i]) continue;
-    if (luaL_bufflen(&known)) luaL_addstring(&known, ", ");
-    luaL_addstring(&known, names[i]);
-  }
-  luaL_pushresult(&known);
-  return luaL_error(L, "plugin:%s: %s: expected one of %s, got \"%s\"", verb, field, lua_tostring(L, -1), s);
-}
-
-static void unknown_field(lua_State *L, const char *verb) {
-  lua_pushvalue(L, -2);
-  luaL_error(L, "plugin:%s: unknown field \"%s\"", verb, luaL_tolstring(L, -1, NULL));
-}
-
-static const char *field_name(lua_State *L, const char *verb) {
-  if (lua_type(L, -2) != LUA_TSTRING) unknown_field(L, verb);
-  return lua_tostring(L, -2);
 }
 
 static void whose(lua_State *L, struct np_task *t, struct np_text *vendor, struct np_text *connection) {
@@ -193,21 +80,21 @@ struct taking {
 
 static void read_reading(lua_State *L, struct np_writeset *ws, struct taking *t) {
   struct np_reading *r = t->r;
-  const char *name = field_name(L, "emit");
+  const char *name = np_field_name(L, "emit");
   if (strcmp(name, "device") == 0)
-    r->device = text_field(L, ws, "emit", name);
+    r->device = np_field_text(L, ws, "emit", name);
   else if (strcmp(name, "metric") == 0)
-    r->metric = text_field(L, ws, "emit", name);
+    r->metric = np_field_text(L, ws, "emit", name);
   else if (strcmp(name, "value") == 0)
-    r->value = value_field(L, ws, "emit"), t->has_value = true;
+    r->value = np_field_value(L, ws, "emit"), t->has_value = true;
   else if (strcmp(name, "unit") == 0)
-    r->unit = text_field(L, ws, "emit", name);
+    r->unit = np_field_text(L, ws, "emit", name);
   else if (strcmp(name, "at") == 0)
     r->at = np_field_time(L, "emit", name), t->says |= NP_SAYS_AT;
   else if (strcmp(name, "key") == 0)
-    r->key = text_field(L, ws, "emit", name);
+    r->key = np_field_text(L, ws, "emit", name);
   else if (t->derived && strcmp(name, "vendor") == 0)
-    r->vendor = text_field(L, ws, "emit", name);
+    r->vendor = np_field_text(L, ws, "emit", name);
   else if (t->derived && strcmp(name, "serial") == 0)
     luaL_error(L, "plugin:emit: a rule gives no serial: it counts what a vendor sends, and a hole in it would be told as a gap");
   else if (strcmp(name, "serial") == 0)
@@ -215,13 +102,13 @@ static void read_reading(lua_State *L, struct np_writeset *ws, struct taking *t)
   else if (strcmp(name, "interval") == 0)
     r->interval = np_field_duration(L, -1, "emit", name);
   else if (strcmp(name, "trend") == 0)
-    r->trend = name_field(L, "emit", name, np_trend_names, 6);
+    r->trend = np_field_word(L, "emit", name, np_trend_names, 6);
   else if (strcmp(name, "quality") == 0)
-    r->quality = name_field(L, "emit", name, np_quality_names, 3), t->says |= NP_SAYS_QUALITY;
+    r->quality = np_field_word(L, "emit", name, np_quality_names, 3), t->says |= NP_SAYS_QUALITY;
   else if (strcmp(name, "extra") == 0)
-    r->extra = json_field(L, ws, "emit", name);
+    r->extra = np_field_json(L, ws, "emit", name);
   else
-    unknown_field(L, "emit");
+    np_field_unknown(L, "emit");
 }
 
 unsigned np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct np_reading *r, bool derived) {
@@ -284,23 +171,23 @@ void np_take_device(lua_State *L, int idx, struct np_writeset *ws, struct np_op 
                {"vendor", &op->as.device.vendor}};
   enum { TEXTS = sizeof texts / sizeof *texts };
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    const char *name = field_name(L, "device");
+    const char *name = np_field_name(L, "device");
     size_t i = 0;
     while (i < TEXTS && strcmp(texts[i].name, name) != 0) i++;
     if (i < TEXTS)
-      *texts[i].to = text_field(L, ws, "device", name);
+      *texts[i].to = np_field_text(L, ws, "device", name);
     else if (strcmp(name, "status") == 0)
-      op->as.device.status.ptr = states[name_field(L, "device", name, states, 6)];
+      op->as.device.status.ptr = states[np_field_word(L, "device", name, states, 6)];
     else if (strcmp(name, "online") == 0)
       op->as.device.online = lua_toboolean(L, -1);
     else if (strcmp(name, "at") == 0)
       op->as.device.at = np_field_time(L, "device", name);
     else if (strcmp(name, "extra") == 0)
-      op->as.device.extra = json_field(L, ws, "device", name);
+      op->as.device.extra = np_field_json(L, ws, "device", name);
     else if (strcmp(name, "tags") == 0)
       op->as.device.tags = np_tags_field(L, ws);
     else
-      unknown_field(L, "device");
+      np_field_unknown(L, "device");
   }
   if (!op->as.device.device.len) luaL_error(L, "plugin:device: device is missing");
   if (op->as.device.status.ptr) op->as.device.status.len = strlen(op->as.device.status.ptr);
@@ -365,21 +252,21 @@ static int event(lua_State *L) {
   op.as.event.at = op.as.event.received;
   lua_settop(L, 1);
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    const char *name = field_name(L, "event");
+    const char *name = np_field_name(L, "event");
     if (strcmp(name, "device") == 0)
-      op.as.event.device = text_field(L, t->ws, "event", name);
+      op.as.event.device = np_field_text(L, t->ws, "event", name);
     else if (strcmp(name, "vendor") == 0)
-      op.as.event.vendor = text_field(L, t->ws, "event", name);
+      op.as.event.vendor = np_field_text(L, t->ws, "event", name);
     else if (strcmp(name, "type") == 0)
-      op.as.event.type = text_field(L, t->ws, "event", name);
+      op.as.event.type = np_field_text(L, t->ws, "event", name);
     else if (strcmp(name, "key") == 0)
-      op.as.event.key = text_field(L, t->ws, "event", name);
+      op.as.event.key = np_field_text(L, t->ws, "event", name);
     else if (strcmp(name, "at") == 0)
       op.as.event.at = np_field_time(L, "event", name);
     else if (strcmp(name, "data") == 0)
-      op.as.event.data = json_field(L, t->ws, "event", name);
+      op.as.event.data = np_field_json(L, t->ws, "event", name);
     else
-      unknown_field(L, "event");
+      np_field_unknown(L, "event");
   }
   if (!op.as.event.device.len) return luaL_error(L, "plugin:event: device is missing");
   if (!op.as.event.type.len) return luaL_error(L, "plugin:event: type is missing");
@@ -443,13 +330,13 @@ static int send(lua_State *L) {
   read_options(L, 3, t, slot, &m);
   lua_settop(L, 2);
   if (lua_getfield(L, 2, "device") != LUA_TNIL)
-    m.device = text_field(L, t->ws, "send", "device");
+    m.device = np_field_text(L, t->ws, "send", "device");
   else if (t->reading)
     m.device = np_writeset_text(t->ws, t->reading->device.ptr, t->reading->device.len);
   else
     m.device = np_writeset_text(t->ws, "", 0);
   lua_pop(L, 1);
-  m.body = json_field(L, t->ws, "send", "the message");
+  m.body = np_field_json(L, t->ws, "send", "the message");
   m.source = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
   m.generation = t->in->code->number;
   m.id = np_message_id(t->ws);

@@ -46,10 +46,19 @@ int np_window(lua_State *L);         /* ledger_window.c */
 int np_derive(lua_State *L, struct np_task *t);
 /* The key of a derived reading, as the overlay's map knows it. */
 void np_derived_spot(struct np_buf *spot, const struct np_reading *r);
-/* The field's value at the top, or at idx; they raise with verb and field. Times in ms, within the years 1 to 9999; a duration's "15m" or seconds in ms. */
+/* ledger_fields.c: fields of the table that a verb was given. The value is at the top, or at idx; they raise with verb and field. Times in ms, within the
+ * years 1 to 9999; a duration's "15m" or seconds in ms. Texts have no zero byte and 4096 bytes at most, and belong to ws, as JSON does. */
 int64_t np_field_time(lua_State *L, const char *verb, const char *field);
 int64_t np_field_integer(lua_State *L, const char *verb, const char *field);
 int64_t np_field_duration(lua_State *L, int idx, const char *verb, const char *what);
+struct np_text np_field_text(lua_State *L, struct np_writeset *ws, const char *verb, const char *field);
+struct np_text np_field_json(lua_State *L, struct np_writeset *ws, const char *verb, const char *field);
+struct np_value np_field_value(lua_State *L, struct np_writeset *ws, const char *verb);
+int np_field_word(lua_State *L, const char *verb, const char *field, const char *const *names,
+                  int n); /* its place in names; NULL there is none */
+/* The name of the field, below its value; and what is raised where there is none of that name. */
+const char *np_field_name(lua_State *L, const char *verb);
+void np_field_unknown(lua_State *L, const char *verb);
 int np_people_open(lua_State *L); /* pushes plugin.people's functions; people.c */
 
 #endif
