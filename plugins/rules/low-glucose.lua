@@ -14,7 +14,7 @@ local tell_low, tell_silent = escalate.new(plugin, config, "low"), escalate.new(
 -- A reading keeps its vendor's unit.
 local function watch(unit, limit)
   plugin:on({ metric = "glucose", unit = unit, below = limit, quality = "valid" }, function(r)
-    if plugin:throttle(r.device, config.again) then return end
+    if plugin:throttle(r.vendor .. " " .. r.device, config.again) then return end -- vendors may have devices of one name
     tell_low(r.device, config.to, {
       title = "Low glucose", device = r.device, value = r.value, unit = r.unit, limit = limit, at = r.at, reading = r.id,
     })

@@ -46,6 +46,13 @@ describe("low-glucose", function()
     assert.equal(2.7, t.sent("desk")[3].data.value)
   end)
 
+  it("tells of each vendor's device, also where they have one name", function()
+    glucose(3.0, { vendor = "sinocare" })
+    glucose(3.0, { vendor = "dreisam" })
+    glucose(2.9, { vendor = "dreisam", at = t.now() + 1000 })
+    assert.equal(2, #t.sent "desk")
+  end)
+
   it("tells of silence, 20 minutes after the last reading", function()
     glucose(5.6)
     t.advance "19m"
