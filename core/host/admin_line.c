@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/real.h"
 #include "base/redact.h"
 #include "host/account.h"
 #include "host/budget.h"
@@ -70,18 +69,12 @@ void np_line_error(struct np_buf *b, const char *error) {
 }
 
 void np_line_value(struct np_buf *b, const struct np_value *v) {
-  char text[NP_REAL_TEXT];
-  if (v->type == NP_STRING) {
+  if (v->type == NP_STRING) { /* which may hold what is not to be shown */
     add_text(b, "value", v->s);
     return;
   }
   add_name(b, "value");
-  switch (v->type) {
-  case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
-  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
-  case NP_STRING: break;
-  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
-  }
+  np_value_add_json(b, v);
 }
 
 void np_line_reading(struct np_buf *b, const struct np_reading *r) {

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/real.h"
 #include "lib/time_text.h"
 
 const char *const np_reading_fields[NP_FIELDS] = {"at",  "vendor", "connection", "device", "metric",  "value", "unit",  "received",
@@ -24,16 +23,6 @@ static void add_word(struct np_buf *b, enum np_reading_field field, const char *
   if (word) add_text(b, field, (struct np_text){word, strlen(word)});
 }
 
-static void add_value(struct np_buf *b, const struct np_value *v) {
-  char text[NP_REAL_TEXT];
-  switch (v->type) {
-  case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
-  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
-  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
-  case NP_STRING: np_buf_add_json(b, v->s.ptr, v->s.len); break;
-  }
-}
-
 static void add_int(struct np_buf *b, enum np_reading_field field, int64_t n) {
   add_name(b, field);
   np_buf_addf(b, "%" PRId64, n);
@@ -46,7 +35,7 @@ void np_reading_write_json(struct np_buf *b, const struct np_reading *r) {
   add_text(b, NP_FIELD_DEVICE, r->device);
   add_text(b, NP_FIELD_METRIC, r->metric);
   add_name(b, NP_FIELD_VALUE);
-  add_value(b, &r->value);
+  np_value_add_json(b, &r->value);
   add_text(b, NP_FIELD_UNIT, r->unit);
   add_int(b, NP_FIELD_AT, r->at);
   if (r->received != NP_RECEIVED_UNKNOWN) add_int(b, NP_FIELD_RECEIVED, r->received);
@@ -89,7 +78,7 @@ static void add_text_cell(struct np_buf *b, struct np_text t) {
 /* The value as JSON has it: "12" is a text, 12 a number. */
 static void add_value_cell(struct np_buf *b, const struct np_value *v) {
   struct np_buf value = {0};
-  add_value(&value, v);
+  np_value_add_json(&value, v);
   add_text_cell(b, (struct np_text){value.data, value.len});
   np_buf_free(&value);
 }

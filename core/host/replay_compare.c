@@ -6,7 +6,6 @@
 
 #include <lauxlib.h>
 
-#include "base/real.h"
 #include "host/admin_line.h"
 #include "host/canonical.h"
 #include "host/rule.h"
@@ -73,16 +72,6 @@ struct np_compare *np_compare_new(struct np_reader *reader, int64_t request, str
 
 /* Values. */
 
-static void add_value(struct np_buf *b, const struct np_value *v) {
-  char text[NP_REAL_TEXT];
-  switch (v->type) {
-  case NP_NUMBER_INT: np_buf_addf(b, "%lld", (long long)v->i); break;
-  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
-  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
-  case NP_STRING: np_buf_add_json(b, v->s.ptr, v->s.len); break;
-  }
-}
-
 static void add_text(struct np_buf *b, struct np_text t) {
   if (t.len)
     np_buf_add_json(b, t.ptr, t.len);
@@ -137,7 +126,7 @@ static void add_word(struct np_buf *b, const char *word) {
 static void add_field(struct np_buf *b, enum field f, const struct np_reading *r) {
   switch (f) {
   case AT: np_buf_addf(b, "%lld", (long long)r->at); break;
-  case VALUE: add_value(b, &r->value); break;
+  case VALUE: np_value_add_json(b, &r->value); break;
   case UNIT: add_text(b, r->unit); break;
   case SERIAL: add_int(b, r->serial, INT64_MIN); break;
   case INTERVAL: add_int(b, r->interval, 0); break;
@@ -182,7 +171,7 @@ static void note(struct np_compare *c, int what, const struct np_reading *r, con
   np_line_text(b, "metric", r->metric.ptr);
   np_line_int(b, "at", r->at);
   np_buf_adds(b, ",\"value\":");
-  add_value(b, &r->value);
+  np_value_add_json(b, &r->value);
   np_line_text(b, "unit", r->unit.ptr);
   np_buf_addf(b, "%s}", more);
 }

@@ -1,9 +1,11 @@
 /* A write set: operations in order, with their strings, in one arena. */
 #include "store/writeset.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/real.h"
 
 const char *const np_quality_names[3] = {"valid", "warmup", "invalid"};
 const char *const np_trend_names[6] = {NULL, "flat", "rising_slowly", "falling_slowly", "rising_fast", "falling_fast"};
@@ -46,4 +48,14 @@ void np_writeset_undo(struct np_writeset *ws, struct np_writeset_mark mark) {
   ws->last = mark.last;
   *ws->last = NULL;
   ws->count = mark.count;
+}
+
+void np_value_add_json(struct np_buf *b, const struct np_value *v) {
+  char text[NP_REAL_TEXT];
+  switch (v->type) {
+  case NP_NUMBER_INT: np_buf_addf(b, "%" PRId64, v->i); break;
+  case NP_NUMBER_REAL: np_buf_add(b, text, np_real_text(text, v->d)); break;
+  case NP_BOOL: np_buf_adds(b, v->i ? "true" : "false"); break;
+  case NP_STRING: np_buf_add_json(b, v->s.ptr, v->s.len); break;
+  }
 }

@@ -24,6 +24,10 @@ struct np_value {
   struct np_text s;
 };
 
+/* As JSON has it: 12, 12.5, true, "12". */
+struct np_buf;
+void np_value_add_json(struct np_buf *b, const struct np_value *v);
+
 enum np_quality { NP_VALID, NP_WARMUP, NP_INVALID };
 enum np_trend { NP_TREND_NONE, NP_FLAT, NP_RISING_SLOWLY, NP_FALLING_SLOWLY, NP_RISING_FAST, NP_FALLING_FAST };
 extern const char *const np_quality_names[3]; /* "valid" … */
