@@ -128,6 +128,25 @@ local function write_plugin(root, given, name, text)
   end
 end
 
+--- A port of loopback that nobody listens on just now.
+function bed.free_port()
+  local s = assert(socket.bind("127.0.0.1", 0))
+  local _, port = s:getsockname()
+  s:close()
+  return tonumber(port)
+end
+
+local ticks
+--- Seconds of CPU that a process has used.
+function bed.cpu(pid)
+  ticks = ticks or tonumber(io.popen("getconf CLK_TCK"):read "l")
+  local f = assert(io.open("/proc/" .. pid .. "/stat"))
+  local field = {}
+  for word in f:read("a"):match("%) (.*)"):gmatch "%S+" do field[#field + 1] = word end
+  f:close()
+  return (field[12] + field[13]) / ticks
+end
+
 --- Vendors' plugins that emit what is posted to them, a list of readings: at /v, and at /readings, where requests are not kept.
 bed.EMITTER = [[
 local plugin = ...
@@ -143,6 +162,16 @@ plugin:serve { "POST /readings", keep = false, handler = function(req)
   return 204
 end }
 ]]
+
+--- A destination that posts a batch as lines of id, device and the number n.
+bed.POSTER = [[
+local plugin = ...
+local http = require "neap.http"
+plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
+  local lines = {}
+  for i, m in ipairs(messages) do lines[i] = m.id .. " " .. m.device .. " " .. m.data.n .. "\n" end
+  return http.post { url = to.url, body = table.concat(lines), timeout = 30 }
+end }]]
 
 --- A host. options: folder, config (text of neap.lua's inside; `plugins` and `listen` are filled in), plugins (name -> text of files below
 --- plugins/; without it the project's own are used), args, env.

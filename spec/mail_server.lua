@@ -70,20 +70,13 @@ login:
   server_advertise_condition = ${if def:tls_in_cipher}
 ]]
 
-local function free_port()
-  local s = assert(socket.bind("127.0.0.1", 0))
-  local _, port = s:getsockname()
-  s:close()
-  return port
-end
-
 --- options: cert, key (paths; without them there is no TLS); smtps = true: TLS from the start; clients (a path): whose certificates clients have to have.
 local function new(options)
   assert(os.execute "test -x /usr/sbin/exim4", "no exim4: make deps-test installs it")
   local root = io.popen "id -u":read "l" == "0"
   local user = root and "nobody" or io.popen "id -un":read "l"
   local group = root and "nogroup" or io.popen "id -gn":read "l"
-  local server = setmetatable({ folder = bed.folder(), port = free_port() }, Server)
+  local server = setmetatable({ folder = bed.folder(), port = bed.free_port() }, Server)
   server.url = (options.smtps and "smtps" or "smtp") .. "://127.0.0.1:" .. server.port
   local tls = "tls_advertise_hosts ="
   if options.cert then

@@ -16,15 +16,7 @@ local rule = [[
 local plugin = ...
 plugin:on({ metric = "m" }, function(r) plugin:send("post", { device = r.device, n = r.value, at = r.at }) end)
 ]]
-local post = [[
-local plugin = ...
-local http = require "neap.http"
-plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
-  local lines = {}
-  for i, m in ipairs(messages) do lines[i] = m.id .. " " .. m.device .. " " .. m.data.n .. "\n" end
-  return http.post { url = to.url, body = table.concat(lines), timeout = 30 }
-end }
-]]
+local post = bed.POSTER
 
 -- The courier's own share: a handler that has nothing to do.
 local nothing = [[

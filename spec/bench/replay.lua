@@ -8,7 +8,6 @@ local socket = require "socket"
 
 local MILLIONS, ROUNDS = tonumber(os.getenv "BENCH_MILLIONS") or 1, tonumber(os.getenv "BENCH_ROUNDS") or 3
 local N = MILLIONS * 1000000
-local TICKS = tonumber(io.popen("getconf CLK_TCK"):read "l")
 
 local RULES = {
   none = 'local plugin = ...\nplugin:on({ metric = "glucose", above = 100 }, function() end)',
@@ -22,14 +21,7 @@ plugin:on({ metric = "glucose", above = 12.85 }, function(r)
   plugin:send("post", { device = r.device, n = r.at // 1000 % 1000000007, at = r.at })
 end)]],
 }
-local POST = [[
-local plugin = ...
-local http = require "neap.http"
-plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
-  local lines = {}
-  for i, m in ipairs(messages) do lines[i] = m.id .. " " .. m.device .. " " .. m.data.n .. "\n" end
-  return http.post { url = to.url, body = table.concat(lines), timeout = 30 }
-end }]]
+local POST = bed.POSTER
 
 local function say(...) print(string.format(...)) io.stdout:flush() end
 local function median(list)
@@ -44,14 +36,6 @@ local function timed(...)
   local user, system = out:match "([%d.]+) ([%d.]+)%s*$"
   assert(code == 0 and user, out)
   return socket.gettime() - began, tonumber(user) + tonumber(system)
-end
-
-local function cpu(pid)
-  local f = assert(io.open("/proc/" .. pid .. "/stat"))
-  local field = {}
-  for word in f:read("a"):match("%) (.*)"):gmatch "%S+" do field[#field + 1] = word end
-  f:close()
-  return (field[12] + field[13]) / TICKS
 end
 
 local folder = bed.folder()
@@ -79,7 +63,7 @@ end
 
 local messages = 0
 local function send()
-  local before, began = cpu(host.pid), socket.gettime()
+  local before, began = bed.cpu(host.pid), socket.gettime()
   local p = bed.start { bed.neap, "replay", "--store", store, "--rule", "high", "--send", "--again", "--rate", "1000000/s", "--json" }
   p:wait(200)
   assert(p.code == 0, p.output)
@@ -90,7 +74,7 @@ local function send()
   end
   messages = last.sent
   bed.wait("all to have gone", function() return host:sql "select count(*) n from outbox"[1].n == 0 end, 120)
-  return socket.gettime() - began, cpu(host.pid) - before
+  return socket.gettime() - began, bed.cpu(host.pid) - before
 end
 
 say("\n%-52s%14s%14s", ("a rule over %d million readings of the past"):format(MILLIONS), "readings/s", "CPU each, µs")

@@ -1,20 +1,12 @@
 -- The servers that are compared: each starts on a free loopback port and says what CPU and memory all its processes have used.
 local bed = require "bed"
 local json = require "neap.json"
-local socket = require "socket"
 
 local servers = {}
 servers.nginx_modules = { "/usr/lib/nginx/modules", "/usr/share/nginx/modules" }
 
 local function fill(text, values)
   return (text:gsub("@(%u+)@", function(name) return values[name] end))
-end
-
-local function free_port()
-  local s = assert(socket.bind("127.0.0.1", 0))
-  local _, port = s:getsockname()
-  s:close()
-  return tonumber(port)
 end
 
 local function exists(path)
@@ -126,7 +118,7 @@ function servers.nginx(folder)
     if exists(path .. "/ngx_http_lua_module.so") then modules = path end
   end
   if not modules then return nil, "its Lua module is not installed" end
-  local port = free_port()
+  local port = bed.free_port()
   bed.write(folder .. "/nginx.conf", fill(bed.read "spec/bench/nginx.conf", {
     MODULES = modules, LANES = servers.lanes, PORT = port, HERE = bed.root .. "/spec/bench",
     USER = servers.user == "root" and "user root;" or "",
@@ -138,7 +130,7 @@ end
 function servers.node_red(folder, home)
   local script = home .. "/node_modules/node-red/red.js"
   if not exists(script) then return nil, "it is not installed" end
-  local port = free_port()
+  local port = bed.free_port()
   local source = json.encode(bed.read "spec/bench/flow_function.js"):sub(2, -2)
   bed.write(folder .. "/flow.json", fill(bed.read "spec/bench/flow.json", { FUNCTION = source, FILE = folder .. "/pushes.log" }))
   local program = bed.start({ "node", script, "--settings", bed.root .. "/spec/bench/settings.js", folder .. "/flow.json" },

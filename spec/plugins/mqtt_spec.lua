@@ -25,19 +25,12 @@ plugin:serve { "POST /probe", keep = false, handler = function(req)
 end }
 ]]
 
-local function free_port()
-  local s = assert(socket.bind("127.0.0.1", 0))
-  local _, port = s:getsockname()
-  s:close()
-  return tonumber(port)
-end
-
 -- A broker: mosquitto with these lines as its configuration. Its port is free again after stop(), and begin() takes it again.
 local Broker = {}
 Broker.__index = Broker
 
 local function broker(lines)
-  local b = setmetatable({ port = free_port(), folder = bed.folder() }, Broker)
+  local b = setmetatable({ port = bed.free_port(), folder = bed.folder() }, Broker)
   bed.write(b.folder .. "/m.conf", ("listener %d 127.0.0.1\nlog_dest stdout\nconnection_messages true\nuser root\n%s\n")
     :format(b.port, lines or "allow_anonymous true"))
   b:begin()
