@@ -251,6 +251,7 @@ describe("dreisam pulling from dreisam", function()
     far:begin()
     make("A2", BEGAN + 100 * DAY, BEGAN + 100 * DAY + 2 * MINUTE, MINUTE)
     complete()
+    wait("the user without new readings to be registered too", function() return seen "/user/register" >= 4 end)
     assert.equal(4, seen "/user/register")
   end)
 
