@@ -49,6 +49,9 @@ static int process_start(lua_State *L) {
     dup2(out[1], 1);
     dup2(out[1], 2);
     setpgid(0, 0);
+    signal(SIGINT, SIG_DFL); /* ignored where the suite runs behind a shell's & or nohup: a program could not be interrupted */
+    signal(SIGQUIT, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     close_range(3, ~0U, 0); /* a listener of the spec's would stay open in it */
     execvp(argv[0], argv);
     dprintf(2, "%s: %s\n", argv[0], strerror(errno));
