@@ -1,60 +1,24 @@
 /* Requests. The order of events is the second law: handler, write set, commit, and only then the answer. */
-#include "host/web.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include <lauxlib.h>
 
-#include "base/buf.h"
 #include "base/clock.h"
-#include "host/alarm.h"
-#include "host/answer.h"
-#include "host/host.h"
-#include "host/lane.h"
-#include "host/ledger.h"
 #include "host/state.h"
-#include "host/task.h"
-#include "host/webreq.h"
+#include "host/web_parts.h"
 
 #define TRIES 100         /* of a handler whose reads were overtaken by another commit: as many may want one key at once */
 #define REQUESTS_MAX 4096 /* under way on one lane */
 #define BYTES_MAX ((size_t)256 << 20) /* of their bodies */
 
-struct web {
-  struct np_waiter waiter; /* first: the keeper's answer finds its way back by it */
-  struct np_lane *lane;
-  struct np_request *req;
-  struct np_epoch *epoch;       /* a reference: keeps the route alive */
-  const struct np_route *route; /* borrowed from an instance's code, which `in` pins */
-  struct np_route_match match;
-  struct np_instance *in; /* pinned */
-  struct np_task task;
-  struct np_overlay overlay;
-  struct np_writeset *ws; /* owned until submitted */
-  struct np_op *kept;     /* the REQUEST in ws, NULL where it is not kept */
-  struct np_answer answer;
-  struct np_refusal refusal; /* what is refused, while a refusal is being worded */
-  const char *outcome;       /* "done" "refused" "failed" */
-  char *error;               /* owned: why not done */
-  int tries;
-  struct np_alarm later;    /* what it reads and writes is being migrated: it runs again after that */
-  bool asking;              /* auth runs, the handler does not yet */
-  bool declined;            /* the handler, or auth, returned nil and why */
-  bool over;                /* the lane stops before it has been answered: its task is dropped */
-  struct np_stream *stream; /* of its answer, while it goes on */
-  size_t bytes;             /* counted in lane->request_bytes */
-  struct np_replay *replay; /* NULL: it has come just now, and is answered */
-  struct np_op *replayed;   /* its mark in ws */
-};
-
-static void start_handler(struct web *w);
+static void start_handler(struct np_web_call *w);
 static void run_again(void *arg);
-static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason);
-static void word_refusal(struct web *w);
+static void refuse(struct np_web_call *w, int status, const char *kind, const char *where, const char *reason);
+static void word_refusal(struct np_web_call *w);
 
-static void drop_answer(struct web *w) {
+static void drop_answer(struct np_web_call *w) {
   if (w->answer.stream_ref) luaL_unref(w->in->L, LUA_REGISTRYINDEX, w->answer.stream_ref);
   np_answer_free(&w->answer);
 }
@@ -87,8 +51,9 @@ static void on_head(void *arg, struct np_request *req) {
   }
   const struct np_route *route = m.value;
   const struct np_slot *slot = np_epoch_slot(lane->epoch, route->code->instance);
-  struct web *w = np_alloc(sizeof *w);
-  *w = (struct web){.lane = lane, .req = req, .epoch = lane->epoch, .route = route, .match = m, .in = np_lane_instance(lane, slot)};
+  struct np_web_call *w = np_alloc(sizeof *w);
+  *w = (struct np_web_call){
+      .lane = lane, .req = req, .epoch = lane->epoch, .route = route, .match = m, .in = np_lane_instance(lane, slot)};
   w->later = (struct np_alarm){.lane = lane, .fn = run_again, .arg = w};
   np_epoch_ref(w->epoch);
   np_lane_pin(lane, w->in);
@@ -97,7 +62,7 @@ static void on_head(void *arg, struct np_request *req) {
   if (route->body_max) req->body_max = route->body_max;
 }
 
-static void end(struct web *w) {
+static void end(struct np_web_call *w) {
   struct np_lane *lane = w->lane;
   lane->requests--;
   lane->request_bytes -= w->bytes;
@@ -115,14 +80,14 @@ static void end(struct web *w) {
 }
 
 static void on_done(void *arg, struct np_request *req) {
-  struct web *w = req->user;
+  struct np_web_call *w = req->user;
   (void)arg;
   if (!w) return;
   req->user = NULL;
   end(w);
 }
 
-static void end_replay(struct web *w, const char *outcome) {
+static void end_replay(struct np_web_call *w, const char *outcome) {
   struct np_replay *r = w->replay;
   struct np_writeset *set = w->ws;
   char *error = w->error;
@@ -148,8 +113,7 @@ static void count_readings(struct np_replay *r, const struct np_writeset *ws) {
   for (const struct np_op *op = ws->first; op; op = op->next) r->readings += op->kind == NP_OP_READING;
 }
 
-/* A fresh write set, with the request in it as it came. */
-static void begin_set(struct web *w) {
+void np_web_begin_set(struct np_web_call *w) {
   if (w->ws) np_writeset_unref(w->ws);
   w->ws = np_writeset_new();
   np_overlay_free(&w->overlay);
@@ -162,7 +126,7 @@ static void begin_set(struct web *w) {
   w->kept = w->route->keep ? np_webreq_keep(w->ws, w->req, w->route, w->lane->host->seal) : NULL;
 }
 
-static void send_answer(struct web *w) {
+static void send_answer(struct np_web_call *w) {
   struct np_lane *lane = w->lane;
   if (w->replay) {
     end_replay(w, w->outcome);
@@ -179,7 +143,7 @@ static void send_answer(struct web *w) {
 }
 
 /* What its plugin keeps was migrated since it began: it runs again by the generation that is in force. */
-static void move_on(struct web *w) {
+static void move_on(struct np_web_call *w) {
   struct np_instance *in = np_state_successor(w->lane, w->in);
   struct np_route_match m;
   if (in == w->in) return;
@@ -195,7 +159,7 @@ static void move_on(struct web *w) {
 }
 
 static void run_again(void *arg) {
-  struct web *w = arg;
+  struct np_web_call *w = arg;
   if (np_state_is_migrating(w->lane))
     np_alarm_set(&w->later, NP_STATE_WAIT);
   else
@@ -204,7 +168,7 @@ static void run_again(void *arg) {
 
 static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
   static const char overtaken[] = "others kept changing what this request reads";
-  struct web *w = (struct web *)waiter;
+  struct np_web_call *w = (struct np_web_call *)waiter;
   enum np_outcome outcome = ws->outcome;
   char why[256];
   memcpy(why, ws->error, sizeof why);
@@ -229,7 +193,7 @@ static void answered(struct np_waiter *waiter, struct np_writeset *ws) {
 }
 
 /* The set is complete: fills in what became of the request, and hands it to the keeper. */
-static void commit(struct web *w) {
+static void commit(struct np_web_call *w) {
   if (w->kept) {
     w->kept->as.request.status = w->answer.status;
     w->kept->as.request.outcome = np_writeset_text(w->ws, w->outcome, strlen(w->outcome));
@@ -266,7 +230,7 @@ static void commit(struct web *w) {
 }
 
 static void after_refusal(struct np_task *t) {
-  struct web *w = t->owner;
+  struct np_web_call *w = t->owner;
   if (w->over) return;
   if (t->failed) {
     np_log(NP_ERROR, "plugin:refuse raised", "plugin", w->in->code->instance, "error", t->error, NULL);
@@ -283,45 +247,14 @@ static void after_refusal(struct np_task *t) {
     send_answer(w);
 }
 
-static int push_refusal(lua_State *L, struct np_task *t) {
-  struct web *w = t->owner;
-  w->refusal.route = w->route->pattern;
-  np_refusal_push(L, &w->refusal);
-  return 1;
-}
-
-static void note_refusal(struct web *w) {
-  struct np_buf why = {0};
-  np_buf_addf(&why, "%s%s%s: %s", w->refusal.where, w->refusal.field[0] ? " " : "", w->refusal.field, w->refusal.reason);
-  w->outcome = "refused";
-  free(w->error);
-  w->error = why.data;
-}
-
-/* A handler's, or auth's, nil, why [, kind [, field]]. */
-static void take_handlers_refusal(lua_State *L, struct web *w, int first, int n) {
-  np_refusal_take(L, &w->refusal, w->asking ? "auth" : "body", first, n);
-  w->declined = true;
-}
-
-static void take_answer(lua_State *L, struct np_task *t, int n) {
-  struct web *w = t->owner;
-  int first = lua_gettop(L) - n + 1;
-  bool declines = t->mode == NP_SERVING && n > 1 && lua_isnil(L, first) && lua_type(L, first + 1) == LUA_TSTRING;
-  if (declines)
-    take_handlers_refusal(L, w, first, n);
-  else
-    np_answer_take(L, &w->answer, n);
-}
-
-static void refuse(struct web *w, int status, const char *kind, const char *where, const char *reason) {
+static void refuse(struct np_web_call *w, int status, const char *kind, const char *where, const char *reason) {
   np_refusal_set(&w->refusal, status, kind, where);
   snprintf(w->refusal.reason, sizeof w->refusal.reason, "%s", reason);
   word_refusal(w);
 }
 
 /* Words a refusal as the plugin does, or in neap's own way, and commits what w->ws holds, if anything. */
-static void word_refusal(struct web *w) {
+static void word_refusal(struct np_web_call *w) {
   int status = w->refusal.status;
   drop_answer(w);
   if (!w->in->code->refuse || (np_quarantine_holds(w->in) && w->in->code->quarantine.mute)) {
@@ -336,14 +269,14 @@ static void word_refusal(struct web *w) {
   w->task = (struct np_task){.in = w->in,
                              .mode = NP_REFUSING,
                              .handler = w->in->code->refuse,
-                             .push = push_refusal,
-                             .take = take_answer,
+                             .push = np_web_push_refusal,
+                             .take = np_web_take,
                              .ended = after_refusal,
                              .owner = w};
   np_task_start(&w->task);
 }
 
-static void log_failure(const struct web *w, const struct np_task *t) {
+static void log_failure(const struct np_web_call *w, const struct np_task *t) {
   char generation[16];
   snprintf(generation, sizeof generation, "%d", w->in->code->number);
   np_log(NP_ERROR, "a request's handler failed; the request is kept as failed", "plugin", w->in->code->instance, "generation",
@@ -351,7 +284,7 @@ static void log_failure(const struct web *w, const struct np_task *t) {
 }
 
 static void after_handler(struct np_task *t) {
-  struct web *w = t->owner;
+  struct np_web_call *w = t->owner;
   if (w->over) return;
   if ((t->failed || w->declined) && np_state_excuses(w->lane, w->in, &w->overlay)) {
     run_again(w);
@@ -366,14 +299,14 @@ static void after_handler(struct np_task *t) {
       end_replay(w, "failed");
       return;
     }
-    begin_set(w); /* without what the handler did */
+    np_web_begin_set(w); /* without what the handler did */
     refuse(w, 500, "failed", "handler",
            "the plugin failed on this request; it is kept, and can be run again once the plugin is mended");
     return;
   }
   if (w->declined) {
-    note_refusal(w);
-    begin_set(w); /* without what the handler did before */
+    np_web_note_refusal(w);
+    np_web_begin_set(w); /* without what the handler did before */
     word_refusal(w);
     return;
   }
@@ -381,89 +314,8 @@ static void after_handler(struct np_task *t) {
   commit(w);
 }
 
-static void push_handler(lua_State *L, const struct web *w, int handler) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->in->handlers);
-  lua_rawgeti(L, -1, handler);
-  lua_remove(L, -2);
-}
-
-/* Makes of the request alone on the stack the handler and its argument; or, where it is not as declared, plugin:refuse and what it is told,
- * or nothing where the plugin has none: how many arguments, or -1. */
-static int push_call(lua_State *L, struct np_task *t) {
-  struct web *w = t->owner;
-  if (np_webreq_check(L, t, w->route, w->req, &w->refusal) == 0) {
-    push_handler(L, w, w->route->handler);
-    lua_insert(L, 1);
-    return 1;
-  }
-  note_refusal(w);
-  lua_settop(L, 0);
-  if (w->route->auth) { /* without what auth did */
-    begin_set(w);
-    t->ws = w->ws;
-  }
-  if (!w->in->code->refuse) {
-    np_answer_problem(&w->answer, &w->refusal);
-    t->take = NULL;
-    return -1;
-  }
-  push_handler(L, w, w->in->code->refuse);
-  t->mode = NP_REFUSING;
-  return push_refusal(L, t);
-}
-
-static int all_results(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
-  return lua_gettop(L);
-}
-
-/* The stack: the request, and what auth returned. */
-static int after_auth(lua_State *L, int status, lua_KContext context) {
-  struct np_task *t = (struct np_task *)context;
-  struct web *w = t->owner;
-  (void)status;
-  lua_settop(L, 5);
-  if (!lua_toboolean(L, 2)) {
-    if (lua_type(L, 3) != LUA_TSTRING)
-      return luaL_error(L, "auth has to return who calls, or nil and why, got a %s", luaL_typename(L, 2));
-    lua_pushnil(L);
-    lua_replace(L, 1);
-    lua_remove(L, 2);
-    return 4; /* nil, why, kind, field */
-  }
-  lua_settop(L, 2);
-  lua_setfield(L, 1, "caller");
-  w->asking = false;
-  int n = push_call(L, t);
-  if (n < 0) return 0;
-  lua_callk(L, n, LUA_MULTRET, context, all_results);
-  return all_results(L, LUA_OK, context);
-}
-
-static int with_auth(lua_State *L) {
-  struct np_task *t = ((struct np_instance *)np_env(L))->running;
-  struct web *w = t->owner;
-  np_webreq_push(L, t, w->route, &w->match, w->req);
-  push_handler(L, w, w->route->auth);
-  lua_pushvalue(L, 1);
-  w->asking = true;
-  lua_callk(L, 1, LUA_MULTRET, (lua_KContext)t, after_auth);
-  return after_auth(L, LUA_OK, (lua_KContext)t);
-}
-
-/* In the protected call: what is called, and its arguments. */
-static int push_request(lua_State *L, struct np_task *t) {
-  struct web *w = t->owner;
-  if (w->route->auth) {
-    lua_pushcfunction(L, with_auth);
-    return 0;
-  }
-  np_webreq_push(L, t, w->route, &w->match, w->req);
-  return push_call(L, t);
-}
-
-static void start_handler(struct web *w) {
-  begin_set(w);
+static void start_handler(struct np_web_call *w) {
+  np_web_begin_set(w);
   drop_answer(w);
   w->outcome = NULL;
   w->declined = w->asking = false;
@@ -476,8 +328,8 @@ static void start_handler(struct web *w) {
                              .where = w->route->pattern,
                              .again = w->replay != NULL,
                              .dry = w->replay && w->replay->dry,
-                             .push = push_request,
-                             .take = take_answer,
+                             .push = np_web_push,
+                             .take = np_web_take,
                              .ended = after_handler,
                              .owner = w};
   np_task_start(&w->task);
@@ -488,8 +340,8 @@ int np_web_replay(struct np_lane *lane, struct np_replay *r) {
   np_routes_match(lane->epoch->routes, r->req.method, r->req.path, r->req.path_len, &m);
   const struct np_route *route = m.value;
   if (!route || strcmp(route->code->instance, r->connection) != 0) return -1;
-  struct web *w = np_alloc(sizeof *w);
-  *w = (struct web){.lane = lane, .req = &r->req, .epoch = lane->epoch, .route = route, .match = m, .replay = r};
+  struct np_web_call *w = np_alloc(sizeof *w);
+  *w = (struct np_web_call){.lane = lane, .req = &r->req, .epoch = lane->epoch, .route = route, .match = m, .replay = r};
   w->later = (struct np_alarm){.lane = lane, .fn = run_again, .arg = w};
   w->in = np_lane_instance(lane, np_epoch_slot(lane->epoch, route->code->instance));
   np_epoch_ref(w->epoch);
@@ -506,16 +358,16 @@ void np_web_replay_stop(struct np_replay *r) {
 }
 
 /* Its plugin is not called: the request is kept as failed. */
-static void keep_from(struct web *w) {
+static void keep_from(struct np_web_call *w) {
   w->outcome = "failed";
   w->error = np_quarantine_text(w->in->code);
-  begin_set(w);
+  np_web_begin_set(w);
   refuse(w, 503, "quarantined", "host", "the plugin is in quarantine: what came is kept, if it was to be, and can be run again");
 }
 
 static void on_request(void *arg, struct np_request *req) {
   struct np_lane *lane = arg;
-  struct web *w = req->user;
+  struct np_web_call *w = req->user;
   if (!w) return;
   if (lane->request_bytes + req->body_len > BYTES_MAX) {
     reply_busy(lane, req);
@@ -527,7 +379,7 @@ static void on_request(void *arg, struct np_request *req) {
 }
 
 static void on_refused(void *arg, struct np_request *req, int status, const char *why) {
-  struct web *w = req->user;
+  struct np_web_call *w = req->user;
   (void)arg;
   if (!w) {
     np_answer_plain(req, status, why, NULL, 0);
