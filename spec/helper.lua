@@ -2,8 +2,10 @@
 local busted = require "busted"
 local bench = require "bed"
 
-busted.subscribe({ "file", "end" }, function()
+busted.subscribe({ "file", "end" }, function(file)
   local left = bench.stop_all()
-  if left > 0 then io.write(("error: %d programs were still running when the file's specs had ended\n"):format(left)) end
+  if left > 0 then
+    busted.publish({ "error", "file" }, file, nil, ("%d programs were still running when the file's specs had ended"):format(left))
+  end
   return nil, true
 end)
