@@ -144,7 +144,7 @@ static int recall(const struct np_reading *r, const struct np_filter_world *w, e
 }
 
 static void keep(const struct np_reading *r, const struct np_filter_world *w, enum np_memory_kind kind, char mark) {
-  const struct np_memory m = {.mark = mark, .at = r->at};
+  const struct np_memory m = {.mark = mark, .at = np_filter_moment(r)};
   if (w->keep) w->keep(w->arg, r, kind, &m);
 }
 
@@ -171,7 +171,7 @@ static int crosses(const struct np_filter *f, const struct np_reading *r, const 
   struct np_memory m;
   if (!side && !np_filter_is_back(f, &r->value, 'i')) return 0; /* between the limit and what counts as back: says nothing */
   if (recall(r, w, NP_MEMORY_MARGIN, &m, err) < 0) return -1;
-  if (m.mark && r->at < m.at) return 0;
+  if (m.mark && np_filter_moment(r) < m.at) return 0;
   bool fired = m.mark && m.mark != 'r', back = fired && np_filter_is_back(f, &r->value, m.mark);
   int yes = side && (!fired || back) ? fires(f, r, w, err) : 0;
   if (yes > 0)

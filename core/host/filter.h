@@ -20,6 +20,8 @@
  * - hours, weekdays: of the clock and calendar in zone at the moment `at`, when it was measured. hours are from, included, to, excluded, also past
  *   midnight; or a list of such pairs. A night's second half belongs to the next day.
  *
+ * What says that it was measured later than it was received counts for margin and first as measured when it was received.
+ *
  * What is remembered is a function of the readings and of what was remembered before alone: nothing looks at a clock. */
 #ifndef NP_HOST_FILTER_H
 #define NP_HOST_FILTER_H
@@ -53,7 +55,7 @@ enum np_memory_kind { NP_MEMORY_MARGIN, NP_MEMORY_FIRST };
 struct np_memory {
   char
       mark; /* margin: 'r' ready, 'l' fired below, 'h' fired above, 'i' fired inside of two limits; first: 'f' fired; 0: nothing is remembered */
-  int64_t at; /* of the reading that made it so */
+  int64_t at; /* of the reading that made it so; when it was received, where it says that it is of a later moment */
 };
 
 /* What a filter may have to know besides the reading; asked only for what decides. A function that is NULL knows nothing of it; -1 and err: it cannot be

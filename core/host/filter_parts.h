@@ -86,6 +86,8 @@ bool np_filter_takes_facts(const struct np_filter *f, enum np_filter_field field
 char np_filter_side(const struct np_filter *f, const struct np_value *v);
 bool np_filter_is_back(const struct np_filter *f, const struct np_value *v, char side); /* come back by the margin from that side */
 bool np_filter_clock(const struct np_filter *f, int64_t at);                            /* hours and weekdays */
+/* What is remembered of a reading: a device whose clock is ahead must not have all that comes after it seem late. */
+static inline int64_t np_filter_moment(const struct np_reading *r) { return r->at < r->received ? r->at : r->received; }
 struct np_local {
   int64_t day;         /* since 1970-01-01 there */
   int minute, weekday; /* 0 is Monday */

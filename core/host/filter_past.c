@@ -24,10 +24,9 @@ static bool counts(const struct look *l, const struct np_reading *before) {
 }
 
 static bool same_value(const struct np_value *a, const struct np_value *b) {
-  if (a->type == NP_STRING || b->type == NP_STRING) return a->type == b->type && same_text(a->s, b->s);
-  if (a->type == NP_NUMBER_REAL || b->type == NP_NUMBER_REAL)
-    return (a->type == NP_NUMBER_REAL ? a->d : (double)a->i) == (b->type == NP_NUMBER_REAL ? b->d : (double)b->i);
-  return a->i == b->i;
+  if (np_value_is_number(a) && np_value_is_number(b)) return !np_value_less(a, b) && !np_value_less(b, a);
+  if (a->type != b->type) return false; /* true is not 1 */
+  return a->type == NP_STRING ? same_text(a->s, b->s) : a->i == b->i;
 }
 
 static bool look_at_value(void *arg, const struct np_reading *before) {
@@ -81,10 +80,11 @@ bool np_filter_rate_fits(const struct np_filter *f, double rate) {
 }
 
 bool np_filter_is_first(const struct np_filter *f, const struct np_reading *r, const struct np_memory *last) {
+  int64_t at = np_filter_moment(r);
   if (!last->mark) return true;
   switch (f->first) {
-  case NP_FIRST_DAY: return np_filter_local(f, r->at).day > np_filter_local(f, last->at).day;
-  case NP_FIRST_AFTER: return r->at >= last->at && r->at - last->at >= f->first_ms;
+  case NP_FIRST_DAY: return np_filter_local(f, at).day > np_filter_local(f, last->at).day;
+  case NP_FIRST_AFTER: return at >= last->at && at - last->at >= f->first_ms;
   default: return false;
   }
 }

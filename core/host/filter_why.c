@@ -177,7 +177,8 @@ static void why_margin(struct telling *t) {
   struct np_memory m;
   if (!t->f->margin_set || !remembered(t, "margin", NP_MEMORY_MARGIN, &m)) return;
   const struct np_value *v = &t->r->value;
-  bool fired = m.mark && m.mark != 'r', late = m.mark && t->r->at < m.at, back = fired && np_filter_is_back(t->f, v, m.mark);
+  bool fired = m.mark && m.mark != 'r', late = m.mark && np_filter_moment(t->r) < m.at,
+       back = fired && np_filter_is_back(t->f, v, m.mark);
   bool yes = !late && (!fired || back) && np_filter_side(t->f, v);
   if (late)
     np_buf_adds(&t->b, "it was measured before the reading that this last changed at, ");

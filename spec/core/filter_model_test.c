@@ -269,12 +269,15 @@ static bool rate_fits(const struct spec *s, const struct seen *v) {
   return (!s->rate_below_set || rise < s->rate_low * over) && (!s->rate_above_set || rise > s->rate_high * over);
 }
 
+/* What is of the future counts as measured when it came. */
+static int64_t moment(const struct seen *v) { return v->r.at > v->r.received ? v->r.received : v->r.at; }
+
 static bool is_first(const struct spec *s, const struct seen *v) {
   int64_t last = s->first_at[v->device];
   if (!s->first || !s->first_known[v->device]) return true;
-  if (s->first == 1 || v->r.at < last) return false;
-  if (s->first > 2) return v->r.at - last >= (int64_t)s->first * 60000;
-  struct tm a = local(s, v->r.at), b = local(s, last);
+  if (s->first == 1 || moment(v) < last) return false;
+  if (s->first > 2) return moment(v) - last >= (int64_t)s->first * 60000;
+  struct tm a = local(s, moment(v)), b = local(s, last);
   return a.tm_year != b.tm_year || a.tm_yday != b.tm_yday;
 }
 
@@ -288,12 +291,12 @@ static bool oracle(struct spec *s, const struct seen *v) {
   char now = side(s, v), *fired = &s->fired[v->device][v->metric];
   int64_t *since = &s->since[v->device][v->metric];
   bool *known = &s->known[v->device][v->metric];
-  if (s->margin_set && *known && v->r.at < *since) return false;
-  if (s->margin_set && *fired && back(s, v, *fired)) *fired = 0, *since = v->r.at, *known = true;
+  if (s->margin_set && *known && moment(v) < *since) return false;
+  if (s->margin_set && *fired && back(s, v, *fired)) *fired = 0, *since = moment(v), *known = true;
   if (!now || (s->margin_set && *fired) || !in_hours(s, v->r.at) || !is_first(s, v)) return false;
   if ((s->changed && !has_changed(s, v)) || ((s->rate_below_set || s->rate_above_set) && !rate_fits(s, v))) return false;
-  if (s->margin_set) *fired = now, *since = v->r.at, *known = true;
-  if (s->first) s->first_known[v->device] = true, s->first_at[v->device] = v->r.at;
+  if (s->margin_set) *fired = now, *since = moment(v), *known = true;
+  if (s->first) s->first_known[v->device] = true, s->first_at[v->device] = moment(v);
   return true;
 }
 
@@ -338,7 +341,7 @@ static void keep(void *arg, const struct np_reading *r, enum np_memory_kind kind
   s->kept = true;
 }
 
-/* Readings: mostly in order, some late, of few devices, around the limits. A device is of one vendor. */
+/* Readings: mostly in order, some late or of the future, of few devices, around the limits. A device is of one vendor. */
 
 static const char *pick(int field, unsigned n) { return pools[field][below(n)]; }
 
@@ -348,7 +351,7 @@ static void draw_reading(int64_t *clock) {
   *clock += (int64_t)below(3) == 0 ? (int64_t)below(40 * 3600) * 1000 : (int64_t)below(6) * 60000;
   *v = (struct seen){
       .device = (int)below(DEVICES), .metric = (int)below(METRICS), .number = chance(95), .tenths = 25 + (int)below(70)};
-  int64_t at = chance(15) ? *clock - (int64_t)below(600) * 60000 : *clock;
+  int64_t at = chance(15) ? *clock - (int64_t)below(600) * 60000 : chance(5) ? *clock + (int64_t)below(6000) * 60000 : *clock;
   v->r = (struct np_reading){.seq = seen_count,
                              .metric = text(pools[0][v->metric]),
                              .device = text(pools[1][v->device]),

@@ -13,16 +13,19 @@ describe("filters", function()
     ]] .. ons)
     bed.write(folder .. "/plugins/rules/r_spec.lua", [[
       local t = require "neap.test"
+      local time = require "neap.time"
       it("works", function()
         t.at "2026-03-02T08:00:00Z" -- a Monday
         t.plugin("log", { name = "desk" })
         local p = t.plugin "r"
-        local minute = 0
-        -- A reading a minute after the last one, or at a time.
+        local start, minute = t.now(), 0
+        -- A reading a minute after the last one, or at a time; it comes when it is measured, unless that has gone by.
         local function give(value, more)
           minute = minute + 1
-          local r = { device = "d", metric = "glucose", value = value, unit = "mmol/L", at = t.now() + minute * 60000 }
+          local r = { device = "d", metric = "glucose", value = value, unit = "mmol/L", at = start + minute * 60000 }
           for k, v in pairs(more or {}) do r[k] = v end
+          local at = type(r.at) == "string" and time.parse(r.at) or r.at
+          if at > t.now() then t.at(at) end
           return p:reading(r)
         end
         local function values(list) for _, v in ipairs(list) do give(v) end end
@@ -75,6 +78,30 @@ describe("filters", function()
     ]])
   end)
 
+  it("is not silenced by a reading whose device's clock is ahead", function()
+    world([[
+      plugin:on({ metric = "glucose", below = 3.9, margin = 0.3 }, send "low")
+      plugin:on({ metric = "ketone", first = "2h" }, send "first")
+      plugin:on({ metric = "ketone", first = "day", zone = "Europe/Berlin" }, send "day")
+    ]], [[
+      local ahead = "2099-01-01T00:00:00Z"
+      local function of_the_future(metric, value) p:reading { device = "d", metric = metric, value = value, unit = "mmol/L", at = ahead } end
+      give(3.2); of_the_future("glucose", 5)
+      give(3.3)
+      assert.equal("low 3.2, low 3.3", sent())
+      of_the_future("ketone", 1)
+      give(2, { metric = "ketone" })                     -- the one before has fired, when it came
+      assert.equal("first 1, day 1", sent())
+      t.advance "2h"
+      give(3, { metric = "ketone", at = t.now() })
+      assert.equal("first 3", sent())
+      give(4, { metric = "ketone", at = "2026-03-02T23:00:00Z" }) -- midnight there
+      assert.equal("first 4, day 4", sent())
+      p:reading { device = "d", metric = "ketone", value = 5, at = "2099-01-02T00:00:00Z" } -- nor does it fire once more for being of another day
+      assert.equal("", sent())
+    ]])
+  end)
+
   it("stays ready where the hours do not let it fire yet", function()
     world([[plugin:on({ metric = "glucose", below = 3.9, margin = 0.3, hours = { "22:00", "06:00" }, zone = "Europe/Berlin" }, send "night")]], [[
       give(3.2, { at = "2026-03-02T20:50:00Z" })        -- 21:50 there
@@ -100,6 +127,8 @@ describe("filters", function()
       local function door(value, more) give(value, { metric = "door", quality = more }) end
       door(true); door(true); door(false); door(true, "invalid"); door(false); door(true)
       assert.equal("door true, door false, door true", sent())
+      door(1); door(1.0); door(true); door("true"); door(9007199254740993); door(9007199254740992.0)
+      assert.equal("door 1, door true, door true, door 9007199254740993, door 9.007199254741e+15", sent())
       values { 5, 5.1, 5.3, 5.2 }
       assert.equal("rising 5.3", sent())
       give(5.09)

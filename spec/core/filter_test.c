@@ -275,7 +275,7 @@ static void check_why(lua_State *L) {
   struct np_facts facts = {.place = text("icu-4"), .owner = text("Ada Lovelace"), .tags = tags, .tag_count = 2};
   struct np_reading r = glucose(3.2), before = glucose(3.6);
   struct told t = {.facts = &facts};
-  r.at = 1772442000000, before.at = r.at - 300000; /* Monday 2026-03-02, 09:00 UTC */
+  r.at = r.received = 1772442000000, before.at = r.at - 300000; /* Monday 2026-03-02, 09:00 UTC */
   says(L, "{ metric = { 'glucose', 'ketone' }, device = 'XX-*', unit = 'mmol/L', quality = { 'valid', 'warmup' } }", r, &t,
        "yes metric: \"glucose\" fits \"glucose\" or \"ketone\"\n"
        "no device: \"GA-0017\" is not \"XX-*\"\n"
