@@ -6,6 +6,8 @@
 
 #include <lauxlib.h>
 
+#include "base/utf8.h"
+
 #define COLUMNS_MAX 200
 
 struct csv {
@@ -60,6 +62,7 @@ static void push_field(struct csv *c) {
   if (c->quoted) read_quoted(c, &b);
   while (!c->quoted && !at_line_end(c) && *c->at != ',') {
     if (*c->at == '"') wrong(c, c->at, "a quote inside of a field: put the whole field in quotes, and write it twice");
+    if (*c->at == '\r') wrong(c, c->at, "a carriage return alone ends no line: save the file with lines that end in LF or CRLF");
     luaL_addchar(&b, *c->at++);
   }
   luaL_pushresult(&b);
@@ -100,6 +103,25 @@ static void make_value(struct csv *c) {
   lua_remove(c->L, -2);
 }
 
+/* A file in another encoding would be read as keys that nobody asks for. */
+static void check_text(struct csv *c) {
+  const char *zero = memchr(c->at, 0, (size_t)(c->end - c->at)), *bad = c->at + np_utf8_check(c->at, (size_t)(c->end - c->at));
+  if (zero && zero < bad) bad = zero;
+  if (bad == c->end) return;
+  for (; c->at < bad; c->at++)
+    if (*c->at == '\n') c->line++, c->line_start = c->at + 1;
+  wrong(c, bad, "this is no UTF-8 text: save the file as UTF-8");
+}
+
+/* What spreadsheets write where the comma stands in numbers. A table of one column may be meant, of such a name it is not. */
+static void check_separator(struct csv *c, const char *name) {
+  const char *other = strpbrk(name, ";\t");
+  if (!other || c->quoted) return;
+  wrong(c, c->line_start + (other - name),
+        *other == ';' ? "columns are separated by commas here, not by semicolons"
+                      : "columns are separated by commas here, not by tabs");
+}
+
 /* Leaves a list of the columns' names; their number. */
 static int read_names(struct csv *c) {
   int n = 0;
@@ -119,6 +141,9 @@ static int read_names(struct csv *c) {
     lua_rawseti(c->L, -3, ++n);
     if (at_line_end(c)) break;
   }
+  lua_rawgeti(c->L, -2, 1);
+  if (n == 1) check_separator(c, lua_tostring(c->L, -1));
+  lua_pop(c->L, 1);
   lua_pop(c->L, 1);
   skip_line_end(c);
   return n;
@@ -155,6 +180,7 @@ void np_table_csv(lua_State *L, const char *path, const char *text, size_t len) 
   if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) c.at += 3;
   c.line_start = c.at;
   luaL_checkstack(L, 12, NULL);
+  check_text(&c);
   if (c.at == c.end || at_line_end(&c)) wrong(&c, c.at, "the first line has to name the columns");
   int n = read_names(&c), names = lua_gettop(L);
   lua_newtable(L);

@@ -87,6 +87,9 @@ describe("tables", function()
       ["a,b\n1,2\n1,3\n"] = "3:1: there is a line of this key already", ["a,b\n1,2,3\n"] = "2:5: there are more fields than columns",
       ["a,b\n,2\n"] = "2:1: the key, the first column, is empty", ['a,b\n1,"x\n\n'] = "2:3: this quote is not closed", ['a,b\n1,"x"y\n'] = "2:6: after a closing quote",
       ['a,b\n1,x"y\n'] = "2:4: a quote inside of a field", ['a,b\n"1\n1",2\n1\n'] = "4:2: there are fewer fields",
+      ["a,b\n\xE4,1\n"] = "2:1: this is no UTF-8 text", ["a,b\n1,\0x\n"] = "2:3: this is no UTF-8 text", ["\xFF\xFEa\0,\0b\0"] = "1:1: this is no UTF-8 text",
+      ["a,b\r1,2\r"] = "1:4: a carriage return alone ends no line", ["a,b\n1,2\r3,4\n"] = "2:4: a carriage return alone ends no line",
+      ["a;b\n1;2\n"] = "1:2: columns are separated by commas here, not by semicolons", ["\xEF\xBB\xBFbed\tb\n1\t2\n"] = "1:4: columns are separated by commas here, not by tabs",
     } do
       local out, code = check { ["rules/r.lua"] = rule, ["tables/t.csv"] = text }
       assert.equal(1, code, text)
@@ -100,6 +103,7 @@ describe("tables", function()
     local both = check { ["rules/r.lua"] = rule, ["tables/t.csv"] = "a\n", ["tables/t.lua"] = "return {}" }
     assert.truthy(both:find("has the same name as", 1, true), both)
     assert.equal(0, select(2, check { ["rules/r.lua"] = rule, ["tables/t.csv"] = "\xEF\xBB\xBFa,b\r\n1,2" }))
+    assert.equal(0, select(2, check { ["rules/r.lua"] = rule, ["tables/t.csv"] = '"a;b"\n"1\r2"\nä;\n' }))
   end)
 
   it("are refused as a message, which would be sent empty; a row of one is not", function()
