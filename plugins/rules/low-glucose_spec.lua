@@ -121,6 +121,43 @@ describe("low-glucose", function()
       assert.equal(1, #t.sent "doctor")
     end)
 
+    it("counts from the first of several alerts, and tells of the newest, each time under the same title", function()
+      t.plugin("low-glucose", { name = "often", to = "ward", again = "1m", escalate_to = "chief" })
+      glucose(3.4)
+      t.advance "9m"
+      glucose(2.8)
+      t.advance "1m"
+      assert.equal(2.8, t.sent("chief")[1].data.value)
+      t.advance "20m"
+      assert.equal(3, #t.sent "chief")
+      for i, m in ipairs(t.sent "chief") do
+        assert.same({ "Not acknowledged: Low glucose", i }, { m.data.title, m.data.escalation })
+      end
+    end)
+
+    it("takes any of many for all, and begins anew with an alert after that", function()
+      t.plugin("low-glucose", { name = "often", to = "ward", again = "1s", escalate_to = "chief" })
+      for _ = 1, 22 do
+        glucose(3.4)
+        t.advance "10s"
+      end
+      t.acknowledge(t.sent("ward")[20].id)
+      glucose(2.8) -- before the first one's ten minutes are over
+      t.advance "9m59s"
+      assert.same({}, t.sent "chief")
+      t.advance "1s"
+      assert.equal(2.8, t.sent("chief")[1].data.value)
+    end)
+
+    it("waits for silence on its own: whoever acknowledges a low reading has not seen that there are none", function()
+      t.plugin("low-glucose", { name = "quiet", to = "ward", silence = "5m", escalate_to = "chief" })
+      glucose(3.4)
+      t.advance "5m"
+      t.acknowledge(t.sent("ward")[1].id)
+      t.advance "10m"
+      assert.same({ 1, "Not acknowledged: No data" }, { #t.sent "chief", t.sent("chief")[1].data.title })
+    end)
+
     it("waits for each device on its own", function()
       glucose(3.4)
       glucose(3.3, { device = "SN-2" })

@@ -78,6 +78,15 @@ describe("what nobody has acknowledged", function()
     assert.equal("Agnes", host:command("dead", "show", id)[1].acknowledged.by)
   end)
 
+  it("holds up nothing once the settings name nobody any more", function()
+    begin "3s"
+    push "SN-a"
+    wait_for("nurses", "SN-a", 1)
+    bed.replace(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub('escalate_to = "doctor", ', "")))
+    bed.wait("its timer to have fired", function() return armed() == 0 end)
+    assert.same({}, host:sql "select * from held")
+  end)
+
   it("keeps the request of whoever acknowledges, without the key in clear", function()
     begin "1h"
     push "SN-a"
