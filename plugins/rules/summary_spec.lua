@@ -83,6 +83,12 @@ describe("summary", function()
     assert.same({ -15.0, -5.0 }, at)
     give(5, { device = "SN-2" })
     assert.equal(2, #t.emitted())
+    give_all { 5, 5 } -- SN-1 may again
+    for _ = 1, 3 do
+      t.advance "1s"
+      give(5, { vendor = "dreisam" }) -- who has a device of that name
+    end
+    assert.same({ 4, "dreisam" }, { #t.emitted(), newest().vendor })
   end)
 
   it("can be summed up again, and told of by other rules", function()

@@ -36,6 +36,9 @@ describe("time-in-range", function()
     assert.is_nil(m.gmi) -- a day is too little
     t.advance "3d"
     assert.equal(1, #t.sent "desk") -- and nothing of days without a reading
+    wear(1, 100, { at = "2026-03-02T12:00:00Z" })
+    t.advance "1d"
+    assert.equal(1, #t.sent "desk") -- nor of one of which what comes is late
   end)
 
   it("says so where data is missing, and leaves out what is not valid", function()
@@ -70,7 +73,7 @@ describe("time-in-range", function()
     end
     local all = t.sent "desk"
     assert.equal(14, #all)
-    assert.equal("Time in range: too little data", all[9].data.title)
+    assert.same({ "Time in range: too little data" }, { all[9].data.title, all[9].data.gmi })
     assert.same({ 6.99, 1.0, 336 }, { all[14].data.gmi, all[14].data.in_range, all[14].data.count })
     assert.near(3.31 + 0.02392 * 154, glucose.gmi(154, "mg/dL"), 1e-12)
   end)

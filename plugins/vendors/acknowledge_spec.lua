@@ -68,6 +68,11 @@ describe("acknowledge", function()
     assert.matches("no such client", why)
   end)
 
+  it("lists all clients that have a key", function()
+    for i = 1, 101 do face:call("keys.issue", { name = "client " .. i }) end
+    assert.equal(102, #face:call "keys.list")
+  end)
+
   it("names the field that is wrong", function()
     local id = desk:message { title = "x" }
     for _, by in ipairs { "", ("x"):rep(51), "a\0b" } do

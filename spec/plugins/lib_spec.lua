@@ -110,6 +110,20 @@ describe("plausible", function()
 end)
 
 describe("glucose", function()
+  it("sums up a window: enough is 0.7 of the span or more, the variation is per cent, and no more than all of it is covered", function()
+    local function summary(covered, span)
+      return glucose.summary({ unit = "mg/dL", count = 9, mean = 150, stdev = 30, in_range = function() return 1 end,
+        covered = function() return covered end }, { span = span })
+    end
+    for covered, expected in pairs { [700] = { 0.7, true, 20.0 }, [699] = { 0.699, false, 20.0 }, [1200] = { 1, true, 20.0 } } do
+      local s = summary(covered, 1000)
+      assert.same(expected, { s.data, s.enough, s.cv })
+    end
+    local days = 14 * 86400
+    assert.equal(glucose.gmi(150, "mg/dL"), summary(days * 0.7, days).gmi)
+    assert.same({}, { summary(days * 0.6, days).gmi, summary(days, days - 1).gmi })
+  end)
+
   it("is 18.01559 mg/dL a mmol/L", function()
     assert.equal(18.01559, glucose.to_mgdl(1, "mmol/L"))
     assert.equal(1.0, glucose.to_mmol(18.01559, "mg/dL"))

@@ -52,4 +52,19 @@ describe("a message", function()
       assert.is_true(writes <= 9)
     end
   end)
+
+  it("waits with all others where the server can take none of them, whether it says so at once or on the way", function()
+    local list = {}
+    for i = 1, 4 do list[i] = m { device = "d", metric = "m", value = i, at = i } end
+    for _, busy in ipairs { "no answer", { status = 408 }, { status = 425 }, { status = 429 }, { status = 500 }, { status = 503 } } do
+      for first = 1, 2 do
+        local writes = 0
+        local outcomes = message.write(list, function(_, r) return r.value end, function()
+          writes = writes + 1
+          return writes < first and { status = 400 } or busy
+        end)
+        assert.same({ first, { busy, busy, busy, busy } }, { writes, outcomes })
+      end
+    end
+  end)
 end)
