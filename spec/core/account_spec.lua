@@ -193,7 +193,9 @@ describe("an account", function()
     start()
     local answer = tokens.answer
     tokens.answer = function() return 500, "" end
-    local calls = finish(many(50, "/token"))
+    local calls = many(50, "/token")
+    bed.wait("all to wait", function() return host:summary().tasks == 51 end) -- and the refresh
+    finish(calls)
     assert.equal(1, #tokens.requests)
     for _, c in ipairs(calls) do assert.same({ "again", "account main: answered 500" }, { c.json.code, c.json.why }) end
     tokens.answer = answer

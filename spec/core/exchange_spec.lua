@@ -139,7 +139,7 @@ describe("an attempt's request and answer", function()
 
   it("are nobody's where several were made for several messages", function()
     receiver.answer = function() return 503 end
-    begin("many", nil, 'batch = 10, batch_wait = "1s"')
+    begin("many", nil, 'batch = 2, batch_wait = "30s"')
     emit "a"
     emit "b"
     bed.wait("both", function()

@@ -313,7 +313,7 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
           local p = host:plugin "r"
           return not p or p.state == "unconfigured"
         end)
-        assert.equal(0, host:summary().states)
+        bed.wait("its lanes to close it", function() return host:summary().states == 0 end)
         bed.replace(host.folder .. "/neap.lua", config [[rules = { { "r", n = 2 } }]])
         settled("r", function(p) return p.generation > 0 and p.state ~= "unconfigured" and not p.error end)
       end)

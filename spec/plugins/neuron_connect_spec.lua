@@ -235,6 +235,7 @@ describe("neuron connecting, pushes", function()
       ("neuron/Annex/Pump 1|open|%d|true|null"):format(at), ("neuron/Annex/Pump 1|state|%d|läuft|null"):format(at) },
       (function() local l = readings(far) for i, v in ipairs(l) do l[i] = v:gsub("userdata: %(nil%)", "null") end return l end)())
     near:wait_text "no building: set building"
+    link:wait("all others to be known as delivered", function() return #near:sql "select device from outbox" == 1 end)
     assert.same({ { device = "SN-2" } }, near:sql "select device from outbox") -- waits for somebody who sets it
     assert.same({}, near:sql "select seq from dead")
     bed.replace(near.folder .. "/neap.lua", (bed.read(near.folder .. "/neap.lua"):gsub("shows = { 'feed' }", "%0, building = 'HQ'")))
