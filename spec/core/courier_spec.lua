@@ -75,9 +75,12 @@ describe("the courier", function()
   end)
 
   it("delivers after it was killed", function()
-    receiver.answer = function() return 503 end
+    receiver.answer = function() return 503, "", { ["retry-after"] = "2" } end -- which is still to come when it is there again
     emit("d", 1)
-    receiver:wait(1)
+    bed.wait("the first try, on record", function()
+      receiver:poll()
+      return host:sql("SELECT count(*) AS n FROM outbox WHERE attempts = 1")[1].n == 1
+    end)
     host:stop(9)
     receiver.answer = function() return 200 end
     host:begin()

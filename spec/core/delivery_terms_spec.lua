@@ -188,13 +188,43 @@ describe("the terms of a delivery", function()
     host:wait_text "it is a dead letter now"
   end)
 
-  it("expire messages of a destination that is not in force", function()
-    begin(nil, "nothing = 7,") -- no option of a destination
-    bed.replace(host.plugins .. "/rules/pass.lua", (rule:gsub("config.expires and", "{ expires = '200ms' } or", 1)))
+  -- The rule sends the first message for an hour, all others for a moment.
+  local function expire_but_first()
+    bed.replace(host.plugins .. "/rules/pass.lua", (rule:gsub("config.expires and {.-}", "{ expires = r.value == 1 and '1h' or '200ms' }", 1)))
     host:wait_text '"plugin":"pass","generation":"2"'
+  end
+
+  it("expire messages of a destination that is not in force, wherever in their line they stand", function()
+    begin(nil, "nothing = 7,") -- no option of a destination
+    expire_but_first()
     emit("a", 1)
-    bed.wait("it to expire", function() return count "dead WHERE reason = 'expired' AND attempts = 0" == 1 end)
+    emit("a", 2)
+    bed.wait("the second to expire", function() return count "dead WHERE reason = 'expired' AND attempts = 0 AND body LIKE '%\"n\":2%'" == 1 end)
     assert.equal(0, #receiver:poll())
+    bed.replace(host.plugins .. "/destinations/desk.lua", desk)
+    done "the first to arrive"
+    assert.same({ 1, 1 }, { #receiver:poll(), receiver.requests[1].json[1].n })
+  end)
+
+  it("send what stands behind a message that has expired, and expire what stands behind one that is under way", function()
+    begin()
+    expire_but_first()
+    receiver.answer = function(r) return r.json[1].n == 1 and 200 or 503 end
+    emit("b", 2)
+    emit("b", 1)
+    done "the first of them to expire, the other to arrive"
+    local held
+    receiver.answer = function(_, client)
+      held = client.socket
+      return false
+    end
+    emit("a", 1)
+    bed.wait("its try", function() return receiver:poll() and held end)
+    emit("a", 2)
+    bed.wait("its time to be over", function() return count "outbox WHERE expires > 0 AND expires < (julianday('now') - 2440587.5) * 86400000 - 100" == 1 end)
+    held:send "HTTP/1.1 503 X\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n"
+    bed.wait("the second to expire", function() return count "dead WHERE reason = 'expired' AND device = 'a'" == 1 end)
+    assert.equal(1, count "outbox WHERE attempts = 1") -- the first has to wait
   end)
 
   it("mask what is not to be shown, in the log and in what is kept of answers", function()

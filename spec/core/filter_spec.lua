@@ -64,6 +64,14 @@ describe("filters", function()
     ]])
   end)
 
+  it("remembers for each vendor's device, and a margin for each of its metrics", function()
+    world([[plugin:on({ metric = { "glucose", "ketone" }, below = 3.9, margin = 0.3 }, send "low")
+      plugin:on({ metric = "glucose", first = "ever" }, send "first")]], [[
+      give(3) give(2, { metric = "ketone" }) give(1, { vendor = "another" }) give(3) give(2, { metric = "ketone" }) give(1, { vendor = "another" })
+      assert.equal("low 3, first 3, low 2, low 1, first 1", sent())
+    ]])
+  end)
+
   it("leaves a late reading aside that was measured before the last change, and counts one after it", function()
     world([[plugin:on({ metric = "glucose", below = 3.9, margin = 0.3 }, send "low")]], [[
       local base = t.now()
@@ -176,6 +184,8 @@ describe("filters", function()
       assert.equal("in 2026-10-25T11:00:00Z, in 2026-10-25T22:59:59Z", sent())
       at "2026-10-23T22:00:00Z"; at "2026-10-24T10:00:00Z"
       assert.equal("in 2026-10-24T10:00:00Z", sent())
+      at "1969-12-28T12:00:00Z" -- a Sunday
+      assert.equal("in 1969-12-28T12:00:00Z", sent())
     ]])
   end)
 

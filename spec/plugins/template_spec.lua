@@ -25,9 +25,10 @@ describe("a template", function()
     assert.same({ a = message.data.evil, b = message.data.evil }, json.decode(fill [[{"a": "{{evil}}", "b": {{evil}}}]]))
     assert.equal("a=%22%7D%20%2C%20%22x%22%3A%20%7B%22&b=5.6", fill("a={{evil}}&b={{f}}", "application/x-www-form-urlencoded"))
     assert.equal("<a>&quot;} , &quot;x&quot;: {&quot;</a>", fill("<a>{{evil}}</a>", "application/xml"))
+    assert.equal("<a b='&lt;&amp;&gt;&#39;'/>", fill("<a b='{{x}}'/>", "text/html", { data = { x = "<&>'" } }))
     assert.equal('He said "no"\\ ', fill("{{title}}", "header"))
     assert.equal('a\r b', (fill("{{x}}", "text/plain", { data = { x = "a\r b" } })))
-    assert.equal('a  b', (fill("{{x}}", "header", { data = { x = "a\r\nb" } })))
+    assert.equal('a  b ', (fill("{{x}}", "header", { data = { x = "a\r\nb\127" } })))
   end)
 
   it("writes times and decimals", function()
@@ -39,13 +40,14 @@ describe("a template", function()
   it("says which field is missing, unless it may be", function()
     for text, why in pairs { ["{{nothing}}"] = 'no field "nothing"', ["{{reading.nothing}}"] = 'no field "reading.nothing"',
       ["{{title.x}}"] = 'no field "title.x"', ["{{null}}"] = 'no field "null"', ["{{title:1}}"] = 'the field "title" is not a number',
-      ["{{f:iso}}"] = 'the field "f" is not a time in ms', ["{{json}}"] = 'no field "json"' } do
+      ["{{f:iso}}"] = 'the field "f" is not a time in ms', ["{{json}}"] = 'no field "json"', ["{{reading.id}}"] = 'no field "reading.id"' } do
       local filled, said = fill(text, "text/plain")
       assert.is_nil(filled)
       assert.truthy(said:find(why, 1, true), said)
     end
     assert.equal([[{"a": null, "b": "", "c": null}]], fill [[{"a": {{nothing?}}, "b": "{{nothing?}}", "c": {{null:iso?}}}]])
-    assert.equal("[]", fill("[{{nothing?}}]", "text/plain"))
+    assert.equal("[|]", fill("[{{nothing?}}|{{nothing:1?}}]", "text/plain"))
+    assert.equal("[null]", fill "[{{nothing:1?}}]")
   end)
 
   it("says what is wrong with it when it is read", function()
