@@ -66,6 +66,8 @@ describe("watch", function()
     it("leaves out", function()
       level(0, 1) level(1, 100, { quality = "invalid" }) level(2, 3, { quality = "warmup" }) level(3, "off") level(4, 50, { unit = "cm" }) level(5, 5)
       assert.same({ 2, 6, "m" }, { last().count, last().sum, last().unit })
+      level(5.5, 60, { quality = "warmup", unit = "cm" }) -- the newest unit is that of what counts
+      assert.same({ 2, 6, "m" }, { last().count, last().sum, last().unit })
       level(6, 7, { metric = "any" })
       assert.same({ 3, 9 }, { last().count, last().sum }) -- 1, the warm-up's 3, 5
       p:reading { device = "other", metric = "any", value = 1, key = "none" }
@@ -146,7 +148,8 @@ plugin:serve { "POST /readings", handler = function(req) for _, r in ipairs(req.
     desk = bed.receiver()
     host = bed.host { plugins = { ["vendors/feed.lua"] = FEED, ["rules/watch.lua"] = RULE,
       ["destinations/webhook.lua"] = bed.read(bed.plugins .. "/destinations/webhook.lua") },
-      config = ([[lanes = 3, rules = { { "watch", to = "desk" } }, destinations = { desk = { "webhook", url = %q } }]]):format(desk.url) }
+      config = ([[lanes = 3, rules = { { "watch", to = "desk", limits = { running = "60s" } } },
+        destinations = { desk = { "webhook", url = %q } }]]):format(desk.url) }
   end)
   teardown(function()
     desk:close()
@@ -200,5 +203,38 @@ plugin:serve { "POST /readings", handler = function(req) for _, r in ipairs(req.
       for _, s in ipairs(p.instance == "watch" and p.stages or {}) do if s.stage == "shadow" then said = s.said end end
     end
     assert.equal("the same messages, over the last 300 readings", said)
+  end)
+
+  local function push(reading) assert.equal(204, (host:request("POST", "/readings", { reading }))) end
+
+  it("of a timer that was held are of what was stored when it was due", function()
+    local soon, now = RULE:gsub('"30m"', '"100ms"'), os.time() * 1000
+    bed.replace(host.plugins .. "/rules/watch.lua", (soon:gsub('"look", function%(device%)', "%0 error 'not yet'")))
+    bed.wait("the timer that fails", function() return host:plugin("watch").generation == 2 end)
+    push { device = "late", metric = "level", value = 1, unit = "m", at = now - 2000, key = "in time" }
+    push { device = "late", metric = "arm", value = 1 }
+    bed.wait("it to be held", function() return host:sql "select count(*) n from held"[1].n == 1 end)
+    push { device = "late", metric = "level", value = 10, unit = "m", at = now - 1000, key = "late" }
+    bed.replace(host.plugins .. "/rules/watch.lua", soon)
+    bed.wait("it to be run", function() return host:sql "select count(*) n from held"[1].n == 0 end)
+    local by = bed.wait("its message", function() local all = told(1) return all.timer and all end)
+    assert.same({ 1, 1 }, { by.timer.count, by.timer.sum })
+  end)
+
+  it("look at 100,000 readings, and at no more", function()
+    local lines, file = {}, bed.folder() .. "/many"
+    for i = 1, 100000 do lines[i] = ('{"device":"m","metric":"many","value":%d,"at":%d,"vendor":"feed"}'):format(i % 10, 1772352000000 + i) end
+    bed.write(file, table.concat(lines, "\n"))
+    local out, code = bed.run { bed.neap, "import", file, "--store", host.store }
+    assert.same({ "100000 readings: 100000 new, 0 known\n", 0 }, { out, code })
+    local function look(of)
+      local code_of = 'plugin:send("desk", { of = "%s", count = plugin:window { metric = "many", count = 200000 }.count })'
+      push { device = "m", metric = "wrong", value = 1, key = of, extra = { code = code_of:format(of) } }
+    end
+    look "many"
+    assert.equal(100000, bed.wait("the number", function() return told(1).many end).count)
+    push { device = "m", metric = "many", value = 1, at = 1772352000000 }
+    look "too many"
+    bed.wait("it to be held", function() return host:sql "select * from held where error like '%more than 100000 readings to look at%'"[1] end)
   end)
 end)
