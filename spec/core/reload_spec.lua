@@ -374,7 +374,7 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
         "local plugin = ...\nlocal f = coroutine.wrap(function()\nwhile true do end\nend)\nwhile true do pcall(f) end",
           "v%.lua:%d:" },
       { "endless recursion", "local plugin = ...\nlocal function f() return 1 + f() end\nf()", "v%.lua:2:" },
-      { "all memory eaten", "local plugin = ...\nlocal t = {}\nfor i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end",
+      { "all memory eaten", "local plugin = ...\nlocal t = {}\nfor i = 1, 1e9 do t[i] = ('x'):rep(100000) .. i end",
         "v%.lua:3: .*memory" },
       { "one huge string", "local plugin = ...\nlocal s = ('x'):rep(1 << 30)", "v%.lua:2: .*" },
       { "a binary chunk", string.dump(function() end), "v%.lua.*binary" },
