@@ -87,13 +87,17 @@ function Program:stop(signal)
   return self:wait()
 end
 
-function Program:wait(seconds)
+--- Waits for its end; where it may print for long before that, only as long as it goes on printing.
+function Program:wait(seconds, printing)
   if self.how then return self.how, self.code end
-  bed.wait(self.name .. " to end", function()
-    self:read()
-    self.how, self.code = process.wait(self.pid)
-    return self.how
-  end, seconds or 60)
+  repeat
+    local said = #self.output
+    bed.wait(self.name .. " to end", function()
+      self:read()
+      self.how, self.code = process.wait(self.pid)
+      return self.how or printing and #self.output > said
+    end, seconds or 60)
+  until self.how
   self:read()
   process.close(self.fd)
   running[self.pid] = nil
@@ -110,7 +114,7 @@ end
 --- Runs a program to its end: its output, and its exit code.
 function bed.run(argv, options)
   local p = bed.start(argv, options)
-  local how, code = p:wait()
+  local how, code = p:wait(60, true)
   return p.output, how == "exit" and code or how .. " " .. code
 end
 
