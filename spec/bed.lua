@@ -14,14 +14,26 @@ bed.root = here
 local running = {} -- pid -> program
 local folders = {}
 
---- Waits until fn gives something true, and returns it. No spec sleeps: a condition that does not come true within 30 s is an error.
+local processors = tonumber(io.popen "nproc":read "l")
+-- How much of a processor each program has just now, where as many want one as do.
+local function share()
+  local f = assert(io.open "/proc/loadavg")
+  local wanted = tonumber(f:read("a"):match " (%d+)/")
+  f:close()
+  return math.min(1, processors / wanted)
+end
+
+--- Waits until fn gives something true, and returns it. No spec sleeps: a condition that does not come true within 30 s is an error. They are seconds of a
+--- machine that does nothing else: where ten programs want each processor, ten times as long is waited.
 function bed.wait(what, fn, seconds)
-  local deadline = socket.gettime() + (seconds or 30)
+  local left, before = seconds or 30, socket.gettime()
   while true do
     local value = fn()
     if value then return value end
-    if socket.gettime() > deadline then error("waited in vain for " .. what, 2) end
+    if left < 0 then error("waited in vain for " .. what, 2) end
     process.sleep(0.005)
+    local now = socket.gettime()
+    left, before = left - (now - before) * share(), now
   end
 end
 
