@@ -244,7 +244,7 @@ static int pump(lua_State *L) {
   for (int64_t stop = np_work_us() + SLICE_US;;) {
     lua_settop(L, 1);
     t->instructions = 0;
-    t->slice_end = np_work_us() + (int64_t)(t->in->code->limits.running * 1e6);
+    np_task_begin_slice(t);
     lua_pushvalue(L, 1);
     lua_call(L, 0, 1);
     int result = pumped(L, LUA_OK, (lua_KContext)t->owner);

@@ -285,14 +285,14 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
   b.code = b.first ? np_declare_new(order) : *code;
   struct np_code limits_only = {.limits = loading_limits}; /* the hook reads its bounds here while the chunk is loaded */
   lua_State *co = lua_newthread(in->L);                    /* its stack is still there when it has failed */
-  struct np_task loading = {
-      .in = in, .mode = NP_LOADING, .co = co, .slice_end = np_work_us() + (int64_t)(loading_limits.running * 1e6)};
+  struct np_task loading = {.in = in, .mode = NP_LOADING, .co = co};
   in->env.name = b.code->instance;
   in->code = &limits_only;
   in->building = &b;
   in->running = &loading;
   lua_pushcfunction(co, load_all); /* not yieldable: it calls without a continuation */
   lua_State *outer = np_task_enter(co);
+  np_task_begin_slice(&loading);
   int results, status = lua_resume(co, in->L, 0, &results);
   np_task_enter(outer);
   free(loading.over);

@@ -58,7 +58,8 @@ struct np_task {
   lua_State *co;
   int co_ref;
   int64_t instructions; /* used so far */
-  int64_t slice_end;    /* us on np_work_us */
+  int64_t slice_began;  /* us on np_work_us */
+  int slice_rings;      /* of the thread's alarm, until then */
   int64_t total_end;    /* us on np_mono_us */
   int64_t emits;        /* so far */
   int64_t coroutines;   /* of its own, that it has made and that are not known to be at their end */
@@ -87,6 +88,8 @@ bool np_task_goes_on(lua_State *L);
 /* For what resumes a coroutine inside a call: is the call past its budget? Then what resumed it has to `return np_task_leave(L)`. */
 bool np_task_is_over(lua_State *L);
 int np_task_leave(lua_State *L);
+/* From here on counts what limits.running allows: time that the thread ran, as others may have the processor for longer. For the thread that runs it. */
+void np_task_begin_slice(struct np_task *t);
 /* L runs now on this thread, until the state that this returns is entered again. */
 lua_State *np_task_enter(lua_State *L);
 

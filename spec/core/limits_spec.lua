@@ -1,6 +1,7 @@
 -- Limits of one instance: at the bound it works, one more is refused, and what is said names the limit, its setting and the use.
 local bed = require "bed"
 local json = require "neap.json"
+local process = require "process"
 local socket = require "socket"
 
 local greedy = [[
@@ -359,5 +360,34 @@ describe("the limit of what is stored", function()
     assert.equal(2, #held)
     assert.matches("its limit is 4096 (limits.store of \"throttled\" in neap.lua)", held[1].error, 1, true)
     assert.is_true(kept "throttled" <= 4096)
+  end)
+end)
+
+describe("limits.running", function()
+  it("counts what the plugin took of the processor, and not what a machine that stands still took of it", function()
+    local host = bed.host {
+      config = [[connections = { { "digger", limits = { running = "1s" } } }]],
+      plugins = { ["vendors/digger.lua"] = [[
+local plugin = ...
+local crypto = require "neap.crypto"
+local log = require "neap.log"
+plugin:serve { "POST /dig", handler = function()
+  log.info "digging"
+  local text = ("x"):rep(1 << 20)
+  for _ = 1, 100 do crypto.sha256(text) end
+  return 200
+end }]] },
+    }
+    local s = assert(socket.connect("127.0.0.1", host.port))
+    assert(s:send "POST /dig HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    host:wait_for '"digging"'
+    process.kill(host.pid, 19) -- SIGSTOP
+    local stopped = socket.gettime()
+    bed.wait("the budget to be over by the clock", function() return socket.gettime() - stopped > 1.5 end)
+    process.kill(host.pid, 18) -- SIGCONT
+    s:settimeout(60)
+    assert.equal("HTTP/1.1 200 OK", (s:receive "*l"))
+    s:close()
+    assert.same({ "exit", 0 }, { host:stop() })
   end)
 end)
