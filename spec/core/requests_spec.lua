@@ -177,7 +177,7 @@ describe("neap replay CONNECTION --requests", function()
     assert.same({ "exit", 130 }, { p.how, p.code })
     local after = p.output:match "it has come as far as request (%d+); the same with %-%-after %1 goes on from there"
     assert.is_truthy(after, p.output)
-    p = bed.start(argv("--requests", "1..60", "--after", after, "--json"))
+    p = bed.start(argv("--requests", "1..60", "--after", after, "--rate", "5/s", "--json"))
     bed.wait("some more", function() return count "readings where metric = 'battery'" >= 10 end)
     host:stop(9)
     p:wait()

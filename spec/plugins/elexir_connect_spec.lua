@@ -54,7 +54,7 @@ local function proxy_to(far)
 end
 
 local function near_host(url, settings, more)
-  local config = ([[connections = { { "elexir", name = "campus", url = %q, email = "ana@example.org", password = %q, poll = "1s", timeout = "2s", %s } }]])
+  local config = ([[connections = { { "elexir", name = "campus", url = %q, email = "ana@example.org", password = %q, poll = "1s", timeout = "8s", %s } }]])
     :format(url, PASSWORD, settings or "")
   return bed.host { config = config .. (more or "") }
 end
