@@ -79,10 +79,12 @@ void np_push_reading(lua_State *L, const struct np_reading *r) {
   if (r->extra.ptr && np_json_decode(L, r->extra.ptr, r->extra.len, &err) == 0) lua_setfield(L, -2, "extra");
 }
 
+#define PASSED_MOST 100000 /* readings that came later and are passed over */
+
 struct history {
   lua_State *L;
-  int64_t newest; /* seq */
-  lua_Integer n, limit;
+  int64_t newest, received; /* none with a larger seq, or that came later */
+  lua_Integer n, limit, passed;
   bool failed;
 };
 
@@ -94,7 +96,7 @@ static int push_one(lua_State *L) {
 /* Protected, for a raise may not cross the reader that calls this. */
 static bool add_to_history(void *arg, const struct np_reading *r) {
   struct history *h = arg;
-  if (r->seq > h->newest) return true;
+  if (r->seq > h->newest || r->received > h->received) return h->passed++ < PASSED_MOST;
   lua_pushcfunction(h->L, push_one);
   lua_pushlightuserdata(h->L, (void *)r);
   if (lua_pcall(h->L, 1, 1, 0) != LUA_OK) {
@@ -118,7 +120,8 @@ static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise)
  * @field limit? integer 100 where absent
  */
 /* plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a rule: as they were
- * when its reading had just been stored, so that the same readings give the same messages. In a vendor's call: of what plugin.data shows it.
+ * when its reading had just been stored, or its timer was due, so that the same readings give the same messages. In a vendor's call: of what plugin.data
+ * shows it.
  * @param device string
  * @param metric string
  * @param span neap.Span
@@ -134,7 +137,9 @@ int np_history(lua_State *L) {
   }
   luaL_checktype(L, 3, LUA_TTABLE);
   int64_t now = t->now ? t->now : np_now_ms(), from = INT64_MIN, to = INT64_MAX;
-  if (t->reading) now = t->reading->at, to = now;
+  bool ruling = NP_IN(t->mode) & NP_IN_RULES;
+  if (t->reading) now = t->reading->at;
+  if (ruling) to = now;
   if (lua_getfield(L, 3, "last") != LUA_TNIL) from = now - np_field_duration(L, -1, "history", "last");
   lua_pop(L, 1);
   from = optional_time(L, "from", from);
@@ -147,14 +152,13 @@ int np_history(lua_State *L) {
   lua_createtable(L, (int)limit, 0);
   bool past = t->overlay && t->overlay->past; /* of its timers too: what came after one was not there */
   int64_t newest = t->reading ? t->reading->seq : past ? t->overlay->newest : INT64_MAX;
-  struct history h = {.L = L, .newest = newest, .limit = limit};
+  struct history h = {.L = L, .newest = newest, .received = t->reading || !ruling ? INT64_MAX : t->now, .limit = limit};
   struct np_error err;
   struct np_reader *r = t->in->lane->reader;
   int done;
-  if (NP_IN(t->mode) & NP_IN_RULES) {
+  if (ruling) {
     const char *vendor = t->reading ? t->reading->vendor.ptr : NULL;
-    int more = newest < INT64_MAX ? 1000 : 0; /* later arrivals with an earlier `at` are passed over */
-    done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + more, add_to_history, &h, &err);
+    done = np_reader_history(r, vendor, dev, metric, from, to, (int)limit + PASSED_MOST + 1, add_to_history, &h, &err);
   } else {
     const struct np_text device = {dev, strlen(dev)}, kind = {metric, strlen(metric)};
     const struct np_row_filter f = {
@@ -163,5 +167,7 @@ int np_history(lua_State *L) {
   }
   if (done < 0) return luaL_error(L, "plugin:history: %s", err.text);
   if (h.failed) return lua_error(L);
+  if (h.passed > PASSED_MOST)
+    return luaL_error(L, "plugin:history: more than %d readings came later: ask for a shorter time", PASSED_MOST);
   return 1;
 }

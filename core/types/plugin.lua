@@ -350,8 +350,8 @@ function plugin:throttle(key, time) end
 function plugin:debounce(key, time) end
 
 ---plugin:history(device, metric, { last = "1h" | from = ms, to = ms, limit = 100 }) -> readings, newest first. In a
----rule: as they were when its reading had just been stored, so that the same readings give the same messages. In a
----vendor's call: of what plugin.data shows it.
+---rule: as they were when its reading had just been stored, or its timer was due, so that the same readings give the
+---same messages. In a vendor's call: of what plugin.data shows it.
 ---@param device string
 ---@param metric string
 ---@param span neap.Span

@@ -222,4 +222,32 @@ describe("the store's verbs", function()
     assert.equal(2, (run "return #plugin:history('v', 'x', { limit = 2 })"))
     assert.is_false((run "return pcall(plugin.history, plugin, 'v', 'x', { limit = 0 })"))
   end)
+
+  it("history is that of the moment also where the rule is run on it later: of what has come since, nothing", function()
+    local function is(body) return rule .. [[
+      local function keys(device, metric)
+        local list = {}
+        for i, h in ipairs(plugin:history(device, metric, { limit = 3 })) do list[i] = h.key end
+        return list
+      end
+      plugin:on({ metric = "later", below = 3 }, function(r) ]] .. body("r.device, r.metric") .. [[ end)
+      plugin:on({ metric = "watched", device = "l" }, function(r) plugin:arm("look", r.device, 0.01) end)
+      plugin:timer("look", function(device) ]] .. body('device, "watched"') .. [[ end)]]
+    end
+    bed.replace(host.plugins .. "/rules/rule.lua", is(function() return "error 'not yet'" end))
+    bed.wait("the rule", function() return host:plugin("rule").generation == 2 end)
+    local base = 1700000000000
+    emit { { device = "l", metric = "later", value = 1, key = "l1", at = base - 5000 }, { device = "l", metric = "watched", value = 1, key = "w1" } }
+    emit { { device = "l", metric = "later", value = 2, key = "l2", at = base } }
+    bed.wait("three held entries", function() return host:summary().held == 3 end)
+    local since = { { device = "l", metric = "watched", value = 2, key = "w2" } }
+    for i = 1, 1100 do since[#since + 1] = { device = "l", metric = "later", value = 10, key = "s" .. i, at = base - 1 - i } end
+    emit(since)
+    bed.replace(host.plugins .. "/rules/rule.lua", is(function(of) return "plugin:send(config.to, { mended = true, keys = keys(" .. of .. ") })" end))
+    local by = {}
+    bed.wait("what was held", function()
+      for _, r in ipairs(desk:poll()) do if r.json.mended then by[table.concat(r.json.keys, " ")] = true end end
+      return by["l2 l1"] and by.l1 and by.w1
+    end)
+  end)
 end)
