@@ -46,6 +46,7 @@ build = {
       ["neap.plugins.lib.elexir.logs"] = "plugins/lib/elexir/logs.lua",
       ["neap.plugins.lib.elexir.sandbox"] = "plugins/lib/elexir/sandbox.lua",
       ["neap.plugins.lib.elexir.users"] = "plugins/lib/elexir/users.lua",
+      ["neap.plugins.lib.deadlines"] = "plugins/lib/deadlines.lua",
       ["neap.plugins.lib.escalate"] = "plugins/lib/escalate.lua",
       ["neap.plugins.lib.glucose"] = "plugins/lib/glucose.lua",
       ["neap.plugins.lib.homeassistant"] = "plugins/lib/homeassistant.lua",

@@ -1,6 +1,9 @@
 -- Messages that somebody has to acknowledge: where nobody does in time, somebody else is told, and told again.
--- One waits for each device. While nobody has answered, further messages about it belong to that: whoever acknowledges any of
--- them, or of what was sent to the other one, has acknowledged all that were sent until then.
+-- One waits for each vendor's device. While nobody has answered, further messages about it belong to that: whoever acknowledges any
+-- of them, or of what was sent to the other one, has acknowledged all that were sent until then.
+local deadlines = require "deadlines"
+local time = require "neap.time"
+
 local escalate = {}
 
 local IDS = 20 -- of messages that may be acknowledged, the newest
@@ -16,14 +19,15 @@ function escalate.settings(own)
   return own
 end
 
---- Registers a timer of that name, and returns a function that sends: send(device, destination, message). Without escalate_to it
---- sends, and waits for nothing. A rule that tells of several things has one for each.
+--- Registers a timer of that name, and returns a function that sends: send(r, destination, message). Without escalate_to it
+--- sends, and waits for nothing. A rule that tells of several things has one for each. r is the reading, or says as much of one; a
+--- device's name alone is that of whatever vendor.
 --- @param plugin neap.Plugin
 --- @param config table<string, any> the rule's settings
 --- @param name string
---- @return fun(device: string, to: string, message: table)
+--- @return fun(r: string|{ device: string, vendor?: string }, to: string, message: table)
 function escalate.new(plugin, config, name)
-  local function place(device) return name .. "/" .. device end
+  local function place(r) return name .. "/" .. (r.vendor and r.vendor .. " " or "") .. r.device end
 
   local function is_acknowledged(open)
     for _, id in ipairs(open.ids) do
@@ -37,10 +41,12 @@ function escalate.new(plugin, config, name)
     open.ids[#open.ids + 1] = plugin:send(to, message, { acknowledge = true })
   end
 
-  plugin:timer(name, function(device)
-    local open = plugin.store:get(place(device))
+  local wait
+  wait = deadlines.new(plugin, name, function(device, vendor)
+    local r = { device = device, vendor = vendor }
+    local open = plugin.store:get(place(r))
     if not open or not config.escalate_to or is_acknowledged(open) then
-      plugin.store:delete(place(device))
+      plugin.store:delete(place(r))
       return
     end
     open.told = open.told + 1
@@ -50,26 +56,27 @@ function escalate.new(plugin, config, name)
     message.title = "Not acknowledged: " .. tostring(open.message.title or "a message")
     send(open, config.escalate_to, message)
     if open.told >= config.escalate_times then
-      plugin.store:delete(place(device))
+      plugin.store:delete(place(r))
     else
-      plugin.store:put(place(device), open)
-      plugin:arm(name, device, config.escalate_after)
+      plugin.store:put(place(r), open)
+      wait(r, time.now() + config.escalate_after * 1000)
     end
   end)
 
-  return function(device, to, message)
+  return function(r, to, message)
     if not config.escalate_to then
       plugin:send(to, message)
       return
     end
-    local open = plugin.store:get(place(device))
+    if type(r) == "string" then r = { device = r } end
+    local open = plugin.store:get(place(r))
     if not open or is_acknowledged(open) then
       open = { ids = {}, told = 0 }
-      plugin:arm(name, device, config.escalate_after)
+      wait(r, time.now() + config.escalate_after * 1000)
     end
     open.message = message
     send(open, to, message)
-    plugin.store:put(place(device), open)
+    plugin.store:put(place(r), open)
   end
 end
 

@@ -66,6 +66,19 @@ describe("low-glucose", function()
     assert.equal(1, #t.sent("desk"))
   end)
 
+  it("tells of the silence of each vendor's device, also where another of that name goes on", function()
+    glucose(5.6, { vendor = "sinocare" })
+    for i = 1, 5 do
+      t.advance "5m"
+      glucose(5.6, { vendor = "dreisam", key = tostring(i) })
+    end
+    assert.equal(1, #t.sent "desk")
+    t.advance "20m"
+    assert.equal(2, #t.sent "desk")
+    t.advance "1h"
+    assert.equal(2, #t.sent "desk")
+  end)
+
   describe("where nobody acknowledges", function()
     before_each(function()
       rule = t.plugin("low-glucose", { name = "night", to = "nurses", escalate_to = "doctor", escalate_after = "10m" })
@@ -93,6 +106,14 @@ describe("low-glucose", function()
       t.advance "1h"
       assert.same({}, t.sent "doctor")
       assert.same({}, t.armed())
+    end)
+
+    it("does not take the acknowledgement of one vendor's device for that of another of its name", function()
+      glucose(3.4, { vendor = "sinocare" })
+      glucose(3.3, { vendor = "dreisam", key = "other" })
+      t.acknowledge(t.sent("nurses")[1].id)
+      t.advance "10m"
+      assert.same({ 1, 3.3, "SN-1" }, { #t.sent "doctor", t.sent("doctor")[1].data.value, t.sent("doctor")[1].data.device })
     end)
 
     it("gives up after three times, and begins anew with the next", function()

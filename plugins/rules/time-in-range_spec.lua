@@ -64,6 +64,28 @@ describe("time-in-range", function()
     assert.same({ 1, 6.5 }, { t.sent("desk")[1].data.count, t.sent("desk")[1].data.mean })
   end)
 
+  it("tells of each vendor's sensor, where they have sensors of one name", function()
+    t.at "2026-03-01T00:01:00Z"
+    begin()
+    for i = 1, 288 do
+      rule:reading { device = "7", metric = "glucose", value = 100, unit = "mg/dL", vendor = "dreisam" }
+      if i <= 250 then rule:reading { device = "7", metric = "glucose", value = 300, unit = "mg/dL", vendor = "sinocare" } end
+      t.advance "5m"
+    end
+    local told = {}
+    for i, m in ipairs(t.sent "desk") do told[i] = { m.data.in_range, m.data.very_high, m.data.count } end
+    assert.same({ { 1.0, 0.0, 288 }, { 0.0, 1.0, 250 } }, told)
+  end)
+
+  it("says in the log where it does not know the unit", function()
+    t.at "2026-03-01T00:01:00Z"
+    begin()
+    wear(1, 100, { unit = "mg%" })
+    t.advance "1d"
+    assert.same({}, t.sent "desk")
+    assert.matches("neither mmol/L nor mg/dL", t.logged("info")[1].text)
+  end)
+
   it("tells the GMI of two weeks", function()
     t.at "2026-03-01T00:01:00Z"
     begin { days = 14, gap = "1h" }
