@@ -53,6 +53,16 @@ describe("low-glucose", function()
     assert.equal(2, #t.sent "desk")
   end)
 
+  it("tells of a low value also right after one that was measured hours ago and came late", function()
+    for i = 36, 0, -1 do glucose(3.8 - i / 100, { at = t.now() - i * 300000 }) end
+    local told = {}
+    for i, m in ipairs(t.sent "desk") do told[i] = (t.now() - m.data.at) // 60000 end
+    assert.same({ 180, 10 }, told)
+    t.advance "15m"
+    glucose(3.7)
+    assert.equal(3, #t.sent "desk")
+  end)
+
   it("tells of silence, 20 minutes after the last reading", function()
     glucose(5.6)
     t.advance "19m"
