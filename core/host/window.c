@@ -47,7 +47,7 @@ void np_window_make(struct np_window *w, const struct np_sample *samples, struct
 }
 
 double np_window_percentile(const struct np_window *w, double p) {
-  double place = p / 100 * (double)(w->count - 1);
+  double place = p * (double)(w->count - 1) / 100; /* a hundredth of p would not be exact */
   size_t below = (size_t)place;
   double low = w->rising[below].value;
   if (below + 1 >= w->count) return low;

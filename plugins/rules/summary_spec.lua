@@ -115,5 +115,6 @@ describe("summary", function()
     assert.is_false(ok)
     assert.matches("needs low and high", tostring(why))
     assert.is_false((pcall(begin, { of = "median" })))
+    assert.is_false((pcall(begin, { name = "star", unit = "mmol*" }))) -- a window is of one unit
   end)
 end)

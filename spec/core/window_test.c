@@ -24,6 +24,21 @@ static void test_numbers(void) {
   CHECK(np_window_within(&w, 4, 10) == 3 && np_window_within(&w, 4, 9.99) == 2 && np_window_within(&w, 11, 12) == 0);
 }
 
+/* What lies on a reading is that reading, to the last bit. */
+static void test_percentiles(void) {
+  struct np_sample s[101], rising[101];
+  struct np_window w = {0};
+  for (int n = 2; n <= 101; n++) {
+    s[n - 1] = (struct np_sample){n * MINUTE, n - 1};
+    s[0] = (struct np_sample){0, 0};
+    np_window_make(&w, s, rising, (size_t)n, n * MINUTE);
+    bool exact = true;
+    for (int p = 0; p <= 100; p++)
+      if (p * (n - 1) % 100 == 0) exact = exact && np_window_percentile(&w, p) == p * (n - 1) / 100;
+    CHECK(exact, "of %d", n);
+  }
+}
+
 static void test_time(void) {
   struct np_sample s[] = {{0, 2}, {MINUTE, 4}, {10 * MINUTE, 6}}, rising[3];
   struct np_window w = {0};
@@ -64,6 +79,7 @@ static void test_line(void) {
 
 int main(void) {
   test_numbers();
+  test_percentiles();
   test_time();
   test_few();
   test_line();
