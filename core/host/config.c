@@ -174,7 +174,7 @@ static void read_age(const struct np_table *t, const char *key, int64_t *ms) {
 }
 
 static void read_keep(struct np_config *c, const struct np_table *top) {
-  static const char *const kinds[NP_KEPT_KINDS] = {"requests", "failed", "readings", "events", "delivered"};
+  static const char *const kinds[NP_KEPT_KINDS] = {"requests", "failed", "readings", "events", "delivered", "dead"};
   static const char *const bounds[] = {"age", "size"};
   struct np_table t, kind;
   if (!np_table_table(top, "keep", &t)) return;

@@ -43,9 +43,10 @@ struct np_config {
   double drain;             /* seconds that SIGTERM waits for work under way; default 10 */
   int64_t quarantine_after; /* calls that went past a limit; 0: there is no quarantine; default 5 */
   int64_t quarantine_within, quarantine_hold, quarantine_most; /* ms; default 1, 1 and 30 minutes */
-  struct np_keep keep[NP_KEPT_KINDS]; /* default 7 days of requests and delivered messages, 90 of failed requests, all else */
-  size_t queue;                       /* the keeper's bound; default 4096 */
-  size_t body_max;                    /* default 4 MiB */
+  struct np_keep
+      keep[NP_KEPT_KINDS]; /* default 7 days of requests and delivered messages, 90 of failed requests, all of the rest */
+  size_t queue;            /* the keeper's bound; default 4096 */
+  size_t body_max;         /* default 4 MiB */
   double head_timeout, body_timeout, write_timeout, idle_timeout; /* seconds; 0: the server's defaults */
   struct np_limits limits;                                        /* for all; 0: the kind's */
   struct np_config_entry *entries;                                /* owned: connections, then rules, then destinations */

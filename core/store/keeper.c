@@ -11,7 +11,7 @@
 #include "base/log.h"
 
 /* Pruning: a step a second; where there is more to do, one every so often, so that it keeps up and never holds a commit up long. */
-enum { PRUNE_US = 1000000, PRUNE_MORE_US = 50000, PRUNE_STEP = 500 };
+enum { PRUNE_US = 1000000, PRUNE_MORE_US = 50000 };
 /* Expired keys are kept a week longer: rules that catch up live in the time of their readings. */
 #define EXPIRED_MS (7 * 86400000LL)
 #define BYTES_MAX ((size_t)256 << 20) /* of sets that wait */
@@ -53,17 +53,23 @@ static void commit(struct np_keeper *k, size_t n) {
   for (size_t i = 0; i < n; i++) answer(k, k->batch[i]);
 }
 
+static void tell(const char *event, int n) {
+  char count[16];
+  snprintf(count, sizeof count, "%d", n);
+  if (n) np_log(NP_WARN, event, "count", count, NULL);
+}
+
 static void prune(struct np_keeper *k) {
   struct np_error err;
+  struct np_pruned pruned;
   int64_t now = np_now_ms();
-  int failed, gone = np_store_prune(k->store, k->options.keep, now, now - EXPIRED_MS, &failed, &err);
-  if (gone < 0) note(k, &err);
-  if (gone > 0 && failed) {
-    char count[16];
-    snprintf(count, sizeof count, "%d", failed);
-    np_log(NP_WARN, "failed requests that nobody has replayed are past what is kept, and were removed", "count", count, NULL);
+  if (np_store_prune(k->store, k->options.keep, now, now - EXPIRED_MS, &pruned, &err) < 0) {
+    note(k, &err);
+    pruned = (struct np_pruned){0};
   }
-  k->prune_at = np_mono_us() + (gone >= PRUNE_STEP ? PRUNE_MORE_US : PRUNE_US);
+  tell("failed requests that nobody has replayed are past what is kept, and were removed", pruned.failed);
+  tell("dead letters that nobody has looked after are past what is kept, and were dropped", pruned.dead);
+  k->prune_at = np_mono_us() + (pruned.more ? PRUNE_MORE_US : PRUNE_US);
 }
 
 static bool is_closed(struct np_keeper *k) {

@@ -100,17 +100,21 @@ enum {
   W_TAG,
   W_UNTAG,
   W_ACK,
-  W_PRUNE_DROPPED,
+  W_REQUEST_BYTES,
+  W_MESSAGE_BYTES,
+  W_MESSAGE_OF,
   W_MESSAGES_GONE,
   W_PRUNE_KEYS,
   W_OLD_REQUESTS,
   W_OLD_READINGS,
   W_OLD_EVENTS,
+  W_OLD_DEAD,
   W_OLD_MESSAGES,
   W_DROP_REQUEST,
   W_DROP_READING,
   W_DROP_EVENT,
-  W_DROP_MESSAGE,
+  W_DROP_DELIVERED,
+  W_DROP_DROPPED,
   W_DROP_KEY,
   W_REMOVED,
   W_SET_REMOVED,
@@ -129,7 +133,7 @@ struct np_counters {
   int64_t bytes[NP_KEPT_KINDS]; /* of what is kept of each; of failed requests none, for they count as requests */
 };
 
-/* What a row counts for: its texts, and this for the rest. Writing and removing it count the same. */
+/* What a row counts for: its texts, what hangs on it (np_write_texts), and this for the rest. Writing and removing it count the same. */
 enum { NP_REQUEST_BYTES = 150, NP_READING_BYTES = 60, NP_EVENT_BYTES = 80, NP_MESSAGE_BYTES = 150 };
 
 struct np_sweep { /* a walk over a table from its oldest row on */
@@ -204,8 +208,8 @@ int np_keys_index(struct np_store *s);                                 /* now an
 int np_keys_drop(struct np_store *s, const struct np_series_key *key); /* its reading is removed */
 void np_keys_forget(struct np_store *s);
 
-/* A small step of removing what is past its bounds; in a transaction. Adds to *gone and *failed. */
-int np_prune_step(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int *gone, int *failed);
+/* A small step of removing what is past its bounds; in a transaction. Adds to *gone, sets *pruned. */
+int np_prune_step(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int *gone, struct np_pruned *pruned);
 
 /* Checks a set against the state: a sentence in `bad` where it cannot be stored, *conflict where what it saw has changed. */
 int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *conflict, const char **bad);
@@ -216,6 +220,8 @@ int np_outbox_send(struct np_store *s, struct np_message *m);
 int np_outbox_sent(struct np_store *s, const struct np_op *op);
 int np_outbox_dead(struct np_store *s, struct np_op *op);
 int np_outbox_ack(struct np_store *s, struct np_op *op);
+/* Adds what a message counts for (sign 1), or takes it away (-1), where it is one that is kept: delivered, dead or dropped. */
+int np_outbox_count(struct np_store *s, int64_t seq, int sign);
 
 /* The readers' statements; their texts are np_read_texts. */
 enum {

@@ -24,7 +24,8 @@ static int load_counters(struct np_store *s) {
                                     {[NP_KEPT_REQUESTS] = sqlite3_column_int64(st, 6),
                                      [NP_KEPT_READINGS] = sqlite3_column_int64(st, 7),
                                      [NP_KEPT_EVENTS] = sqlite3_column_int64(st, 8),
-                                     [NP_KEPT_DELIVERED] = sqlite3_column_int64(st, 9)}};
+                                     [NP_KEPT_DELIVERED] = sqlite3_column_int64(st, 9),
+                                     [NP_KEPT_DEAD] = sqlite3_column_int64(st, 10)}};
   return sqlite3_reset(st);
 }
 
@@ -51,8 +52,9 @@ static int commit(struct np_store *s) {
   if (rc != SQLITE_OK) return rc;
   if (memcmp(c, &s->saved, sizeof *c) != 0) {
     const int64_t *bytes = c->bytes;
-    rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiiiiiiii", c->reading, c->request, c->message, c->held, c->version, c->indexed,
-                    bytes[NP_KEPT_REQUESTS], bytes[NP_KEPT_READINGS], bytes[NP_KEPT_EVENTS], bytes[NP_KEPT_DELIVERED]);
+    rc = np_sql_run(&s->sql, W_SAVE_COUNTERS, "iiiiiiiiiii", c->reading, c->request, c->message, c->held, c->version, c->indexed,
+                    bytes[NP_KEPT_REQUESTS], bytes[NP_KEPT_READINGS], bytes[NP_KEPT_EVENTS], bytes[NP_KEPT_DELIVERED],
+                    bytes[NP_KEPT_DEAD]);
     if (rc != SQLITE_OK) return rc;
   }
   return np_sql_run(&s->sql, W_COMMIT, "");
@@ -155,11 +157,11 @@ int np_store_apply(struct np_store *s, struct np_writeset **sets, size_t n, stru
   return np_fail(err, "%s", why.text);
 }
 
-int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
-                   struct np_error *err) {
+int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired,
+                   struct np_pruned *pruned, struct np_error *err) {
   int gone = 0, rc = begin(s);
-  *failed = 0;
-  if (rc == SQLITE_OK) rc = np_prune_step(s, keep, now, &gone, failed);
+  *pruned = (struct np_pruned){0};
+  if (rc == SQLITE_OK) rc = np_prune_step(s, keep, now, &gone, pruned);
   if (rc == SQLITE_OK) rc = np_sql_run(&s->sql, W_PRUNE_KEYS, "i", expired);
   if (rc == SQLITE_OK) gone += sqlite3_changes(s->sql.db);
   if (rc == SQLITE_OK) rc = commit(s);

@@ -23,7 +23,17 @@ static int write_attempt(struct np_sql *q, int64_t seq, const struct np_attempt 
   if (!a->n) return SQLITE_OK;
   int rc = np_sql_run(q, W_ATTEMPT, "iwiiwwwttbbb", seq, a->n, a->at, a->took, a->generation, a->status, a->batch, &a->outcome,
                       &a->error, &a->answer, &a->request, &a->reply);
-  return rc == SQLITE_OK && a->n > ATTEMPTS_KEPT + 1 ? np_sql_run(q, W_OLD_ATTEMPT, "iw", seq, a->n) : rc;
+  bool more = rc == SQLITE_OK && sqlite3_changes(q->db) && a->n > ATTEMPTS_KEPT + 1;
+  return more ? np_sql_run(q, W_OLD_ATTEMPT, "iw", seq, a->n) : rc;
+}
+
+int np_outbox_count(struct np_store *s, int64_t seq, int sign) {
+  sqlite3_stmt *row = np_sql_start(&s->sql, W_MESSAGE_BYTES, "i", seq);
+  if (!row) return np_sql_code(&s->sql);
+  if (sqlite3_step(row) == SQLITE_ROW)
+    s->count.bytes[sqlite3_column_int(row, 0) ? NP_KEPT_DEAD : NP_KEPT_DELIVERED] +=
+        sign * (sqlite3_column_int64(row, 1) + NP_MESSAGE_BYTES);
+  return sqlite3_reset(row);
 }
 
 /* What is not pending any more stays as it is. */
@@ -33,33 +43,36 @@ int np_outbox_sent(struct np_store *s, const struct np_op *op) {
   int attempts = op->as.sent.attempts, status = op->as.sent.status, rc = write_attempt(q, seq, &op->as.sent.attempt);
   if (rc != SQLITE_OK) return rc;
   if (op->as.sent.state == 'r') return np_sql_run(q, W_AGAIN, "iwwit", seq, attempts, status, op->as.sent.due, &op->as.sent.error);
-  if (op->as.sent.state == 'd') {
-    int64_t bytes = 0;
-    rc = np_sql_one(q, W_DELIVERED, &bytes, "iwwi", seq, attempts, status, at);
-    if (rc == SQLITE_ROW) s->count.bytes[NP_KEPT_DELIVERED] += bytes + NP_MESSAGE_BYTES;
-    if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = SQLITE_OK;
-  } else {
+  if (op->as.sent.state == 'd')
+    rc = np_sql_run(q, W_DELIVERED, "iwwi", seq, attempts, status, at);
+  else
     rc = np_sql_run(q, W_DIED, "iwwitt", seq, attempts, status, at, &op->as.sent.error, &op->as.sent.reason);
-  }
+  if (rc == SQLITE_OK && sqlite3_changes(q->db)) rc = np_outbox_count(s, seq, 1);
   return rc == SQLITE_OK ? np_sql_run(q, W_SENT, "i", seq) : rc;
 }
 
 int np_outbox_dead(struct np_store *s, struct np_op *op) {
   struct np_sql *q = &s->sql;
   int64_t seq = op->as.dead.seq, at = op->as.dead.at;
-  int rc =
-      op->as.dead.action == 'r' ? np_sql_run(q, W_RETRY, "ii", seq, at) : np_sql_run(q, W_DROP, "iit", seq, at, &op->as.dead.by);
+  int rc = np_outbox_count(s, seq, -1);
+  if (rc != SQLITE_OK) return rc;
+  rc = op->as.dead.action == 'r' ? np_sql_run(q, W_RETRY, "ii", seq, at) : np_sql_run(q, W_DROP, "iit", seq, at, &op->as.dead.by);
   if (rc != SQLITE_OK) return rc;
   op->as.dead.done = sqlite3_changes(q->db) > 0;
-  return np_sql_run(q, W_BURY, "i", seq);
+  rc = np_sql_run(q, W_BURY, "i", seq);
+  return rc == SQLITE_OK ? np_outbox_count(s, seq, 1) : rc;
 }
 
 int np_outbox_ack(struct np_store *s, struct np_op *op) {
   struct np_sql *q = &s->sql;
-  int rc = np_sql_run(q, W_ACK, "tkbi", &acks, &op->as.ack.id, &op->as.ack.record, ++s->count.version);
+  int64_t seq = 0; /* stays 0 while it is pending */
+  int rc = np_sql_one(q, W_MESSAGE_OF, &seq, "t", &op->as.ack.id);
+  if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = np_outbox_count(s, seq, -1);
+  if (rc == SQLITE_OK) rc = np_sql_run(q, W_ACK, "tkbi", &acks, &op->as.ack.id, &op->as.ack.record, ++s->count.version);
   if (rc != SQLITE_OK) return rc;
   op->as.ack.done = sqlite3_changes(q->db) > 0;
-  return op->as.ack.done ? np_sql_run(q, W_DELETE, "tk", &asked, &op->as.ack.id) : SQLITE_OK;
+  if (op->as.ack.done) rc = np_sql_run(q, W_DELETE, "tk", &asked, &op->as.ack.id);
+  return rc == SQLITE_OK ? np_outbox_count(s, seq, 1) : rc;
 }
 
 /* Reading. */

@@ -245,9 +245,30 @@ static const char replays[] = "ALTER TABLE outbox ADD COLUMN about INTEGER NOT N
                               "DROP INDEX outbox_order;"
                               "CREATE INDEX outbox_order ON outbox(destination, (replayed > 0), device, seq);";
 
+/* What hangs on a request, a reading and a message counts with it, and what was dropped with what was delivered; dead letters count, too. */
+static const char sizes_whole[] =
+    "ALTER TABLE counters ADD COLUMN dead_bytes INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TEMP VIEW on_message AS SELECT m.seq, (SELECT ifnull(sum(80 + ifnull(length(CAST(a.error AS BLOB)), 0)"
+    " + ifnull(length(CAST(a.answer AS BLOB)), 0) + ifnull(length(CAST(a.request AS BLOB)), 0)"
+    " + ifnull(length(CAST(a.reply AS BLOB)), 0)), 0) FROM attempts a WHERE a.message = m.seq)"
+    " + (SELECT ifnull(sum(40 + length(CAST(k.key AS BLOB)) + length(CAST(k.value AS BLOB))), 0) FROM kv k"
+    " WHERE k.space IN ('neap.acks', 'neap.asked') AND k.key = m.id) AS bytes"
+    " FROM (SELECT seq, id FROM delivered UNION ALL SELECT seq, id FROM dropped UNION ALL SELECT seq, id FROM dead) m;"
+    "UPDATE counters SET"
+    " request_bytes = request_bytes + (SELECT ifnull(sum(length(CAST(error AS BLOB))), 0) FROM inbox)"
+    " + (SELECT ifnull(sum(60 + ifnull(length(CAST(error AS BLOB)), 0)), 0) FROM request_runs),"
+    " reading_bytes = reading_bytes + (SELECT ifnull(sum(40 + ifnull(length(CAST(timer AS BLOB)), 0)"
+    " + ifnull(length(CAST(key AS BLOB)), 0)), 0) FROM derivations),"
+    " delivered_bytes = delivered_bytes + (SELECT ifnull(sum(150 + length(CAST(body AS BLOB))"
+    " + ifnull(length(CAST(error AS BLOB)), 0)), 0) FROM dropped)"
+    " + (SELECT ifnull(sum(bytes), 0) FROM on_message WHERE seq NOT IN (SELECT seq FROM dead)),"
+    " dead_bytes = (SELECT ifnull(sum(150 + length(CAST(body AS BLOB)) + ifnull(length(CAST(error AS BLOB)), 0)), 0) FROM dead)"
+    " + (SELECT ifnull(sum(bytes), 0) FROM on_message WHERE seq IN (SELECT seq FROM dead));"
+    "DROP VIEW on_message;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
 static const char *const migrations[] = {first_schema, queries, causes,      attempts, tags,      retention, sizes,
-                                         stories,      acks,    derivations, reruns,   exchanges, replays};
+                                         stories,      acks,    derivations, reruns,   exchanges, replays,   sizes_whole};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */
@@ -341,7 +362,7 @@ static int empty(struct np_sql *q, struct np_error *err) {
   static const char list[] = "SELECT 'DELETE FROM ' || name || ';' FROM sqlite_schema WHERE type = 'table' AND name != 'counters'";
   static const char counters[] =
       "UPDATE counters SET reading = 0, request = 0, message = 0, held = 0, version = 0, indexed = 0, request_bytes = 0,"
-      " reading_bytes = 0, event_bytes = 0, delivered_bytes = 0; COMMIT";
+      " reading_bytes = 0, event_bytes = 0, delivered_bytes = 0, dead_bytes = 0; COMMIT";
   struct np_buf all = {0};
   sqlite3_stmt *st = NULL;
   int rc = sqlite3_prepare_v2(q->db, list, -1, &st, NULL);

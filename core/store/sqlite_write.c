@@ -7,6 +7,25 @@
 
 #define MESSAGE "seq, id, destination, device, body, source, reading, created, generation, replayed, about"
 
+/* What rows count for, with what hangs on them. */
+#define BYTES(column) "ifnull(length(CAST(" column " AS BLOB)), 0)"
+#define SUM(bytes, rows) "ifnull((SELECT sum(" bytes ") FROM " rows "), 0)"
+#define REQUEST_BYTES                                                                                                              \
+  BYTES("target")                                                                                                                  \
+  " + " BYTES("headers") " + " BYTES("body") " + " BYTES("error") " + " SUM("60 + " BYTES("r.error"),                              \
+                                                                            "request_runs r WHERE r.request = inbox.id")
+#define DERIVATION_BYTES "40 + " BYTES("timer") " + " BYTES("key")
+#define READING_BYTES                                                                                                              \
+  "CASE WHEN typeof(value) IN ('text', 'blob') THEN length(CAST(value AS BLOB)) ELSE 0 END + " BYTES("key") " + " BYTES(           \
+      "extra") " + CASE WHEN traits & 896 THEN " SUM(DERIVATION_BYTES, "derivations WHERE reading = seq") " ELSE 0 END"
+/* Attempts go by the number of a message, its acknowledgement, or that one is waited for, by its id. */
+#define MESSAGE_BYTES                                                                                                              \
+  BYTES("body")                                                                                                                    \
+  " + " SUM("80 + " BYTES("error") " + " BYTES("answer") " + " BYTES("request") " + " BYTES("reply"),                              \
+            "attempts WHERE message = seq") " + " SUM("40 + " BYTES("key") " + " BYTES("value"),                                   \
+                                                      "kv WHERE space IN ('neap.acks', 'neap.asked') AND key = id")
+#define DEAD_BYTES MESSAGE_BYTES " + " BYTES("error")
+
 const char *const np_write_texts[W_COUNT] = {
     [W_BEGIN] = "BEGIN IMMEDIATE",
     [W_COMMIT] = "COMMIT",
@@ -18,9 +37,9 @@ const char *const np_write_texts[W_COUNT] = {
                    " max(request, coalesce((SELECT max(id) FROM inbox), 0)),"
                    " max(message, coalesce((SELECT max(seq) FROM outbox), 0)),"
                    " max(held, coalesce((SELECT max(id) FROM held), 0)), version,"
-                   " indexed, request_bytes, reading_bytes, event_bytes, delivered_bytes FROM counters",
+                   " indexed, request_bytes, reading_bytes, event_bytes, delivered_bytes, dead_bytes FROM counters",
     [W_SAVE_COUNTERS] = "UPDATE counters SET reading = ?, request = ?, message = ?, held = ?, version = ?, indexed = ?,"
-                        " request_bytes = ?, reading_bytes = ?, event_bytes = ?, delivered_bytes = ? WHERE one = 1",
+                        " request_bytes = ?, reading_bytes = ?, event_bytes = ?, delivered_bytes = ?, dead_bytes = ? WHERE one = 1",
     [W_NAME] = "SELECT id FROM names WHERE name = ?",
     [W_ADD_NAME] = "INSERT INTO names(name) VALUES(?)",
     [W_DEVICE] =
@@ -40,7 +59,7 @@ const char *const np_write_texts[W_COUNT] = {
                   " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_READING] =
         "INSERT INTO reading_rows VALUES(?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)",
-    [W_DERIVED] = "INSERT INTO derivations VALUES(?, ?, ?, ?, ?)",
+    [W_DERIVED] = "INSERT INTO derivations VALUES(?, ?, ?, ?, ?) RETURNING " DERIVATION_BYTES,
     [W_SAME_TIME] = "SELECT 1 FROM reading_rows INDEXED BY reading_time WHERE series = ? AND at = ? AND key IS NULL",
     [W_SAME_KEY] = "SELECT 1 FROM reading_keys WHERE series = ? AND key = ?",
     [W_ADD_KEY] = "INSERT INTO reading_keys VALUES(?, ?) ON CONFLICT DO NOTHING",
@@ -57,8 +76,7 @@ const char *const np_write_texts[W_COUNT] = {
     [W_FIRED] = "DELETE FROM timers WHERE instance = ? AND name = ? AND key = ? AND due = ?",
     [W_SEND] = "INSERT INTO outbox(" MESSAGE ", attempts, due, since, expires) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [W_DELIVERED] =
-        "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1"
-        " RETURNING length(CAST(body AS BLOB))",
+        "INSERT INTO delivered(" MESSAGE ", attempts, status, at) SELECT " MESSAGE ", ?2, ?3, ?4 FROM outbox WHERE seq = ?1",
     [W_DIED] = "INSERT INTO dead(" MESSAGE ", attempts, status, at, error, reason) SELECT " MESSAGE
                ", ?2, CASE WHEN ?5 IS NULL THEN status ELSE ?3 END, ?4, coalesce(?5, error), ?6 FROM outbox WHERE seq = ?1",
     [W_AGAIN] = "UPDATE outbox SET attempts = ?2, status = ?3, due = ?4, error = ?5 WHERE seq = ?1",
@@ -94,27 +112,31 @@ const char *const np_write_texts[W_COUNT] = {
     [W_ACK] = "INSERT INTO kv SELECT ?1, ?2, ?3, ?4, 0 WHERE EXISTS(SELECT 1 FROM outbox WHERE id = ?2)"
               " OR EXISTS(SELECT 1 FROM delivered WHERE id = ?2) OR EXISTS(SELECT 1 FROM dead WHERE id = ?2)"
               " OR EXISTS(SELECT 1 FROM dropped WHERE id = ?2) ON CONFLICT DO NOTHING",
-    [W_PRUNE_DROPPED] = "DELETE FROM dropped WHERE seq IN (SELECT seq FROM dropped WHERE dropped < ? LIMIT 500)",
+    [W_REQUEST_BYTES] = "SELECT " REQUEST_BYTES " FROM inbox WHERE id = ?",
+    /* Where a message is kept: whether that is as a dead letter, and its bytes. */
+    [W_MESSAGE_BYTES] = "SELECT 0, " MESSAGE_BYTES " FROM delivered WHERE seq = ?1 UNION ALL SELECT 0, " DEAD_BYTES
+                        " FROM dropped WHERE seq = ?1 UNION ALL SELECT 1, " DEAD_BYTES " FROM dead WHERE seq = ?1",
+    [W_MESSAGE_OF] = "SELECT seq FROM delivered WHERE id = ?1 UNION ALL SELECT seq FROM dropped WHERE id = ?1"
+                     " UNION ALL SELECT seq FROM dead WHERE id = ?1",
     /* Until when those were made that are no longer on record. */
     [W_MESSAGES_GONE] = "INSERT INTO kv VALUES('neap.messages', 'gone', ?, 0, 0) ON CONFLICT(space, key)"
                         " DO UPDATE SET value = max(value, excluded.value)",
     [W_PRUNE_KEYS] =
         "DELETE FROM kv WHERE (space, key) IN (SELECT space, key FROM kv WHERE expires > 0 AND expires <= ? LIMIT 500)",
     /* Numbers rise with time, so the oldest rows are the first ones. Each: number, when, bytes, what else it takes to decide. */
-    [W_OLD_REQUESTS] = "SELECT id, received, length(CAST(target AS BLOB)) + ifnull(length(CAST(headers AS BLOB)), 0)"
-                       " + ifnull(length(CAST(body AS BLOB)), 0), outcome = 'failed' FROM inbox WHERE id > ? ORDER BY id LIMIT 500",
-    [W_OLD_READINGS] =
-        "SELECT seq, received, CASE WHEN typeof(value) IN ('text', 'blob') THEN length(CAST(value AS BLOB)) ELSE 0 END"
-        " + ifnull(length(CAST(key AS BLOB)), 0) + ifnull(length(CAST(extra AS BLOB)), 0), series, at, key, serial IS NOT NULL,"
-        " traits & 896"
-        " FROM reading_rows WHERE seq > ? ORDER BY seq LIMIT 500",
-    [W_OLD_EVENTS] = "SELECT id, received, length(CAST(key AS BLOB)) + ifnull(length(CAST(data AS BLOB)), 0) FROM event_rows"
-                     " WHERE id > ? ORDER BY id LIMIT 500",
-    [W_OLD_MESSAGES] = "SELECT seq, at, length(CAST(body AS BLOB)), created FROM delivered WHERE seq > ? ORDER BY seq LIMIT 500",
+    [W_OLD_REQUESTS] = "SELECT id, received, " REQUEST_BYTES ", outcome = 'failed' FROM inbox WHERE id > ? ORDER BY id LIMIT 500",
+    [W_OLD_READINGS] = "SELECT seq, received, " READING_BYTES ", series, at, key, serial IS NOT NULL, traits & 896"
+                       " FROM reading_rows WHERE seq > ? ORDER BY seq LIMIT 500",
+    [W_OLD_EVENTS] = "SELECT id, received, " BYTES("key") " + " BYTES("data") " FROM event_rows WHERE id > ? ORDER BY id LIMIT 500",
+    [W_OLD_DEAD] = "SELECT seq, at, " DEAD_BYTES ", created FROM dead WHERE seq > ? ORDER BY seq LIMIT 500",
+    [W_OLD_MESSAGES] =
+        "SELECT seq, at, " MESSAGE_BYTES ", created FROM delivered WHERE seq > ?1 UNION ALL SELECT seq, dropped, " DEAD_BYTES
+        ", created FROM dropped WHERE seq > ?1 ORDER BY seq LIMIT 500",
     [W_DROP_REQUEST] = "DELETE FROM inbox WHERE id = ?",
     [W_DROP_READING] = "DELETE FROM reading_rows WHERE seq = ?",
     [W_DROP_EVENT] = "DELETE FROM event_rows WHERE id = ?",
-    [W_DROP_MESSAGE] = "DELETE FROM delivered WHERE seq = ?",
+    [W_DROP_DELIVERED] = "DELETE FROM delivered WHERE seq = ?",
+    [W_DROP_DROPPED] = "DELETE FROM dropped WHERE seq = ?",
     [W_DROP_KEY] = "DELETE FROM reading_keys WHERE series = ? AND key = ?",
     [W_REMOVED] = "SELECT removed FROM series WHERE id = ? AND removed IS NOT NULL",
     [W_SET_REMOVED] = "UPDATE series SET removed = ?2 WHERE id = ?1 AND (removed IS NULL OR removed < ?2)",
@@ -222,7 +244,8 @@ int np_write_check(struct np_store *s, const struct np_writeset *ws, bool *confl
 static int write_request(struct np_store *s, struct np_writeset *ws, const struct np_op *op) {
   ws->request_id = ++s->count.request;
   s->count.bytes[NP_KEPT_REQUESTS] +=
-      (int64_t)(op->as.request.target.len + op->as.request.headers.len + op->as.request.body.len) + NP_REQUEST_BYTES;
+      (int64_t)(op->as.request.target.len + op->as.request.headers.len + op->as.request.body.len + op->as.request.error.len) +
+      NP_REQUEST_BYTES;
   return np_sql_run(&s->sql, W_REQUEST, "iitwttbbtwtti", ws->request_id, op->as.request.received, &op->as.request.instance,
                     op->as.request.generation, &op->as.request.method, &op->as.request.target, &op->as.request.headers,
                     &op->as.request.body, &op->as.request.remote, op->as.request.status, &op->as.request.outcome,
@@ -329,7 +352,10 @@ static int insert_reading(struct np_store *s, const struct np_writeset *ws, cons
 static int write_derivation(struct np_store *s, const struct np_reading *r) {
   const struct np_derivation *d = r->derivation;
   if (!d) return SQLITE_OK;
-  return np_sql_run(&s->sql, W_DERIVED, "iiwtt", r->seq, d->cause, d->generation, &d->timer, &d->key);
+  int64_t bytes = 0;
+  int rc = np_sql_one(&s->sql, W_DERIVED, &bytes, "iiwtt", r->seq, d->cause, d->generation, &d->timer, &d->key);
+  s->count.bytes[NP_KEPT_READINGS] += bytes;
+  return rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
 static int write_reading(struct np_store *s, struct np_writeset *ws, struct np_reading *r) {
@@ -389,11 +415,16 @@ static int write_generation(struct np_sql *q, const struct np_op *op) {
 }
 
 static int write_replayed(struct np_store *s, struct np_writeset *ws, const struct np_op *op) {
-  ws->request_id = op->as.replayed.id;
-  int rc = np_sql_run(&s->sql, W_KEEP_RUN, "iwi", op->as.replayed.id, op->as.replayed.runs + 1, op->as.replayed.at);
-  if (rc != SQLITE_OK) return rc;
-  return np_sql_run(&s->sql, W_REPLAYED, "iwwtti", op->as.replayed.id, op->as.replayed.generation, op->as.replayed.status,
-                    &op->as.replayed.outcome, &op->as.replayed.error, s->count.reading + 1);
+  int64_t id = op->as.replayed.id, before = 0, after = 0;
+  ws->request_id = id;
+  int rc = np_sql_one(&s->sql, W_REQUEST_BYTES, &before, "i", id);
+  if (rc == SQLITE_ROW) rc = np_sql_run(&s->sql, W_KEEP_RUN, "iwi", id, op->as.replayed.runs + 1, op->as.replayed.at);
+  if (rc == SQLITE_OK)
+    rc = np_sql_run(&s->sql, W_REPLAYED, "iwwtti", id, op->as.replayed.generation, op->as.replayed.status, &op->as.replayed.outcome,
+                    &op->as.replayed.error, s->count.reading + 1);
+  if (rc == SQLITE_OK) rc = np_sql_one(&s->sql, W_REQUEST_BYTES, &after, "i", id);
+  s->count.bytes[NP_KEPT_REQUESTS] += after - before;
+  return rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
 static int write_op(struct np_store *s, struct np_writeset *ws, struct np_op *op) {

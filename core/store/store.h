@@ -42,7 +42,8 @@ enum np_kept {
   NP_KEPT_FAILED,    /* requests that failed and have not been replayed: their age */
   NP_KEPT_READINGS,  /* by when they were received */
   NP_KEPT_EVENTS,    /* the same */
-  NP_KEPT_DELIVERED, /* messages, by when they were delivered */
+  NP_KEPT_DELIVERED, /* messages, by when they were delivered, or dropped */
+  NP_KEPT_DEAD,      /* dead letters, by when they became that: they are dropped then, which keeps them as NP_KEPT_DELIVERED says */
   NP_KEPT_KINDS
 };
 struct np_keep { /* 0: no bound */
@@ -50,13 +51,20 @@ struct np_keep { /* 0: no bound */
   int64_t size;  /* bytes of content, without what the file needs around it; the oldest go first */
 };
 
-/* Removes, in a small step, what is past its bounds at `now` (ms), and keys that have expired before `expired`. Returns how many rows went; 0
- * when there is nothing more to do for a while; -1 and err. *failed: how many failed requests were among them.
+struct np_pruned { /* what went in a step */
+  int failed;      /* failed requests among it */
+  int dead;        /* dead letters that were dropped */
+  bool more;       /* there is more to do at once */
+};
+
+/* Removes, in a small step, what is past its bounds at `now` (ms), and keys that have expired before `expired`. A row goes, and counts, with what hangs on
+ * it: a request's former runs, a message's attempts and acknowledgement, what led to a derived reading. Returns how many rows went; 0
+ * when there is nothing more to do for a while; -1 and err.
  *
  * A reading that comes when newer ones of its series have been removed cannot be told from one of those: it is not taken, as a duplicate is not,
  * and the device has an event "too_old" at the newest `at` that was removed, {"metric"}. An `at` later than when it was received counts as that. */
-int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired, int *failed,
-                   struct np_error *err);
+int np_store_prune(struct np_store *s, const struct np_keep keep[NP_KEPT_KINDS], int64_t now, int64_t expired,
+                   struct np_pruned *pruned, struct np_error *err);
 
 /* Copies the store, which may be in use by another process, as it is at one moment, into a new file of that name, for its owner only; checks the copy
  * and fsyncs it. -1 and err: then no file of that name was made. The key file is not copied. */

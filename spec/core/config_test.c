@@ -43,7 +43,7 @@ static void check_whole(void) {
       "  listen = '0.0.0.0:9000', store = 'data/n.db', plugins = '../p/./x', lanes = 2,\n"
       "  tls = { certificate = 'cert.pem', key = 'key.pem' }, trust = 'ca.pem',\n"
       "  drain = '1m30s', probation = '0s', unlisted = false, keep = { requests = '1d', delivered = 'forever', readings = { age = "
-      "'2d', size = '1KiB' } }, queue = 10, "
+      "'2d', size = '1KiB' }, dead = { size = '2KiB' } }, queue = 10, "
       "body_max = '2MiB',\n"
       "  timeouts = { head = '1s', body = 2, write = 0.5, idle = '4s' }, limits = { emits = 700 },\n"
       "  connections = { { 'sinocare', name = 'ward-3', mount = '/b', unit = 'mmol/L', list = { 1, 2.5, { z = true, a = 'x' } } "
@@ -67,6 +67,7 @@ static void check_whole(void) {
   CHECK(c->lanes == 2 && c->drain == 90 && c->probation == 0 && c->only_listed && c->queue == 10 && c->body_max == 2u << 20);
   CHECK(c->keep[NP_KEPT_REQUESTS].age == 86400000 && c->keep[NP_KEPT_DELIVERED].age == 0);
   CHECK(c->keep[NP_KEPT_READINGS].age == 172800000 && c->keep[NP_KEPT_READINGS].size == 1024);
+  CHECK(c->keep[NP_KEPT_DEAD].age == 0 && c->keep[NP_KEPT_DEAD].size == 2048);
   CHECK(c->head_timeout == 1 && c->body_timeout == 2 && c->write_timeout == 0.5 && c->idle_timeout == 4);
   CHECK(c->entry_count == 6, "%zu", c->entry_count);
   if (c->entry_count != 6) return;
@@ -127,7 +128,7 @@ static void check_defaults(void) {
         c->body_max == 4u << 20);
   CHECK(c->keep[NP_KEPT_REQUESTS].age == INT64_C(604800000) && c->keep[NP_KEPT_DELIVERED].age == INT64_C(604800000));
   CHECK(c->keep[NP_KEPT_FAILED].age == INT64_C(7776000000) && c->keep[NP_KEPT_READINGS].age == 0 &&
-        c->keep[NP_KEPT_EVENTS].age == 0);
+        c->keep[NP_KEPT_EVENTS].age == 0 && c->keep[NP_KEPT_DEAD].age == 0 && c->keep[NP_KEPT_DEAD].size == 0);
   CHECK(!c->certificate && !c->key && !c->ca_file && c->entry_count == 0 && c->head_timeout == 0);
   np_config_free(c);
 
@@ -269,7 +270,7 @@ static void check_errors(void) {
       {"return { keep = { failed = { size = '1GiB' } } }", ": keep.failed.size: unknown; there are: age"},
       {"return { keep = { delivered = 'always' } }", ": keep.delivered: expected a duration"},
       {"return { keep = { messages = '1d' } }",
-       ": keep.messages: unknown; there are: requests, failed, readings, events, delivered"},
+       ": keep.messages: unknown; there are: requests, failed, readings, events, delivered, dead"},
       {"return { body_max = '4MB' }", ": body_max: expected a size such as \"4MiB\", got \"4MB\""},
       {"return { body_max = 0 }", ": body_max: expected a size from 1 to 1073741824 bytes, got 0"},
       {"return { body_max = -5 }", ": body_max: expected a size such as \"4MiB\", got -5"},

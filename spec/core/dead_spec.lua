@@ -69,6 +69,21 @@ describe("dead letters", function()
     assert.truthy(text:find(list[4].id, 1, true), text)
   end)
 
+  it("are dropped, on record, where they are older than what is kept of them", function()
+    for n = 1, 3 do emit(n) end
+    until_dead(3)
+    host:stop()
+    bed.write(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub("lanes = 2", 'lanes = 2, keep = { dead = "1s" }')))
+    host:begin()
+    bed.wait("them to be dropped", function() return count "dead" == 0 end)
+    assert.same({ { n = 3, by = "keep.dead" } }, host:sql "SELECT count(*) AS n, by FROM dropped GROUP BY by")
+    assert.same({ { n = 3 } }, host:sql "SELECT count(*) AS n FROM attempts")
+    local c = host:sql "SELECT dead_bytes, delivered_bytes FROM counters"[1]
+    assert.equal(0, c.dead_bytes)
+    assert.is_true(c.delivered_bytes > 3 * 150)
+    host:wait_text "dead letters that nobody has looked after are past what is kept, and were dropped"
+  end)
+
   it("are shown with each attempt, and without what is not to be seen", function()
     receiver.answer = function(r) return #receiver.requests == 1 and 503 or 410, "no " .. r.json.name end
     emit(1, "desk", "d", "Waltheof")

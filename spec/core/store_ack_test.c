@@ -109,15 +109,15 @@ static void who_looked_is_told(struct np_store *s, struct np_reader *r) {
 static void as_long_as_the_message(struct np_store *s, struct np_reader *r) {
   struct np_keep keep[NP_KEPT_KINDS] = {[NP_KEPT_DELIVERED] = {.age = 500}};
   struct np_error err;
-  int failed;
+  struct np_pruned pruned;
   send_one(s, "h", true);
   becomes(s, "h", 'd');
-  while (np_store_prune(s, keep, 1400, 1, &failed, &err) > 0) {}
+  while (np_store_prune(s, keep, 1400, 1, &pruned, &err) > 0) {}
   kept(r, "b", "{\"by\":3}"), kept(r, "d", "{\"by\":7}");
   waiting(r, NULL, "h ");
   np_store_close(s); /* another that is opened looks at once at what had to stay */
   s = open_store();
-  while (np_store_prune(s, keep, 1600, 1, &failed, &err) > 0) {}
+  while (np_store_prune(s, keep, 1600, 1, &pruned, &err) > 0) {}
   kept(r, "b", NULL), kept(r, "c", NULL), kept(r, "d", NULL);
   kept(r, "a", "{\"by\":1}"), kept(r, "e", "{\"by\":5}"), kept(r, "g", "{}");
   waiting(r, NULL, "");

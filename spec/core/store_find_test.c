@@ -380,6 +380,7 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "ALTER TABLE counters DROP COLUMN dead_bytes",
     "DROP INDEX outbox_about",
     "DROP INDEX delivered_about",
     "DROP INDEX dead_about",

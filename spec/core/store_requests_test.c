@@ -124,7 +124,7 @@ static enum np_same same(int64_t at, const char *key, int64_t *stored) {
 static void what_is_known(void) {
   struct np_writeset *ws = np_writeset_new();
   int64_t at = 0;
-  int failed;
+  struct np_pruned pruned;
   add_reading(ws, "d", 50, NULL, 1);
   apply(s, ws);
   CHECK(same(100, "one", &at) == NP_SAME_STORED && at == 100);
@@ -137,7 +137,7 @@ static void what_is_known(void) {
     apply(s, ws);
   }
   struct np_keep keep[NP_KEPT_KINDS] = {[NP_KEPT_READINGS] = {.age = 1000}, [NP_KEPT_REQUESTS] = {.age = 1000}};
-  while (np_store_prune(s, keep, INT64_C(4000000000000), 0, &failed, &err) > 0) {}
+  while (np_store_prune(s, keep, INT64_C(4000000000000), 0, &pruned, &err) > 0) {}
   CHECK(same(99, "gone", &at) == NP_SAME_TOO_OLD && same(99, NULL, &at) == NP_SAME_TOO_OLD &&
         same(200, "gone", &at) == NP_SAME_NONE);
   CHECK(np_reader_request_run_count(r, 5001) == -1);

@@ -457,8 +457,8 @@ static void attempts(struct np_store *s, struct np_reader *r) {
   try_at(s, a, 27, 'r');
   CHECK(ask("SELECT max(n) FROM attempts") == 26, "none of a message that is no longer pending");
   const struct np_keep keep_none[NP_KEPT_KINDS] = {[NP_KEPT_DELIVERED] = {.age = 1}};
-  int failed;
-  CHECK(np_store_prune(s, keep_none, INT64_MAX, 0, &failed, NULL) > 0 && ask("SELECT count(*) FROM attempts") == 0);
+  struct np_pruned pruned;
+  CHECK(np_store_prune(s, keep_none, INT64_MAX, 0, &pruned, NULL) > 0 && ask("SELECT count(*) FROM attempts") == 0);
 }
 
 static void add_expiring(struct np_store *s, const char *device, int64_t expires) {
