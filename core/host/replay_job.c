@@ -73,6 +73,14 @@ void np_replay_job_add(const struct np_replay_job *j, struct np_buf *b) {
 
 size_t np_replay_job_key(int64_t number, char key[24]) { return (size_t)snprintf(key, 24, "%012" PRId64, number); }
 
+void np_replay_job_see(int64_t number, int64_t version, struct np_writeset *ws) {
+  char key[24];
+  struct np_op *op = np_writeset_add(ws, NP_OP_SEEN);
+  op->as.seen.space = np_writeset_text(ws, NP_REPLAY_SPACE, strlen(NP_REPLAY_SPACE));
+  op->as.seen.key = np_writeset_text(ws, key, np_replay_job_key(number, key));
+  op->as.seen.version = version;
+}
+
 void np_replay_job_put(const struct np_replay_job *j, struct np_writeset *ws) {
   struct np_buf b = {0};
   char key[24];

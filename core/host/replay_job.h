@@ -58,6 +58,8 @@ struct np_replay_job {
 
 /* Adds the row to a write set; a job that has ended is kept for a year. */
 void np_replay_job_put(const struct np_replay_job *j, struct np_writeset *ws);
+/* The set is a conflict where the row is not that version any more. */
+void np_replay_job_see(int64_t number, int64_t version, struct np_writeset *ws);
 /* Reads a row's value. -1 and err. */
 int np_replay_job_read(struct np_replay_job *j, const char *text, size_t len, struct np_error *err);
 /* The job of that number, with the version of its row: 1, 0 where there is none, -1 and err. version may be NULL. */

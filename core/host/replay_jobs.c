@@ -187,9 +187,9 @@ static void done(void *arg, struct np_node *node) {
   struct np_error err;
   if (run->job.state == NP_REPLAY_DONE) log_job(NP_INFO, "a replay is done", &run->job, run->job.error);
   if (run->job.state == NP_REPLAY_STOPPED) log_job(NP_WARN, "a replay stops", &run->job, run->job.why);
-  bool written = np_replay_job_load(all->host->reader, run->job.number, &row, NULL, &err) == 1 && row.state == run->job.state;
+  bool ended = np_replay_job_load(all->host->reader, run->job.number, &row, NULL, &err) == 1 && row.ended;
   np_replay_job_clear(&row);
-  want_turn(all, written && run->job.ended ? 0 : AGAIN_S);
+  want_turn(all, ended ? 0 : AGAIN_S);
   np_replay_run_free(run);
 }
 
@@ -220,31 +220,44 @@ bool np_replay_jobs_runs(const struct np_replay_jobs *all, int64_t number) {
   return under_way(all) && under_way(all)->job.number == number;
 }
 
-static int load(struct np_replay_jobs *all, int64_t number, struct np_replay_job *j, struct np_error *err) {
-  int found = np_replay_job_load(all->host->reader, number, j, NULL, err);
+static int load(struct np_replay_jobs *all, int64_t number, struct np_replay_job *j, int64_t *version, struct np_error *err) {
+  int found = np_replay_job_load(all->host->reader, number, j, version, err);
   if (found == 0) np_fail(err, "there is no replay %" PRId64 ": neap replay list lists them", number);
   return found == 1 ? 0 : -1;
 }
 
+/* Where its run has moved the row on meanwhile, that is a conflict. */
+static enum np_outcome stop_at(struct np_replay_jobs *all, struct np_replay_job *j, int64_t version, const char *cause,
+                               struct np_error *err) {
+  struct np_writeset *ws = np_writeset_new();
+  np_replay_job_stop(j, cause);
+  np_replay_job_see(j->number, version, ws);
+  np_replay_job_put(j, ws);
+  return np_keeper_apply(all->host->keeper, ws, err);
+}
+
+/* First it is on disk that it has stopped: from then on its run commits nothing, whenever it learns of that. */
 int np_replay_jobs_stop(struct np_replay_jobs *all, int64_t number, const char *cause, struct np_error *err) {
-  struct np_replay_job j;
-  if (load(all, number, &j, err) < 0) return -1;
-  int status = 0;
-  if (j.state == NP_REPLAY_DONE || j.state == NP_REPLAY_STOPPED) {
-    status = np_fail(err, "replay %" PRId64 " has ended already", number);
-  } else if (np_replay_jobs_runs(all, number)) {
-    np_replay_run_stop(under_way(all), cause);
-  } else {
-    np_replay_job_stop(&j, cause);
-    status = save(all, &j, false, err);
+  enum np_outcome outcome = NP_CONFLICT;
+  while (outcome == NP_CONFLICT) {
+    struct np_replay_job j;
+    struct np_error why;
+    int64_t version;
+    if (load(all, number, &j, &version, err) < 0) return -1;
+    bool ended = j.state == NP_REPLAY_DONE || j.state == NP_REPLAY_STOPPED;
+    outcome = ended ? NP_FAILED : stop_at(all, &j, version, cause, &why);
+    if (outcome == NP_COMMITTED) log_job(NP_WARN, "a replay stops", &j, cause);
+    if (outcome == NP_FAILED && ended) np_fail(err, "replay %" PRId64 " has ended already", number);
+    if (outcome == NP_FAILED && !ended) np_fail(err, "replay %" PRId64 " is not stopped: %s", number, why.text);
+    np_replay_job_clear(&j);
   }
-  np_replay_job_clear(&j);
-  return status;
+  if (outcome == NP_COMMITTED && np_replay_jobs_runs(all, number)) np_replay_run_stop(under_way(all), NULL);
+  return outcome == NP_COMMITTED ? 0 : -1;
 }
 
 int np_replay_jobs_resume(struct np_replay_jobs *all, int64_t number, struct np_error *err) {
   struct np_replay_job j;
-  if (load(all, number, &j, err) < 0) return -1;
+  if (load(all, number, &j, NULL, err) < 0) return -1;
   struct np_unit *u = j.state == NP_REPLAY_STOPPED ? find_rule(all, j.rule, err) : NULL;
   int status = -1;
   if (j.state != NP_REPLAY_STOPPED)

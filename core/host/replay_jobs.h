@@ -16,7 +16,7 @@ void np_replay_jobs_look(struct np_replay_jobs *all);
 /* Its number, by which its row is found; it has its turn after those before it. The job's rule, names, from, to, rate, period, again and by say which; its
  * texts are taken over in either case. -1 and err. */
 int64_t np_replay_jobs_start(struct np_replay_jobs *all, struct np_replay_job *job, struct np_error *err);
-/* Its row says so soon. -1 and err. */
+/* Its row says so when this returns, on disk, and nothing more is sent. -1 and err: it goes on. */
 int np_replay_jobs_stop(struct np_replay_jobs *all, int64_t number, const char *cause, struct np_error *err);
 /* One that was stopped goes on where it was. */
 int np_replay_jobs_resume(struct np_replay_jobs *all, int64_t number, struct np_error *err);

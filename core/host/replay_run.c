@@ -67,19 +67,20 @@ static bool nap(struct runner *r, int64_t ms) {
 
 static struct np_text text(struct np_writeset *ws, const char *s) { return np_writeset_text(ws, s, strlen(s)); }
 
-static void see_row(struct runner *r, struct np_writeset *ws) {
-  char key[24];
-  np_replay_job_key(r->run->job.number, key);
-  struct np_op *op = np_writeset_add(ws, NP_OP_SEEN);
-  op->as.seen.space = text(ws, NP_REPLAY_SPACE);
-  op->as.seen.key = text(ws, key);
-  op->as.seen.version = r->version;
+/* The row as it is now: 1, 0 where it has gone, -1. Where somebody has stopped it (np_replay_jobs_stop) it is not this run's to write any more: 0 is the version
+ * of what is not there, so that whatever is still committed is a conflict. */
+static int load_row(struct runner *r, struct np_replay_job *row) {
+  int found = np_replay_job_load(r->other, r->run->job.number, row, &r->version, &r->err);
+  if (found != 1 || row->state != NP_REPLAY_STOPPED || r->run->job.state == NP_REPLAY_STOPPED) return found;
+  r->version = 0;
+  atomic_store(&r->run->stop, true);
+  return found;
 }
 
-/* The row as it is now: what was thought to have failed may have been committed. */
+/* What was thought to have failed may have been. */
 static bool is_committed(struct runner *r) {
   struct np_replay_job row;
-  if (np_replay_job_load(r->other, r->run->job.number, &row, &r->version, &r->err) != 1) return false;
+  if (load_row(r, &row) != 1) return false;
   const struct np_replay_job *j = &r->run->job;
   bool same = memcmp(&row.at, &j->at, sizeof row.at) == 0 && row.state == j->state;
   np_replay_job_clear(&row);
@@ -98,7 +99,7 @@ static bool commit(struct runner *r, bool last) {
   struct np_writeset *ws = r->ws;
   enum np_outcome outcome;
   bool done = false;
-  see_row(r, ws);
+  np_replay_job_see(r->run->job.number, r->version, ws);
   np_replay_job_put(&r->run->job, ws);
   do {
     np_writeset_ref(ws);
@@ -111,7 +112,7 @@ static bool commit(struct runner *r, bool last) {
   r->collected = r->derived = 0;
   r->noted_us = np_mono_us();
   struct np_replay_job row;
-  if (!done || np_replay_job_load(r->other, r->run->job.number, &row, &r->version, &r->err) != 1) return false;
+  if (!done || load_row(r, &row) != 1) return false;
   np_replay_job_clear(&row);
   return true;
 }
@@ -297,7 +298,7 @@ static int begin(struct runner *r) {
   struct np_replay_job row;
   r->filter = np_replay_filter((const char *const *)j->names, &r->err);
   if (!r->filter || !(r->reader = np_reader_open(store, &r->err)) || !(r->other = np_reader_open(store, &r->err))) return -1;
-  int found = np_replay_job_load(r->other, j->number, &row, &r->version, &r->err);
+  int found = load_row(r, &row);
   if (found != 1) return found < 0 ? -1 : np_fail(&r->err, "its row has gone");
   np_replay_job_clear(&row);
   r->record = (struct np_replay_record){.reader = r->other,

@@ -20,7 +20,7 @@ struct np_replay_run {
   bool delivered_size;      /* there is a bound on how much of them is kept, too */
   struct np_instance *in;   /* owned, until it is run */
   struct np_epoch *to;      /* a reference: whom messages may be sent to */
-  atomic_bool stop;         /* it is to end soon */
+  atomic_bool stop;         /* it is to end soon; also set by the thread, where it finds that its row has been stopped */
   pthread_mutex_t lock;
   pthread_cond_t woken; /* when it is to */
   char *why;            /* owned, under lock: to be written down as stopped for that; NULL: it goes on at the next start */

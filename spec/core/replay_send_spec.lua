@@ -303,6 +303,38 @@ end)]]
     assert.matches("hot is another since", out, 1, true)
   end)
 
+  -- No file may grow, as on a full disk. What `stop` has answered holds, whatever happens then.
+  it("is stopped for good once that is said, and says where it is not", function()
+    local neap, folder = bed.neap, bed.folder()
+    bed.neap = folder .. "/neap"
+    bed.write(bed.neap, ("#!/bin/sh\ntrap '' XFSZ\nexec '%s' \"$@\"\n"):format(neap))
+    bed.run { "chmod", "+x", bed.neap }
+    begin { hot = HOT:format(0) }
+    bed.neap = neap
+    local function room(bytes) assert.equal(0, select(2, bed.run { "prlimit", "--pid", tostring(host.pid), "--fsize=" .. bytes .. ":unlimited" })) end
+    local function sent() receiver:poll() return host:sql("select count(*) n from delivered where replayed > 0")[1].n end
+    local function stop() return bed.run { neap, "replay", "stop", "1", "--store", host.store } end
+    temps(1, 100)
+    arrived(100)
+    local p = bed.start { neap, "replay", "--store", host.store, "--rule", "hot", "--send", "--again", "--rate", "20/s" }
+    bed.wait("some of it", function() return sent() > 0 end)
+    p:stop(2) -- it goes on
+    room "0"
+    local out, code = stop()
+    assert.equal(1, code, out)
+    assert.matches("^neap: replay 1 is not stopped: store: ", out)
+    local before = sent()
+    room "unlimited"
+    bed.wait("it to go on", function() return sent() > before end)
+    out, code = stop()
+    assert.equal(0, code, out)
+    host:restart(9)
+    assert.equal("stopped", host:command("replay", "show", "1")[1].state)
+    bed.wait("the outbox to be empty", function() receiver:poll() return host:sql "select count(*) n from outbox"[1].n == 0 end)
+    assert.equal(host:command("replay", "show", "1")[1].sent, sent())
+    assert.is_true(sent() < 100)
+  end)
+
   it("has live messages go first, and few of its own in the outbox", function()
     begin({ hot = HOT:format(0) }, { delivery = "concurrency = 1" })
     local hold = true
