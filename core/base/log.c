@@ -14,7 +14,7 @@
 #include "base/clock.h"
 
 static enum np_log_level least = NP_INFO;
-static bool as_json = true;
+static bool as_json = true, coloured;
 static np_log_taken *diverted;
 static void *diverted_arg;
 
@@ -26,8 +26,10 @@ static _Thread_local bool hush;
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 void np_log_setup(enum np_log_level level, bool json) {
+  const char *never = getenv("NO_COLOR"), *always = getenv("CLICOLOR_FORCE");
   least = level;
   as_json = json;
+  coloured = !(never && *never) && (isatty(STDERR_FILENO) || (always && *always && strcmp(always, "0") != 0));
 }
 
 bool np_log_is_json(void) { return as_json; }
@@ -239,9 +241,9 @@ void np_log_pairs(enum np_log_level level, const char *event, const char *const 
     add_time(&b, true);
     np_buf_addf(&b, "\",\"level\":\"%s\",\"event\":", level_names[level]);
   } else {
-    static const char *const marks[] = {"\x1b[2m·", "\x1b[32m●", "\x1b[33m▲", "\x1b[31m■"};
+    static const char *const colours[] = {"\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m"}, *const marks[] = {"·", "●", "▲", "■"};
     add_time(&b, false);
-    np_buf_addf(&b, " %s\x1b[0m ", marks[level]);
+    np_buf_addf(&b, " %s%s%s ", coloured ? colours[level] : "", marks[level], coloured ? "\x1b[0m" : "");
   }
   struct np_buf e = {0};
   np_buf_adds(&e, event);
@@ -258,7 +260,7 @@ void np_log_pairs(enum np_log_level level, const char *event, const char *const 
       np_buf_add_json(&b, pairs[2 * i], strlen(pairs[2 * i]));
       np_buf_addc(&b, ':');
     } else {
-      np_buf_addf(&b, "  \x1b[2m%s=\x1b[0m", pairs[2 * i]);
+      np_buf_addf(&b, "  %s%s=%s", coloured ? "\x1b[2m" : "", pairs[2 * i], coloured ? "\x1b[0m" : "");
     }
     add_value(&b, pairs[2 * i + 1], as_json);
   }

@@ -8,7 +8,8 @@
 
 enum np_log_level { NP_DEBUG, NP_INFO, NP_WARN, NP_ERROR };
 
-void np_log_setup(enum np_log_level least, bool json); /* at start, before other threads run */
+/* At start, before other threads run. For people (not json) it is coloured on a terminal, or where CLICOLOR_FORCE is set, but for NO_COLOR. */
+void np_log_setup(enum np_log_level least, bool json);
 bool np_log_is_json(void);
 
 /* From now on a thread of its own writes the lines, so that a reader who does not read, of a pipe or a terminal, holds up nobody else: at most 1 MiB

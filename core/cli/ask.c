@@ -55,11 +55,14 @@ static int add_subject(const struct np_line *l, struct np_buf *request) {
   if (l->command == TAIL) return add_filters(l, request);
   if (l->command == RELOAD && l->values[EMPTY]) np_buf_adds(request, ",\"empty\":true");
   if (l->command == REQUEST) {
-    if (!l->subject || !*l->subject || strspn(l->subject, "0123456789") != strlen(l->subject) || strlen(l->subject) > 18) {
-      fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject ? l->subject : "");
+    const char *number = l->subject;
+    if (!number) return np_line_wrong(l, "which request?");
+    if (*number == 'q') number++; /* as neap explain has it */
+    if (!*number || strspn(number, "0123456789") != strlen(number) || strlen(number) > 18) {
+      fprintf(stderr, "neap request: expected the number of a request, got \"%s\"\n", l->subject);
       return -1;
     }
-    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(l->subject, NULL, 10),
+    np_buf_addf(request, ",\"id\":%lld,\"people\":%s", strtoll(number, NULL, 10),
                 l->values[WITH_PEOPLE] || l->values[RECORDING] ? "true" : "false");
   }
   if (l->command == EXPLAIN) {
@@ -152,7 +155,8 @@ int np_ask_generations(const struct np_line *l) {
                 : l->command == DIFF && !messages                                       ? 3
                                                                                         : 2;
   if (!l->word_count) return np_line_wrong(l, "of which plugin?");
-  if (l->command == DIFF && !messages && l->word_count < 2) return np_line_wrong(l, "which generation?");
+  if (l->command == DIFF && !messages && l->word_count < 2)
+    return np_line_wrong(l, "since which generation? neap history PLUGIN lists them");
   if (l->word_count > most) return np_line_wrong(l, "too many arguments");
   for (size_t i = 1; i < l->word_count; i++)
     if (!is_generation(l->words[i])) return np_line_wrong(l, "a generation is a number");

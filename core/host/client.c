@@ -66,7 +66,10 @@ int np_client_connect(const char *store, bool *none, struct np_error *err) {
   }
   *none = fd < 0 && (errno == ENOENT || errno == ECONNREFUSED);
   if (*none)
-    np_fail(err, "no host is running at %s: start one with neap run", store);
+    np_fail(err, "no host is running at %s: start one with neap run; one with another store is found by its neap.lua, or --store",
+            store);
+  else if (fd < 0 && errno == EACCES)
+    np_fail(err, "the host at %s answers only the user that runs it: ask as that one (sudo -u)", store);
   else if (fd < 0)
     np_fail(err, "the host at %s cannot be asked: %s", store, strerror(errno));
   close(folder);

@@ -220,7 +220,7 @@ describe("a command", function()
     assert.equal(2, code)
     assert.matches("^neap call: %-%-args: not JSON", out)
     local folder = bed.folder()
-    assert.same({ ("neap: no host is running at %s/neap.db: start one with neap run\n"):format(folder), 1 },
+    assert.same({ ("neap: no host is running at %s/neap.db: start one with neap run; one with another store is found by its neap.lua, or --store\n"):format(folder), 1 },
       { neap("call", "ward-3", "--store", folder .. "/neap.db") })
     assert.same({ '{"issued":', 0 }, (function(text, exit) return { text:match '^{"issued":', exit } end)(
       neap("keys", "list", "ward-3", "--json", "--config", host.folder)))

@@ -37,6 +37,29 @@ describe("neap without a host", function()
     end
   end)
 
+  it("wraps what it explains, and says of an option what it means to that command", function()
+    for command in (neap "help"):gmatch "\n  (%l+) " do
+      for line in (neap("help", command)):gmatch "[^\n]+" do assert.is_true(utf8.len(line) <= 100, line) end
+    end
+    assert.matches("%-%-vendor NAME +only this vendor's\n", (neap("help", "tail")))
+    assert.matches("%-%-vendor NAME +whose devices those are that do not say it\n", (neap("help", "import")))
+    assert.matches("See\n%-%-dry%-run first%.\n\nThe host is found", (neap("help", "replay")))
+  end)
+
+  it("colours a log for people on a terminal alone, or where that is asked for", function()
+    local folder = bed.folder()
+    bed.write(folder .. "/neap.lua", 'return { listen = "127.0.0.1:0" }')
+    local function log(env)
+      local host = bed.start { "sh", "-c", ("%s exec %s run %s --log human"):format(env, bed.neap, folder) }
+      host:wait_for "listening  "
+      host:stop()
+      return host.output
+    end
+    assert.is_nil(log "":find "\27")
+    assert.matches("\27%[32m●\27%[0m ", log "CLICOLOR_FORCE=1")
+    assert.is_nil(log "CLICOLOR_FORCE=1 NO_COLOR=1":find "\27")
+  end)
+
   it("tells its version", function()
     local out, code = neap "version"
     assert.equal(0, code)
@@ -69,7 +92,7 @@ describe("neap without a host", function()
   it("says that no host is running", function()
     local folder = bed.folder()
     for _, command in ipairs { "plugins", "reload", "devices", "tail" } do
-      local want = ("neap: no host is running at %s/neap.db: start one with neap run\n"):format(folder)
+      local want = ("neap: no host is running at %s/neap.db: start one with neap run; one with another store is found by its neap.lua, or --store\n"):format(folder)
       assert.same({ want, 1 }, { neap(command, "--store", folder .. "/neap.db") })
       bed.write(folder .. "/neap.lua", "return { secret = env 'NEAP_SPEC_UNSET' }") -- only its store matters
       assert.same({ want, 1 }, { neap(command, folder) })
@@ -217,7 +240,7 @@ describe("neap with a host", function()
   it("takes the place of a host that was killed", function()
     host:stop(9)
     local out, code = neap("plugins", host.folder)
-    assert.same({ ("neap: no host is running at %s: start one with neap run\n"):format(host.store), 1 }, { out, code })
+    assert.same({ ("neap: no host is running at %s: start one with neap run; one with another store is found by its neap.lua, or --store\n"):format(host.store), 1 }, { out, code })
     host:begin()
     assert.equal(host.pid, host:summary().pid)
   end)
