@@ -12,6 +12,7 @@
 #include "base/near.h"
 #include "cli/types.h"
 #include "host/client.h"
+#include "host/shipped.h"
 #include "host/sources.h"
 
 #define NAME_MAX_BYTES 40
@@ -39,7 +40,7 @@ static const struct kind {
     {"rule", "rules", TEXT(rule), TEXT(rule_spec),
      "rules = { { \"NAME\", to = \"desk\" } }, where desk is one of its destinations"},
     {"destination", "destinations", TEXT(destination), TEXT(destination_spec),
-     "destinations = { { \"NAME\", url = \"https://where.messages/are/posted\" } }"},
+     "destinations = { desk = { \"NAME\", url = \"https://where.messages/are/posted\" } }, for rules that say to = \"desk\""},
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 
@@ -61,6 +62,7 @@ struct work {
   const struct kind *kind;
   const char *name, *plugins;
   struct np_buf plugin, spec; /* owned: the paths */
+  bool first;                 /* there was no such folder */
 };
 
 static int refuse(const char *why, const char *word) {
@@ -118,11 +120,14 @@ static int write_filled(const char *path, const struct text *t, const char *name
 }
 
 /* A name is one plugin's, whatever folder it is in. */
-static int check_unused(const struct work *w, struct np_error *err) {
+static int check_unused(struct work *w, struct np_error *err) {
   struct stat st;
   struct np_sources sources;
   int result = 0;
-  if (stat(w->plugins, &st) < 0 && errno == ENOENT) return 0;
+  if (stat(w->plugins, &st) < 0 && errno == ENOENT) {
+    w->first = true;
+    return 0;
+  }
   if (np_sources_read(&sources, w->plugins, err) < 0) return -1;
   const struct np_file *f = np_sources_find(&sources, false, w->name);
   if (f) result = np_fail(err, "%s is there already: nothing was written", f->source.path);
@@ -193,6 +198,17 @@ static int write_rest(const struct work *w, struct np_error *err) {
   return result;
 }
 
+/* A host that has served with the plugins that came with neap has its own from its next start on. */
+static void tell_of_shipped(void) {
+  char *shipped = np_shipped_folder();
+  struct stat st;
+  if (stat(shipped, &st) == 0)
+    printf("\nplugins/ is new. A host whose neap.lua stands beside it takes its plugins from there alone, from its next start on.\n"
+           "To have those that came with neap there too:  cp -rn %s/. plugins/\n",
+           shipped);
+  free(shipped);
+}
+
 static void tell(const struct work *w) {
   struct np_buf line = {0};
   const char *folder = w->line->values[PLUGINS_DIR];
@@ -203,6 +219,7 @@ static void tell(const struct work *w) {
   printf("\nIts spec is run by  neap test %s%s%s\n", w->name, folder ? " --plugins " : "", folder ? folder : "");
   printf("It is put to work by a line in neap.lua:  %s\n", line.data);
   np_buf_free(&line);
+  if (w->first && !folder) tell_of_shipped();
 }
 
 int np_new(const struct np_line *l) {

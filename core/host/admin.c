@@ -106,11 +106,13 @@ static int trouble_line(struct np_talk *t, const char *name, const char *file, c
   return 1;
 }
 
-/* A neap.lua that is not in force has a line of its own, as a plugin has, and so has a folder of plugins that cannot be read. Returns how many. */
+/* A neap.lua that is not in force has a line of its own, as a plugin has, and so have a folder of plugins that cannot be read and a certificate that
+ * cannot be served. Returns how many. */
 static int trouble_lines(struct np_talk *t) {
   const struct np_config *c = t->host->config;
   return trouble_line(t, "neap.lua", c->path, np_deploy_config_error(t->host->deploy)) +
-         trouble_line(t, "plugins/", c->plugins, np_deploy_unread(t->host->deploy));
+         trouble_line(t, "plugins/", c->plugins, np_deploy_unread(t->host->deploy)) +
+         trouble_line(t, "tls", c->certificate, np_deploy_tls_error(t->host->deploy));
 }
 
 static void plugins(struct np_talk *t) {

@@ -256,8 +256,8 @@ void np_line_status(struct np_buf *b, const struct np_status *s, struct np_host 
 }
 
 void np_line_change(struct np_buf *b, struct np_deploy_change change) {
-  np_buf_addf(b, "{\"summary\":{\"loaded\":%d,\"kept\":%d,\"failed\":%d,\"removed\":%d,\"waiting\":%d}}\n", change.loaded,
-              change.kept, change.failed, change.removed, change.waiting);
+  np_buf_addf(b, "{\"summary\":{\"loaded\":%d,\"kept\":%d,\"failed\":%d,\"removed\":%d,\"gone\":%d,\"waiting\":%d}}\n",
+              change.loaded, change.kept, change.failed, change.removed, change.gone, change.waiting);
 }
 
 static int64_t resident_bytes(void) {

@@ -155,7 +155,12 @@ int np_build(const struct np_build_context *context, const struct np_want *want,
   struct libraries libraries = {.context = context};
   if (!want->file) {
     char *hint = np_shipped_hint(false, want->plugin);
-    np_fail(err, "%s: no plugin file %s.lua in %s%s", want->at, want->plugin, context->config->plugins, hint);
+    const char *meant = np_sources_near(context->sources, want->plugin);
+    if (*hint || !meant)
+      np_fail(err, "%s: no plugin file %s.lua in %s%s", want->at, want->plugin, context->config->plugins, hint);
+    else
+      np_fail(err, "%s: no plugin file %s.lua in %s, did you mean \"%s\"?", want->at, want->plugin, context->config->plugins,
+              meant);
     free(hint);
     return -1;
   }

@@ -2,9 +2,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "host/client_show.h"
 #include "host/gate_parts.h"
+#include "io/serve_link.h"
 
 struct check {
   const struct np_check_options *options; /* borrowed */
@@ -154,6 +156,20 @@ static int fail(const struct np_check_options *options, const struct np_error *e
   return 1;
 }
 
+/* What a host could not start with, or not as it is meant. Counted as troubles. */
+static void look_at_host(struct check *c) {
+  const struct np_config *config = c->options->config;
+  struct np_error err;
+  struct stat st;
+  struct np_tls *tls = NULL;
+  if (stat(config->plugins, &st) < 0) {
+    np_fail(&err, "neap.lua: plugins: %s is not there", config->plugins);
+    c->troubles += fail(c->options, &err);
+  }
+  if (config->certificate && !(tls = np_tls_new(config->certificate, config->key, &err))) c->troubles += fail(c->options, &err);
+  np_tls_free(tls);
+}
+
 int np_deploy_check(const struct np_check_options *options) {
   struct check c = {.options = options, .d = {.config = options->config, .plugins = options->config->plugins, .lanes = 1}};
   struct np_deploy *d = &c.d;
@@ -164,6 +180,7 @@ int np_deploy_check(const struct np_check_options *options) {
     np_sources_free(&d->sources);
     return fail(options, &err);
   }
+  look_at_host(&c);
   np_deploy_build(d, &change);
   np_deploy_circles(d, &change);
   np_routes_free(np_deploy_routes(d, &change));

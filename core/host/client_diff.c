@@ -106,5 +106,8 @@ int np_diff_show(struct np_diff *d, struct np_error *err) {
     return 2;
   }
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 2;
+  int code = WIFEXITED(status) ? WEXITSTATUS(status) : 2;
+  if (code == 0)
+    fprintf(stderr, "neap diff: generations %s and %s have the same text; it may be that their settings differ\n", a, b);
+  return code;
 }

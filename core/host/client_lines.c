@@ -72,6 +72,8 @@ static void reload_summary(struct np_show *s, lua_State *L) {
   printf("%lld loaded, %lld kept, %lld failed, %lld removed", (long long)np_show_number(L, "loaded"),
          (long long)np_show_number(L, "kept"), (long long)np_show_number(L, "failed"), (long long)np_show_number(L, "removed"));
   if (np_show_number(L, "waiting") > 0) printf(", %lld at the gate", (long long)np_show_number(L, "waiting"));
+  if (np_show_number(L, "gone") > 0)
+    printf(", %lld gone: out of force in half a second, unless back by then", (long long)np_show_number(L, "gone"));
   putchar('\n');
 }
 
@@ -329,7 +331,8 @@ static void history_line(struct np_show *s, lua_State *L) {
 static void rollback_summary(struct np_show *s, lua_State *L) {
   (void)s;
   char *instance = np_show_field(L, "instance");
-  printf("%s: generation %lld is in force, until its file changes\n", instance, (long long)np_show_number(L, "generation"));
+  printf("%s: generation %lld is in force, until its file changes, with the settings that neap.lua has\n", instance,
+         (long long)np_show_number(L, "generation"));
   free(instance);
 }
 

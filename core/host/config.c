@@ -162,10 +162,12 @@ static void read_tls(const struct load *l, const struct np_table *top) {
     np_table_raise(&t, l->c->key ? "certificate" : "key", "missing: TLS needs a certificate and its key");
 }
 
-/* For ever is spelt out: a 0 could as well be meant as "not at all". */
+/* For ever is spelt out: a 0 could as well be meant as "not at all". So is the unit: a 7 that is meant as days would remove all but the last seconds. */
 static void read_age(const struct np_table *t, const char *key, int64_t *ms) {
   lua_getfield(t->L, t->at, key);
   bool forever = lua_type(t->L, -1) == LUA_TSTRING && strcmp(lua_tostring(t->L, -1), "forever") == 0;
+  if (lua_type(t->L, -1) == LUA_TNUMBER)
+    np_table_raise(t, key, "expected an age with its unit, such as \"7d\", or \"forever\", got %s", lua_tostring(t->L, -1));
   lua_pop(t->L, 1);
   if (forever)
     *ms = 0;

@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 
 #include "base/buf.h"
+#include "base/near.h"
 #include "host/config.h"
 #include "host/hosts.h"
 #include "lib/json.h"
@@ -364,6 +365,17 @@ static void read_terms(lua_State *L, int declared, struct np_build *b) {
   lua_settop(L, top);
 }
 
+#define NAMES 100
+
+/* Of the names of a declaration. */
+static const char *nearest(lua_State *L, int schema, const char *name) {
+  const char *names[NAMES];
+  size_t n = 0;
+  for (lua_pushnil(L); n < NAMES && lua_next(L, schema); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
+  return np_near(name, strlen(name), names, n);
+}
+
 static void read_deliver(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   if (lua_getfield(L, at, "deliver") != LUA_TNIL) {
@@ -373,8 +385,11 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
     if (b->in->settings == LUA_NOREF) { /* it may also have taken settings by plugin:config: then these are `to` */
       check_settings(L, b, deliver + 1, *schema);
       const char *unknown = lua_tostring(L, -1);
-      if (unknown)
-        luaL_error(L, "%s: unknown setting \"%s\"", b->order->settings_at ? b->order->settings_at : b->order->source.path, unknown);
+      if (unknown) {
+        const char *meant = nearest(L, deliver + 1, unknown);
+        luaL_error(L, meant ? "%s: unknown setting \"%s\", did you mean \"%s\"?" : "%s: unknown setting \"%s\"",
+                   b->order->settings_at ? b->order->settings_at : b->order->source.path, unknown, meant);
+      }
       lua_pop(L, 2);
     }
     if (b->first) {

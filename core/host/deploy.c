@@ -65,7 +65,7 @@ void np_deploy_build(struct np_deploy *d, struct np_deploy_change *change) {
     if (i == 0 || i == d->wants.rules) np_unit_note_names(d);
     np_unit_look(d, &d->wants.list[i], change);
     struct np_unit *u = np_unit_find(d, d->wants.list[i].instance);
-    if (u->gone_since && u->code && u->wanted) d->gone = true;
+    if (u->gone_since && u->code && u->wanted) d->gone = true, change->gone++;
   }
   for (size_t i = 0; i < d->unit_count; i++) { /* no longer listed, or the file of one that never was is gone */
     struct np_unit *u = d->units[i];
@@ -74,7 +74,7 @@ void np_deploy_build(struct np_deploy *d, struct np_deploy_change *change) {
     int64_t now = np_mono_us() / 1000;
     if (!u->gone_since) u->gone_since = now;
     if (now - u->gone_since < NP_GONE_MS)
-      u->wanted = d->gone = true;
+      u->wanted = d->gone = true, change->gone++;
     else
       np_unit_set(&u->error, NULL); /* that was its text's, which is gone */
   }
@@ -172,6 +172,7 @@ static bool read_all(struct np_deploy *d) {
     np_log(NP_INFO, "the plugins can be read again", NULL);
   np_unit_set(&d->unread, result < 0 ? err.text : NULL);
   if (result == 0) read_config(d);
+  np_deploy_tls_look(d);
   return result == 0;
 }
 
@@ -270,6 +271,7 @@ struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err) {
   if (host->config->path) d->newest = np_config_load(host->config->path, NULL, err); /* to compare with later */
   d->lanes = host->config->lanes;
   np_deploy_quarantine_rules(d);
+  np_deploy_tls_begin(d);
   d->again = event_new(host->base, -1, 0, on_again, d);
   if (np_deploy_read(d, err) < 0) {
     np_deploy_free(d);
@@ -304,6 +306,8 @@ int np_deploy_watch(struct np_deploy *d, struct np_error *err) {
   if (!d->watch) return -1;
   np_watch_add(d->watch, d->plugins);
   if (d->config->path) np_watch_add(d->watch, d->config->path);
+  if (d->host->config->certificate)
+    np_watch_add(d->watch, d->host->config->certificate), np_watch_add(d->watch, d->host->config->key);
   np_deploy_watch_failures(d);
   look_again(d, 0); /* for what changed between the first look and the watch */
   return 0;
@@ -356,5 +360,6 @@ void np_deploy_free(struct np_deploy *d) {
   np_config_free(d->newest);
   free(d->config_error);
   free(d->unread);
+  free(d->tls_error);
   free(d);
 }

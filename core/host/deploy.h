@@ -27,6 +27,7 @@ struct np_status {
 
 struct np_deploy_change {
   int loaded, kept, failed, removed, waiting;
+  int gone; /* whose file or entry is gone just now: out of force in a moment, unless it comes back */
 };
 
 struct np_deploy *np_deploy_new(struct np_host *host, struct np_error *err);
@@ -44,6 +45,8 @@ struct np_deploy_change np_deploy_reload(struct np_deploy *d, bool empty);
 const char *np_deploy_config_error(const struct np_deploy *d);
 /* Why the folder of plugins cannot be read, so that what is in force goes on; NULL where it can. Borrowed likewise. */
 const char *np_deploy_unread(const struct np_deploy *d);
+/* Why the certificate's files as they stand are not served; NULL where they are. */
+const char *np_deploy_tls_error(const struct np_deploy *d);
 size_t np_deploy_count(const struct np_deploy *d);
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
 void np_deploy_free(struct np_deploy *d);

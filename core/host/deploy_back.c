@@ -108,6 +108,29 @@ static bool find_below(void *arg, const struct np_generation *g) {
   return !f->result;
 }
 
+struct pair {
+  int numbers[2];
+  struct np_buf texts[2]; /* owned */
+};
+
+static bool take_texts(void *arg, const struct np_generation *g) {
+  struct pair *p = arg;
+  for (int i = 0; i < 2; i++)
+    if (g->number == p->numbers[i] && g->source.ptr && !p->texts[i].len) np_buf_add(&p->texts[i], g->source.ptr, g->source.len);
+  return !p->texts[0].len || !p->texts[1].len;
+}
+
+/* Settings are not a generation's but neap.lua's: to go back to the same text would change nothing, and seem to. */
+static bool differ_in_settings_alone(struct np_deploy *d, const char *instance, int a, int b) {
+  struct pair p = {.numbers = {a, b}};
+  struct np_error err;
+  int result = np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, take_texts, &p, &err);
+  bool same = result >= 0 && p.texts[0].len && p.texts[0].len == p.texts[1].len &&
+              memcmp(p.texts[0].data, p.texts[1].data, p.texts[0].len) == 0;
+  for (int i = 0; i < 2; i++) np_buf_free(&p.texts[i]);
+  return same;
+}
+
 int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, const char *cause, struct np_error *err) {
   struct np_unit *u = np_unit_find(d, instance);
   if (!u) return np_fail(err, "there is no plugin \"%s\": neap plugins lists them", instance);
@@ -118,6 +141,9 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
   if (np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, find_below, &f, err) < 0) return -1;
   if (!f.result && number) return np_fail(err, "%s: there is no good generation %d: neap history %s", instance, number, instance);
   if (!f.result) return np_fail(err, "%s: there is no good generation before %d", instance, now);
+  if (now && differ_in_settings_alone(d, instance, now, f.number))
+    return np_fail(err, "%s: generations %d and %d have the same text and differ in their settings: change those in neap.lua",
+                   instance, f.number, now);
   char *print = u->pin_print;
   u->pin_print = NULL;
   u->pinned = f.number;

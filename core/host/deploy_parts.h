@@ -65,6 +65,8 @@ struct np_deploy {
   const char *plugins;      /* borrowed: the folder, as it was at the start */
   char *config_error;       /* owned: why neap.lua as it stands is not in force */
   char *unread;             /* owned: why the files cannot be read; NULL where they can */
+  char *tls_error;          /* owned: why the certificate as it stands is not served; NULL where it is */
+  char tls_print[65];       /* of the certificate and the key that are served */
   struct np_sources sources;
   dev_t folder_dev; /* of the folder when it had files: another one may stand in its place since */
   ino_t folder;
@@ -118,6 +120,8 @@ void np_unit_filters_changed(struct np_unit *u, const struct np_code *before);
 void np_unit_filters_sweep(struct np_deploy *d, struct np_unit *u);
 void np_unit_filters_free(struct np_unit *u);
 void np_deploy_quarantine_rules(struct np_deploy *d); /* those of neap.lua are in force */
+void np_deploy_tls_begin(struct np_deploy *d);        /* before the lanes read the certificate: what is in its files later is new */
+void np_deploy_tls_look(struct np_deploy *d);         /* lanes serve it, if it is new and in order */
 void np_deploy_watch_failures(struct np_deploy *d);
 
 /* Looks at everything, once no set of changes is still being written. */

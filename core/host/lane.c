@@ -19,6 +19,7 @@
 #include "host/router.h"
 #include "host/task.h"
 #include "host/web.h"
+#include "io/serve_link.h"
 
 struct np_instance *np_lane_instance(struct np_lane *lane, const struct np_slot *slot) {
   return slot && slot->code ? slot->on_lane[lane->index] : NULL;
@@ -205,6 +206,8 @@ static void on_letters(evutil_socket_t fd, short what, void *arg) {
       np_broker_run(lane);
     else if (letter->kind == NP_LETTER_QUARANTINE)
       np_quarantine_taken_up(lane);
+    else if (letter->kind == NP_LETTER_TLS)
+      np_server_renew(lane->server, letter->tls);
     else if (letter->kind == NP_LETTER_DRAIN)
       drain(lane);
     else if (letter->kind == NP_LETTER_STOP)
@@ -356,6 +359,7 @@ void np_lane_free(struct np_lane *lane) {
     next = n->next;
     for (size_t i = 0; i < letter->n; i++) np_writeset_unref(letter->sets[i]);
     np_call_free(letter->call);
+    np_tls_free(letter->tls);
     free(letter);
   }
   np_replays_free(lane->replays);

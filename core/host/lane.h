@@ -38,7 +38,7 @@ struct np_epoch {
   size_t slot_count;
   struct np_routes *routes; /* owned; values are struct np_route */
   struct np_rules *rules;   /* owned; made of the slots once they are complete */
-  bool bare;                /* there are no files at all, and nobody has said that it is meant so: what rules would be run on waits */
+  bool bare; /* there are no files at all, and nobody has said that it is meant so: what rules would be run on waits */
 };
 void np_epoch_ref(struct np_epoch *e);
 void np_epoch_unref(struct np_epoch *e);
@@ -99,6 +99,7 @@ enum np_letter_kind {
   NP_LETTER_CALL,
   NP_LETTER_BROKER,
   NP_LETTER_QUARANTINE,
+  NP_LETTER_TLS,
   NP_LETTER_DRAIN,
   NP_LETTER_STOP
 };
@@ -106,6 +107,7 @@ struct np_letter {
   struct np_node node;
   enum np_letter_kind kind;
   struct np_call *call; /* CALL: handed over */
+  struct np_tls *tls;   /* TLS: handed over; the certificate that its server goes on with */
   size_t n;
   struct np_writeset *sets[]; /* COMMIT: references; those with readings or messages for this lane's partitions */
 };

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/near.h"
 #include <openssl/evp.h>
 
 #define DEPTH_MAX 8
@@ -190,6 +191,16 @@ const struct np_file *np_sources_find(const struct np_sources *s, bool library, 
       high = middle;
   }
   return NULL;
+}
+
+const char *np_sources_near(const struct np_sources *s, const char *name) {
+  const char **names = np_alloc((s->count + 1) * sizeof *names);
+  size_t n = 0;
+  for (size_t i = 0; i < s->count; i++)
+    if (!s->files[i].library) names[n++] = s->files[i].source.name;
+  const char *meant = np_near(name, strlen(name), names, n);
+  free(names);
+  return meant;
 }
 
 /* "-- neap: LEN NAME PATH" and the text, for each. The plugin's own file has the name "-". */

@@ -30,6 +30,8 @@ struct np_sources {
 int np_sources_read(struct np_sources *s, const char *root, struct np_error *err);
 void np_sources_free(struct np_sources *s);
 const struct np_file *np_sources_find(const struct np_sources *s, bool library, const char *name);
+/* The plugin that was probably meant by a name that there is none of; NULL where none is like it. */
+const char *np_sources_near(const struct np_sources *s, const char *name);
 
 /* A generation's sources as one text that a person can read, and back. The first is the plugin's own file. */
 void np_bundle_add(struct np_buf *bundle, const struct np_source *source);

@@ -231,6 +231,8 @@ fail:
   return NULL;
 }
 
+void np_server_renew(struct np_server *s, struct np_tls *fresh) { np_tls_renew(s->tls, fresh); }
+
 int np_server_port(const struct np_server *s) { return s->port; }
 size_t np_server_connections(const struct np_server *s) { return s->count; }
 

@@ -83,6 +83,9 @@ void np_server_take(struct np_server *s, int fd, const char *remote);
 int np_server_port(const struct np_server *s);
 /* Stops listening and closes idle connections; those with a request go on, answered with Connection: close. */
 void np_server_drain(struct np_server *s);
+/* What connects from now on sees this certificate, of which the server is the owner then. Only a server that was made with one. */
+struct np_tls;
+void np_server_renew(struct np_server *s, struct np_tls *fresh);
 size_t np_server_connections(const struct np_server *s);
 /* Closes everything. Requests that were not answered get their `done`. */
 void np_server_free(struct np_server *s);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,9 @@ static int no_password(char *to, int size, int writing, void *arg) {
 static int fail_tls(struct np_error *err, const char *what, const char *file) {
   unsigned long code = ERR_peek_error();
   const char *why = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
-  np_fail(err, "%s %s: %s", what, file, why ? why : "it holds none that can be used");
+  if (ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE) why = "there is none in it, as PEM";
+  if (ERR_GET_LIB(code) == ERR_LIB_X509 && ERR_GET_REASON(code) == X509_R_KEY_VALUES_MISMATCH) why = "it is another certificate's";
+  np_fail(err, "tls: %s %s: %s", what, file, why ? why : "it holds none that can be used");
   ERR_clear_error();
   return -1;
 }
@@ -100,6 +103,13 @@ void np_tls_free(struct np_tls *t) {
   SSL_CTX_free(t->ctx);
   BIO_meth_free(t->method);
   free(t);
+}
+
+void np_tls_renew(struct np_tls *t, struct np_tls *fresh) {
+  SSL_CTX *old = t->ctx; /* each open link has a reference of its own */
+  t->ctx = fresh->ctx;
+  fresh->ctx = old;
+  np_tls_free(fresh);
 }
 
 void np_link_open(struct np_link *l, int fd, struct np_tls *t) {

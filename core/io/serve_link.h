@@ -19,6 +19,8 @@ struct np_link {
 
 struct np_tls *np_tls_new(const char *certificate, const char *key, struct np_error *err);
 void np_tls_free(struct np_tls *t);
+/* t goes on with what fresh has, which is freed. Links that are open stay with what they began with. */
+void np_tls_renew(struct np_tls *t, struct np_tls *fresh);
 
 void np_link_open(struct np_link *l, int fd, struct np_tls *t); /* takes fd; t may be NULL */
 /* 1 done, 0 not yet, -1 it failed. */

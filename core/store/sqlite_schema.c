@@ -317,7 +317,9 @@ int np_schema_ready(struct np_sql *q, const char *path, bool write, struct np_er
 static int lock(const char *path, struct np_error *err) {
   char *name = sqlite3_mprintf("%s.lock", path);
   int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) {
+  if (fd < 0 && errno == ENOENT) {
+    np_fail(err, "store: the folder of %s is not there: make it, or name another store", path);
+  } else if (fd < 0) {
     np_fail(err, "store: cannot create %s: %s", name, strerror(errno));
   } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
     np_fail(err, errno == EWOULDBLOCK ? "store: %s is in use by another neap (%s is locked)" : "store: cannot lock %s by %s", path,

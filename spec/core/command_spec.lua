@@ -89,6 +89,12 @@ describe("neap without a host", function()
     end
   end)
 
+  it("says of a store whose folder is not there what to do", function()
+    local folder = bed.folder()
+    assert.same({ ("neap: store: the folder of %s/no/neap.db is not there: make it, or name another store\n"):format(folder), 1 },
+      { neap("run", "--listen", "127.0.0.1:0", "--store", folder .. "/no/neap.db") })
+  end)
+
   it("says that no host is running", function()
     local folder = bed.folder()
     for _, command in ipairs { "plugins", "reload", "devices", "tail" } do

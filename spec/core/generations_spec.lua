@@ -110,6 +110,26 @@ describe("generations", function()
     assert.equal("one", say())
   end)
 
+  it("that differ in their settings alone are not gone back to, which would change nothing; neap.lua has those", function()
+    local path = host.folder .. "/neap.lua"
+    local text, original = rule(SEND:format "one"):gsub('to = { "destination" }', 'to = { "destination" }, more = { "string", default = "" }'), bed.read(path)
+    save(text)
+    generation(2)
+    bed.replace(path, (original:gsub('"say", to = "desk"', '"say", to = "desk", more = "x"')))
+    generation(3)
+    local out, code = rollback()
+    assert.equal(1, code)
+    assert.matches("say: generations 2 and 3 have the same text and differ in their settings: change those in neap.lua", out, 1, true)
+    assert.same({ "in force", 3 }, { host:plugin("say").state, host:plugin("say").generation })
+    out, code = bed.run { bed.neap, "diff", "say", "2", "3", "--store", host.store }
+    assert.equal(0, code)
+    assert.matches("generations 2 and 3 have the same text; it may be that their settings differ", out, 1, true)
+    bed.replace(path, original)
+    generation(4)
+    out, code = rollback "1" -- another text
+    assert.same({ 0, "say: generation 1 is in force, until its file changes, with the settings that neap.lua has\n" }, { code, out })
+  end)
+
   it("one that fails where the one before did not is taken back by itself; what it held is then ruled on", function()
     for _ = 1, 3 do say() end
     save(rule "error 'three in the morning'")

@@ -298,6 +298,18 @@ plugin:serve { "GET /limit", handler = function() return 200, { version = config
       assert.equal(4, version "/limit")
     end)
 
+    it("tells by neap reload what is gone and goes in a moment", function()
+      host = bed.host { plugins = { ["vendors/shown.lua"] = shown, ["rules/r.lua"] = rule }, config = [[connections = { {
+        "shown", limit = 3 } }]] }
+      os.remove(host.plugins .. "/rules/r.lua")
+      local list = host:command "reload"
+      local summary = list[#list].summary
+      if summary.gone == 0 then assert.is_nil(host:plugin "r") else assert.same({ 1, 0 }, { summary.gone, summary.removed }) end
+      bed.wait("it to be retired", function() return not host:plugin "r" end)
+      list = host:command "reload"
+      assert.equal(0, list[#list].summary.gone)
+    end)
+
     for how, back in pairs { ["as its file stands"] = false, ["that was gone back to"] = true } do
       it("retires what it lists no more and needs settings, " .. how, function()
         local needs = "local plugin = ...\nlocal config = plugin:config { n = { 'integer' } }\n"

@@ -25,6 +25,37 @@ describe("the plugins that came with neap", function()
     says(out, shipped .. "/rules/low-glucose_spec.lua")
   end)
 
+  it("are told of by neap new where it makes the folder that stands before them, and only then", function()
+    local out, code = neap("new", "rule", "hot-fridge")
+    assert.equal(0, code, out)
+    says(out, "plugins/ is new. A host whose neap.lua stands beside it takes its plugins from there alone, from its next start on.")
+    local command = out:match "To have those that came with neap there too:  (cp [^\n]+)\n"
+    assert.same({ "", 0 }, { bed.run({ "sh", "-c", command }, { cwd = work }) })
+    configure [[rules = { { "hot-fridge", to = "log" }, { "low-glucose", to = "log" } }]]
+    out, code = neap "check"
+    assert.equal(0, code, out)
+    says(out, "plugins, all good")
+    out = neap("new", "destination", "pager")
+    assert.is_nil(out:find("plugins/ is new", 1, true), out)
+    says(out, 'destinations = { desk = { "pager", url = "https://where.messages/are/posted" } }, for rules that say to = "desk"')
+  end)
+
+  it("are guessed where a name is misspelt, and so are a destination's settings", function()
+    configure [[connections = { { "sinocar" } }]]
+    local out, code = neap "check"
+    assert.equal(1, code, out)
+    says(out, ('neap.lua: connections[1]: no plugin file sinocar.lua in %s, did you mean "sinocare"?'):format(shipped))
+    configure [[destinations = { desk = { "webhook", url = "http://192.0.2.1/", headrs = {} } }]]
+    says((neap "check"), 'neap.lua: destinations.desk: unknown setting "headrs", did you mean "headers"?')
+  end)
+
+  it("are not there where neap.lua names a folder that is not: neap check says so", function()
+    configure [[plugins = "plugin"]]
+    local out, code = neap "check"
+    assert.equal(1, code, out)
+    says(out, "neap.lua: plugins: " .. work .. "/plugin is not there")
+  end)
+
   it("are not seen by one that has, which is told where to copy from, by library too, until all is there", function()
     own "rules/mine.lua"
     configure [[destinations = { { "webhook", name = "desk", url = "http://192.0.2.1/" } }]]

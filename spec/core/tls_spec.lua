@@ -68,6 +68,48 @@ describe("tls", function()
     bed.wait("descriptors to be given back", function() return host:summary().descriptors <= before.descriptors end)
   end)
 
+  it("serves a renewed certificate to who connects from then on, and stays with the old one while the new one is not in order", function()
+    local f = bed.folder()
+    local function put(name, part) bed.replace(("%s/site.%s"):format(f, part), bed.read(("%s/%s.%s"):format(folder, name, part))) end
+    put("one", "pem") put("one", "key")
+    local site = bed.host { config = ([[lanes = 2, tls = { certificate = "%s/site.pem", key = "%s/site.key" }]]):format(f, f),
+      plugins = { ["vendors/hello.lua"] = [[local plugin = ... plugin:serve { "GET /hello", handler = function() return 200, "hello" end }]] } }
+    local function trusts(name)
+      local _, code = curl("--cacert", ("%s/%s.pem"):format(folder, name), site.url .. "/hello")
+      return code == 0
+    end
+    assert.same({ true, false }, { trusts "one", trusts "two" })
+    put("two", "pem") -- its key is still the old one
+    site:wait_for "the certificate is not renewed; the one before goes on"
+    local out, code = bed.run { bed.neap, "reload", site.folder }
+    assert.equal(1, code)
+    assert.matches(("cannot use the key %s/site.key: it is another certificate's"):format(f), out, 1, true)
+    for _ = 1, 8 do assert.is_true(trusts "one") end -- on either lane
+    put("two", "key")
+    site:wait_for "the certificate is renewed"
+    bed.wait("both lanes to have it", function()
+      for _ = 1, 8 do if not trusts "two" then return false end end
+      return true
+    end)
+    out, code = bed.run { bed.neap, "reload", site.folder }
+    assert.equal(0, code, out)
+    bed.replace(f .. "/site.pem", "half")
+    site:wait_for "there is none in it, as PEM"
+    os.remove(f .. "/site.key")
+    assert.is_true(trusts "two")
+    assert.same({ "exit", 0 }, { site:stop() })
+  end)
+
+  it("that cannot be served, or is another's, is a trouble of neap check", function()
+    for _, pair in ipairs { { "text.pem", "one.key", "tls: cannot use the certificate" }, { "one.pem", "two.key", "it is another certificate's" } } do
+      local f = bed.folder()
+      bed.write(f .. "/neap.lua", ('return { plugins = %q, tls = { certificate = "%s/%s", key = "%s/%s" } }'):format(host.plugins, folder, pair[1], folder, pair[2]))
+      local out, code = bed.run { bed.neap, "check", f }
+      assert.equal(1, code, out)
+      assert.matches(pair[3], out, 1, true)
+    end
+  end)
+
   local cases = {
     { "a certificate that is not there", "nowhere.pem", "one.key", "nowhere.pem" }, { "a key that is not there", "one.pem", "nowhere.key", "nowhere.key" }, { "a key of another certificate", "one.pem", "two.key", "two.key" },
     { "an empty certificate", "empty.pem", "one.key", "empty.pem" }, { "a certificate that is none", "text.pem", "one.key", "text.pem" }, { "a key that is none", "one.pem", "text.pem", "text.pem" },
