@@ -10,8 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/near.h"
 #include <openssl/evp.h>
+
+#include "base/near.h"
 
 #define DEPTH_MAX 8
 #define FILE_MAX_BYTES (4u << 20)
