@@ -138,6 +138,9 @@ int np_cli_export(const struct np_line *l) {
       fprintf(stderr, "neap export: %s\n", err.text);
     return 1;
   }
-  fprintf(stderr, l->values[JSON] ? "{\"summary\":{\"readings\":%" PRId64 "}}\n" : "%" PRId64 " readings\n", e.count);
+  if (l->values[JSON])
+    fprintf(stderr, "{\"summary\":{\"readings\":%" PRId64 "}}\n", e.count);
+  else
+    fprintf(stderr, "%" PRId64 " reading%s\n", e.count, e.count == 1 ? "" : "s");
   return 0;
 }
