@@ -89,6 +89,13 @@ void np_declare_library(struct np_build *b, const char *name) {
 }
 
 /* Settings: decoded, checked against the schema at idx, kept; pushes the table. */
+/* What a setting is for, where that helps whoever has left it out or written it otherwise. */
+static const char *about_setting(lua_State *L, int schema_at, const struct np_problem *problem) {
+  if (strcmp(problem->kind, "missing") != 0 && strcmp(problem->kind, "pattern") != 0) return NULL;
+  if (lua_getfield(L, schema_at, problem->field) != LUA_TTABLE) return NULL;
+  return lua_getfield(L, -1, "about") == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+}
+
 static void check_settings(lua_State *L, struct np_build *b, int schema_at, struct np_schema *schema) {
   const struct np_order *order = b->order;
   struct np_error err;
@@ -99,8 +106,9 @@ static void check_settings(lua_State *L, struct np_build *b, int schema_at, stru
   struct np_schema_check how = {.destination = order->destination, .arg = order->arg};
   if (np_schema_check(L, schema, at, &how, &problem) < 0) {
     b->unconfigured = !order->configured && strcmp(problem.kind, "missing") == 0;
-    lua_pushfstring(L, "%s: setting %s: %s", order->settings_at ? order->settings_at : order->source.path, problem.field,
-                    problem.reason);
+    const char *about = about_setting(L, schema_at, &problem);
+    lua_pushfstring(L, "%s: setting %s: %s%s%s%s", order->settings_at ? order->settings_at : order->source.path, problem.field,
+                    problem.reason, about ? " (" : "", about ? about : "", about ? ")" : "");
     lua_error(L); /* no line of the prelude before it */
   }
   np_hosts_collect(L, at, b->code, b->first);

@@ -6,11 +6,13 @@
 #include "host/deploy_parts.h"
 #include "io/serve_link.h"
 
+#define FILES_MAX (1u << 20)
+
 static bool add_file(struct np_buf *b, const char *path) {
   FILE *f = fopen(path, "re");
   if (!f) return false;
   size_t n;
-  while ((n = fread(np_buf_reserve(b, 16384), 1, 16384, f)) > 0) b->len += n;
+  while (b->len < FILES_MAX && (n = fread(np_buf_reserve(b, 16384), 1, 16384, f)) > 0) b->len += n;
   bool whole = !ferror(f);
   fclose(f);
   return whole;

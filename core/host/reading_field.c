@@ -105,7 +105,11 @@ static int take_time(struct np_draft *d, const struct np_cell *c, int64_t *to, b
   } else if (c->kind != NP_CELL_TEXT && c->kind != NP_CELL_STRING) {
     return np_fail(err, "expected " A_TIME);
   } else if (np_time_read(c->ptr, c->len, NULL, 0, d->from->zone, to, err) < 0) {
-    return -1;
+    struct np_error other;
+    bool zone_alone = !d->from->zone && np_time_read(c->ptr, c->len, NULL, 0, np_zone_get("UTC", 3, &other), to, &other) == 0;
+    return zone_alone
+               ? np_fail(err, "not a time that is known: it has no offset (Z or +hh:mm), and no --zone says where it is meant")
+               : -1;
   }
   return *to < AT_MIN || *to > NP_TIME_MAX ? np_fail(err, "it is outside the years 1 to 9999") : 0;
 }

@@ -111,7 +111,7 @@ describe("neap import", function()
         { head .. row .. "d,m,\"5,6\",1735689600000,v\n", "3:5: value: 5,6 is neither a number" },
         { head .. "d,m,1,1735689600,v\n", "2:7: at: 1735689600 ms after 1970 is before 1974: are these seconds?" },
         { head .. "d,m,1,2025-01-01 08:00:00,v\n", "2:7: at: not a time" },
-        { head .. "d,m,1,2025-01-01T08:00:00,v\n", "2:7: at: not a time that is known: it has no offset (Z or +hh:mm)" },
+        { head .. "d,m,1,2025-01-01T08:00:00,v\n", "2:7: at: not a time that is known: it has no offset (Z or +hh:mm), and no --zone says where it is meant" },
         { head .. "d,m,1,2025-02-30T08:00:00Z,v\n", "2:7: at: not a time: no day 30 in 2025-02" },
         { head .. ",m,1,1735689600000,v\n", "2:1: device: it is missing" },
         { head .. row .. "d,m,1\n", "3:6: there are fewer fields than columns" },

@@ -45,6 +45,10 @@ describe("the plugins that came with neap", function()
     local out, code = neap "check"
     assert.equal(1, code, out)
     says(out, ('neap.lua: connections[1]: no plugin file sinocar.lua in %s, did you mean "sinocare"?'):format(shipped))
+    configure [[rules = { { "low-glucose" } }]]
+    says((neap "check"), "neap.lua: rules[1]: setting to: missing: expected the name of a destination (who is told)")
+    configure [[destinations = { archive = { "file", folder = "here" } }]]
+    says((neap "check"), 'setting folder: expected text that matches the pattern /.+, got "here" (where files are written, a whole path: it has to be there)')
     configure [[destinations = { desk = { "webhook", url = "http://192.0.2.1/", headrs = {} } }]]
     says((neap "check"), 'neap.lua: destinations.desk: unknown setting "headrs", did you mean "headers"?')
   end)
