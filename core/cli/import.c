@@ -160,8 +160,7 @@ static void tell(const struct import *im, const char *error) {
   if (error && !all) return;
   printf("%" PRId64 " reading%s: %" PRId64 " new, %" PRId64 " known", all, all == 1 ? "" : "s", c->fresh, c->known);
   if (c->too_old) printf(", %" PRId64 " older than what is kept", c->too_old);
-  if (im->bad)
-    printf("; %" PRId64 " line%s passed over, in %s now", im->bad, im->bad == 1 ? "" : "s", im->l->values[SKIP_BAD]);
+  if (im->bad) printf("; %" PRId64 " line%s passed over, in %s now", im->bad, im->bad == 1 ? "" : "s", im->l->values[SKIP_BAD]);
   putchar('\n');
 }
 
