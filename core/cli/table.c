@@ -168,7 +168,8 @@ const struct np_cli_command np_cli_commands[COMMANDS] = {
               "there where it is not given.",
               "neap diff low-glucose 3 4"},
     [ROLLBACK] = {"rollback", "PLUGIN [GENERATION]", "goes back to an earlier generation of a plugin",
-                  "To the good one before what is in force, where none is named. It stays in force, also over a restart, until the "
+                  "To the good one before what is in force that has another text, where none is named; settings are those of "
+                  "neap.lua. It stays in force, also over a restart, until the "
                   "text of the plugin's file changes. What the plugin keeps in the store stays as it is.",
                   "neap rollback low-glucose"},
     [APPROVE] =

@@ -48,7 +48,9 @@ struct found {
   struct np_unit *u;
   const struct np_want *want;
   int number, result; /* 1 built, -1 failed */
-  int below;          /* any good one with a smaller number */
+  int below;          /* in force: any good one with a smaller number, and another text */
+  int same;           /* one that was passed over for its text */
+  struct np_buf text; /* owned: of the one in force */
   struct np_error err;
 };
 
@@ -100,35 +102,24 @@ bool np_unit_look_pinned(struct np_deploy *d, struct np_unit *u, const struct np
   return true;
 }
 
-static bool find_below(void *arg, const struct np_generation *g) {
+static bool take_text(void *arg, const struct np_generation *g) {
   struct found *f = arg;
-  bool good = strcmp(g->verdict.ptr, "good") == 0 && g->source.ptr;
-  if (good && f->number && g->number == f->number) f->result = 1;
-  if (good && !f->number && g->number < f->below) f->number = g->number, f->result = 1;
-  return !f->result;
-}
-
-struct pair {
-  int numbers[2];
-  struct np_buf texts[2]; /* owned */
-};
-
-static bool take_texts(void *arg, const struct np_generation *g) {
-  struct pair *p = arg;
-  for (int i = 0; i < 2; i++)
-    if (g->number == p->numbers[i] && g->source.ptr && !p->texts[i].len) np_buf_add(&p->texts[i], g->source.ptr, g->source.len);
-  return !p->texts[0].len || !p->texts[1].len;
+  if (g->number == f->below && g->source.ptr) np_buf_add(&f->text, g->source.ptr, g->source.len);
+  return !f->text.len;
 }
 
 /* Settings are not a generation's but neap.lua's: to go back to the same text would change nothing, and seem to. */
-static bool differ_in_settings_alone(struct np_deploy *d, const char *instance, int a, int b) {
-  struct pair p = {.numbers = {a, b}};
-  struct np_error err;
-  int result = np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, take_texts, &p, &err);
-  bool same = result >= 0 && p.texts[0].len && p.texts[0].len == p.texts[1].len &&
-              memcmp(p.texts[0].data, p.texts[1].data, p.texts[0].len) == 0;
-  for (int i = 0; i < 2; i++) np_buf_free(&p.texts[i]);
-  return same;
+static bool find_below(void *arg, const struct np_generation *g) {
+  struct found *f = arg;
+  if (strcmp(g->verdict.ptr, "good") != 0 || !g->source.ptr) return true;
+  if (f->number ? g->number != f->number : g->number >= f->below) return true;
+  if (f->text.len && g->source.len == f->text.len && memcmp(g->source.ptr, f->text.data, f->text.len) == 0) {
+    if (!f->same) f->same = g->number;
+    return true;
+  }
+  f->number = g->number;
+  f->result = 1;
+  return false;
 }
 
 int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, const char *cause, struct np_error *err) {
@@ -138,12 +129,15 @@ int np_deploy_rollback(struct np_deploy *d, const char *instance, int number, co
   int now = u->code ? u->code->number : 0, was = u->pinned;
   if (number && number == now) return np_fail(err, "%s: generation %d is in force already", instance, number);
   struct found f = {.number = number, .below = now ? now : INT32_MAX};
-  if (np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, find_below, &f, err) < 0) return -1;
+  bool read = np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, take_text, &f, err) >= 0 &&
+              np_reader_generations(d->host->reader, instance, INT64_MAX, INT32_MAX, find_below, &f, err) >= 0;
+  np_buf_free(&f.text);
+  if (!read) return -1;
+  if (!f.result && f.same)
+    return np_fail(err, "%s: generations %d and %d have the same text and differ in their settings: change those in neap.lua",
+                   instance, f.same, now);
   if (!f.result && number) return np_fail(err, "%s: there is no good generation %d: neap history %s", instance, number, instance);
   if (!f.result) return np_fail(err, "%s: there is no good generation before %d", instance, now);
-  if (now && differ_in_settings_alone(d, instance, now, f.number))
-    return np_fail(err, "%s: generations %d and %d have the same text and differ in their settings: change those in neap.lua",
-                   instance, f.number, now);
   char *print = u->pin_print;
   u->pin_print = NULL;
   u->pinned = f.number;

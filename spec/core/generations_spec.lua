@@ -117,7 +117,7 @@ describe("generations", function()
     generation(2)
     bed.replace(path, (original:gsub('"say", to = "desk"', '"say", to = "desk", more = "x"')))
     generation(3)
-    local out, code = rollback()
+    local out, code = rollback "2"
     assert.equal(1, code)
     assert.matches("say: generations 2 and 3 have the same text and differ in their settings: change those in neap.lua", out, 1, true)
     assert.same({ "in force", 3 }, { host:plugin("say").state, host:plugin("say").generation })
@@ -126,7 +126,7 @@ describe("generations", function()
     assert.matches("generations 2 and 3 have the same text; it may be that their settings differ", out, 1, true)
     bed.replace(path, original)
     generation(4)
-    out, code = rollback "1" -- another text
+    out, code = rollback() -- to the newest that has another text
     assert.same({ 0, "say: generation 1 is in force, until its file changes, with the settings that neap.lua has\n" }, { code, out })
   end)
 
