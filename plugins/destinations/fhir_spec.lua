@@ -18,7 +18,7 @@ describe("fhir", function()
   end
   local function send(r)
     r.device, r.metric, r.at = r.device or "SN-1", r.metric or "glucose", r.at or t.now()
-    r.unit, r.vendor = r.unit or "mmol/L", "sinocare"
+    r.unit, r.vendor = r.unit or "mmol/L", r.vendor or "sinocare"
     r.extra = r.extra or { patient = "17" }
     if r.value == nil then r.value = 5.6 end
     rule:reading(r)
@@ -79,6 +79,49 @@ describe("fhir", function()
     assert.same({ value = 36.6, unit = "Cel", system = "http://unitsofmeasure.org", code = "Cel" }, entry(3).resource.valueQuantity)
     assert.is_nil(entry(3).resource.meta)
     assert.equal("slept well", entry(4).resource.valueString)
+  end)
+
+  it("knows an Observation by what makes a reading one: vendor, device, metric, and key or time", function()
+    serve()
+    begin { subject = "Patient/1", codes = { temp = { code = "8310-5" } } }()
+    local at = t.now()
+    for _, r in ipairs { {}, { key = tostring(at) }, { vendor = "dreisam" }, { device = "SN-2" }, { metric = "temp" },
+      { at = at + 1 } } do send(r) end
+    local seen, n = {}, 0
+    for i = 1, 6 do
+      local id = entry(i).fullUrl
+      if not seen[id] then n = n + 1 end
+      seen[id] = true
+    end
+    assert.equal(6, n)
+    -- for ever: what another version of neap has written is not written again
+    assert.equal("urn:uuid:83ec702a-3a39-8e56-a76a-bb88cd93b5f3", entry(1).fullUrl)
+  end)
+
+  it("has another code for glucose where its settings say one", function()
+    serve()
+    begin { subject = "Patient/1", codes = { glucose = { code = "15074-8" } } }()
+    send {}
+    assert.same({ "15074-8" }, { entry().resource.code.coding[1].code, entry().resource.meta })
+  end)
+
+  it("goes by the status of each entry", function()
+    local start = begin { subject = "Patient/1" }
+    local statuses = { "401", "409", "429", "500", "400", "404", "422" }
+    serve(function(o) return { status = statuses[o.valueQuantity.value] } end)
+    for i = 1, #statuses do send { value = i, at = t.now() + i } end
+    start()
+    local states = {}
+    for i = 1, #statuses do states[i] = state(i) end
+    assert.same({ "waiting", "waiting", "waiting", "waiting", "dead", "dead", "dead" }, states)
+  end)
+
+  it("believes no bundle that does not answer each entry", function()
+    local start = begin { subject = "Patient/1" }
+    t.http(URL, 200, { resourceType = "Bundle", type = "batch-response", entry = { { response = { status = "201" } } } })
+    for i = 1, 2 do send { value = i, at = t.now() + i } end
+    start()
+    assert.same({ "waiting", "waiting" }, { state(1), state(2) })
   end)
 
   it("tries again only what failed, under the same identifier", function()

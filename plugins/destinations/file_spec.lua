@@ -12,7 +12,7 @@ describe("file", function()
   end
 
   it("writes a line of JSON for each message", function()
-    t.http("APPEND file:///srv/ward/messages.ndjson", 200)
+    t.http("APPEND file:///srv/ward/*", 200)
     local rule = t.plugin("forward", { to = "file" })
     rule:reading { device = 'w-1 "a"', metric = "temp", value = 21.5, unit = "Cel", at = 1772352000123 }
     t.plugin("file", { folder = "/srv/ward" })
@@ -22,6 +22,8 @@ describe("file", function()
     assert.equal("forward", got.source)
     assert.equal(21.5, got.body.reading.value)
     assert.equal("delivered", t.sent("file")[1].state)
+    t.plugin("file", { name = "raw", folder = "/srv/ward", file = "raw.ndjson" }):message { a = json.raw "[1,\r\n2]" }
+    assert.same({ 1, 2 }, json.decode(lines_of "APPEND file:///srv/ward/raw.ndjson"[1]).body.a)
   end)
 
   it("says of what a replay has made which one it was, and what it is about", function()
@@ -45,6 +47,10 @@ describe("file", function()
     assert.equal(alert .. ',alert,2026-03-01T08:00:00Z,SN-1,,-3,,,,,,,"Low, glucose",,test,', lines[2])
     d:message({ title = "Low", device = "SN-1", at = 1772352000000 }, { replayed = 3 })
     assert.matches(",test,3$", lines_of "APPEND file:///srv/ward/temp.csv"[3])
+    for i, formula in ipairs { "+1", "-1", "@x" } do
+      d:message { device = "d", metric = "note", value = formula, at = 1772352000000 + i }
+      assert.truthy(lines_of "APPEND file:///srv/ward/temp.csv"[3 + i]:find(",note,'" .. formula .. ",", 1, true))
+    end
   end)
 
   it("makes a dead letter of what CSV has no columns for, and writes the rest", function()

@@ -33,6 +33,7 @@ describe("influx", function()
       trend = "flat" }
     send { metric = "#a, b=c\nx", value = 'say "no"', at = t.now() + 1 }
     send { metric = "open", value = true, at = t.now() + 2 }
+    send { metric = "empty", value = "", at = t.now() + 3 }
     start()
     local got = {}
     for l in table.concat(lines(), "\n"):gmatch "[^\n]+" do got[#got + 1] = l end
@@ -40,6 +41,7 @@ describe("influx", function()
     table.sort(got)
     assert.same({
       [[_#a\,\ b=c\ x,connection=test,device=d-1,quality=valid,vendor=test]] .. rest .. [[ text="say \"no\"" 1772352000001]],
+      [[empty,connection=test,device=d-1,quality=valid,vendor=test]] .. rest .. [[ text="" 1772352000003]],
       [[open,connection=test,device=d-1,quality=valid,vendor=test]] .. rest .. [[ state=true 1772352000002]],
       [[temp,connection=house,device=a\ b\,c\=d"e/,quality=valid,unit=Cel,vendor=neuron]] .. rest
         .. [[ value=21.5,key="k\"1\\",serial=7.0,trend="flat" 1772352000000]],

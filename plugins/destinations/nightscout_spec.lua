@@ -92,6 +92,23 @@ describe("nightscout", function()
     assert.equal("delivered", state())
   end)
 
+  it("goes by each answer where entries and notes go together, and believes none that leaves some out", function()
+    local start = begin()
+    t.plugin("low-glucose", { to = "ns" })
+    for i = 1, 2 do send { value = 3.1, at = t.now() + i } end
+    t.http(ENTRIES, echo)
+    t.http(NOTES, 503)
+    start()
+    local states = {}
+    for i, m in ipairs(t.sent "ns") do states[i] = (m.data.title and "note " or "entry ") .. m.state end
+    table.sort(states)
+    assert.same({ "entry delivered", "entry delivered", "note waiting" }, states)
+    local half = t.plugin("nightscout", { name = "half", url = "https://ns.example/", secret = "a long enough secret" })
+    t.http(NOTES, 200, json.array {})
+    half:message { title = "Low glucose" }
+    assert.equal("waiting", t.sent("half")[1].state)
+  end)
+
   it("finds the one that is refused", function()
     local start = begin()
     t.http(ENTRIES, function(req)
