@@ -30,6 +30,7 @@ struct np_outlet {
   struct np_broker *broker; /* borrowed */
   char *name;               /* owned */
   uint64_t epoch;           /* whose terms these are */
+  int generation;           /* of the code in force there */
   int concurrency;
   double per_us, burst; /* per_us 0: no bound */
   double level;         /* under 0: as much is promised */
@@ -84,6 +85,7 @@ void np_outlet_adopt(struct np_outlet *o, const struct np_lane *lane, const stru
   np_broker_lock(o->broker);
   if (lane->epoch->number > o->epoch) {
     o->epoch = lane->epoch->number;
+    o->generation = code->number;
     o->concurrency = code->terms.concurrency;
     o->open_most = code->terms.backoff < OPEN_MOST ? code->terms.backoff : OPEN_MOST;
     set_rate(o, &code->terms);
@@ -188,13 +190,17 @@ static void take_out(struct np_outlet *o, int lane) {
   wake_first(o);
 }
 
+/* It has told nothing: another may probe, whichever lane has something. */
+static void give_back(struct np_outlet *o, bool probe) {
+  if (!probe || o->circuit != NP_CIRCUIT_HALF_OPEN) return;
+  o->circuit = NP_CIRCUIT_OPEN;
+  wake_all(o);
+}
+
 void np_outlet_cancel(struct np_outlet *o, const struct np_lane *lane, bool probe) {
   np_broker_lock(o->broker);
   if (o->per_us > 0) o->level += 1;
-  if (probe && o->circuit == NP_CIRCUIT_HALF_OPEN) {
-    o->circuit = NP_CIRCUIT_OPEN; /* another lane may have something */
-    wake_all(o);
-  }
+  give_back(o, probe);
   take_out(o, lane->index);
   np_broker_unlock(o->broker);
 }
@@ -252,11 +258,14 @@ static void note_pause(struct np_outlet *o, int64_t now, int64_t ms) {
 void np_outlet_leave(struct np_outlet *o, const struct np_lane *lane, bool probe, const struct np_delivery *d) {
   np_broker_lock(o->broker);
   int64_t now = mono_ms();
-  if (d->retry_after) note_pause(o, now, d->retry_after);
-  if (d->verdict == NP_DELIVERY_AGAIN)
+  bool current = d->in->code->number == o->generation; /* what was asked by other settings says nothing against these */
+  if (d->retry_after && current) note_pause(o, now, d->retry_after);
+  if (d->verdict != NP_DELIVERY_AGAIN)
+    note_success(o, now);
+  else if (current)
     note_failure(o, now, probe, d);
   else
-    note_success(o, now);
+    give_back(o, probe);
   take_out(o, lane->index);
   np_broker_unlock(o->broker);
 }

@@ -22,7 +22,7 @@ struct np_outlet *np_outlet_get(struct np_broker *b, const char *destination);
 
 /* The rest is a lane's, on its thread. */
 
-/* The lane has adopted this code of the destination: its terms count, and it is trusted anew. */
+/* The lane has adopted this code of the destination: its terms count, and it is trusted anew. What the code before has under way says nothing against it. */
 void np_outlet_adopt(struct np_outlet *o, const struct np_lane *lane, const struct np_code *code);
 
 enum np_pass {

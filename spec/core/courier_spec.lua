@@ -107,6 +107,21 @@ describe("the courier", function()
     assert.equal(1, receiver.requests[1].json.n)
   end)
 
+  it("tries at once by new settings what was under way by the old ones, whatever is answered to that", function()
+    local held
+    receiver.answer = function(_, client)
+      held = client.socket
+      return false
+    end
+    emit("d", 1)
+    bed.wait("a request by the old ones", function() return receiver:poll() and held end)
+    bed.replace(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub('url = "[^"]*', "%0/new")))
+    bed.wait("the new ones", function() return host:plugin("desk").generation == 2 end)
+    receiver.answer = function() return 200 end
+    held:send "HTTP/1.1 503 X\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n"
+    assert.equal("/new", receiver:wait(2)[2].path)
+  end)
+
   it("makes a dead letter of what is refused, with the reason", function()
     receiver.answer = function(r) return r.json.n == 1 and 410 or 200, "gone for good" end
     emit("d", 1)

@@ -173,7 +173,15 @@ describe("dead letters", function()
   it("a destination that keeps failing is shown, probed, and goes on at once", function()
     local bad = true
     receiver.answer = function() return bad and 500 or 200, "broken" end
-    for n = 1, 12 do emit(n, "desk", "d" .. n) end
+    emit(1, "desk", "d1")
+    bed.wait("its try", function()
+      receiver:poll()
+      return count "outbox WHERE attempts = 1" == 1
+    end)
+    host:stop()
+    bed.run { "sqlite3", host.store, "UPDATE outbox SET due = due + 3600000" } -- as if it had been tried for long
+    host:begin()
+    for n = 2, 12 do emit(n, "desk", "d" .. n) end
     bed.wait("its circuit to open", function()
       receiver:poll()
       local line = host:command("destinations")[1]
