@@ -1,5 +1,6 @@
 -- email: what mails say, and what a server's answers come to. That they arrive is tested against real mail servers.
 local t = require "neap.test"
+local crypto = require "neap.crypto"
 
 local URL = "MAIL smtp://mail.example:587"
 
@@ -45,6 +46,12 @@ describe("email", function()
     desk:message { what = 1 }
     assert.matches("\r\nSubject: A message of test\r\n", said(2).body)
     assert.matches('\r\n\r\n{"what":1}\r\n$', said(2).body)
+    for n = 64, 68 do -- about 76 bytes, of which a line has no more
+      local text = ("x"):rep(n)
+      desk:message { what = text }
+      for line in said(n - 61).body:gmatch "[^\r\n]+" do assert.is_true(#line <= 76) end
+      assert.truthy(said(n - 61).body:gsub("=\r\n", ""):find('{"what":"' .. text .. '"}', 1, true))
+    end
   end)
 
   it("fills templates, escapes what stands in HTML, and lets no value become a header", function()
@@ -54,7 +61,8 @@ describe("email", function()
     desk:message { title = "<Low>\r\nBcc: x@y.example", device = "Sensor ü", value = 3, unit = "mmol/L" }
     local body = said().body
     assert.is_nil(body:match "^(.-)\r\n\r\n":find("\nBcc", 1, true))
-    assert.matches("\r\nSubject: =%?UTF%-8%?B%?[%w+/=]+%?=\r\nMessage", body)
+    assert.equal("<Low>  Bcc: x@y.example of Sensor ü",
+      crypto.unbase64(body:match "\r\nSubject: =%?UTF%-8%?B%?([%w+/=]+)%?=\r\nMessage"))
     assert.matches("\r\nReply%-To: nurses@ward.example\r\n", body)
     assert.matches('\r\nContent%-Type: multipart/alternative;\r\n boundary="=_neap_%x+"\r\n\r\n%-%-=_neap', body)
     assert.matches("\r\n<b>&lt;Low&gt;\r\nBcc: x@y.example</b>\r\n", body)
@@ -102,6 +110,7 @@ describe("email", function()
     begin { delivery = { batch = 10 } }
     t.advance "1m"
     for i = 1, 4 do assert.equal(i == 2 and "dead" or "delivered", sent(i).state) end
+    assert.equal(5, #t.asked(URL)) -- all four, the first two, each of them, the other two
     assert.matches("answered 554 to the text: 5.7.1 spam", sent(2).error)
   end)
 
@@ -160,6 +169,14 @@ describe("email", function()
     assert.equal("delivered", sent(2).state)
     for i = 4, #t.asked(URL) do assert.equal("full@ward.example", said(i).headers.to) end
     assert.matches("452 4.2.2 full", t.logged("warn")[#t.logged "warn"].why)
+  end)
+
+  it("remembers who has it for as long as the others are tried", function()
+    t.http(URL, 250, "2.0.0 Ok", { ["full@ward.example"] = "452 4.2.2 full" })
+    begin({ to = { "desk@ward.example", "full@ward.example" }, wait_for_rest = "2h" }):message(low())
+    t.advance "90m"
+    assert.is_true(#t.asked(URL) > 2)
+    for i = 2, #t.asked(URL) do assert.equal("full@ward.example", said(i).headers.to) end
   end)
 
   it("tells in the end also whom an earlier try did not reach", function()

@@ -92,22 +92,27 @@ describe("nightscout", function()
     assert.equal("delivered", state())
   end)
 
-  it("goes by each answer where entries and notes go together, and believes none that leaves some out", function()
-    local start = begin()
-    t.plugin("low-glucose", { to = "ns" })
-    for i = 1, 2 do send { value = 3.1, at = t.now() + i } end
-    t.http(ENTRIES, echo)
-    t.http(NOTES, 503)
-    start()
-    local states = {}
-    for i, m in ipairs(t.sent "ns") do states[i] = (m.data.title and "note " or "entry ") .. m.state end
-    table.sort(states)
-    assert.same({ "entry delivered", "entry delivered", "note waiting" }, states)
-    local half = t.plugin("nightscout", { name = "half", url = "https://ns.example/", secret = "a long enough secret" })
-    t.http(NOTES, 200, json.array {})
-    half:message { title = "Low glucose" }
-    assert.equal("waiting", t.sent("half")[1].state)
-  end)
+  local function refuse_second(req) -- of two notes
+    if req.body:find("08:00:00.002Z", 1, true) then return 422, "that one" end
+    return echo(req)
+  end
+  for name, c in pairs { busy = { 503, "waiting waiting" },
+    ["somebody else's"] = { function() return 200, "<html>" end, "waiting waiting" },
+    ["too short"] = { function() return 200, json.array {} end, "waiting waiting" },
+    ["that one is refused"] = { refuse_second, "dead delivered" } } do
+    it("goes by each answer where entries and notes go together, of which that to the notes is " .. name, function()
+      local start = begin()
+      t.plugin("low-glucose", { to = "ns", again = "0s" })
+      for i = 1, 2 do send { value = 3.1, at = t.now() + i } end
+      t.http(ENTRIES, echo)
+      t.http(NOTES, c[1])
+      start()
+      local entries, notes = {}, {}
+      for _, m in ipairs(t.sent "ns") do table.insert(m.data.title and notes or entries, m.state) end
+      table.sort(notes)
+      assert.same({ "delivered delivered", c[2] }, { table.concat(entries, " "), table.concat(notes, " ") })
+    end)
+  end
 
   it("finds the one that is refused", function()
     local start = begin()
