@@ -51,6 +51,17 @@ describe("dead letters", function()
     return list, code, list[#list] and list[#list].summary
   end
 
+  -- The next try of the one that waits, once it was tried, is put off by an hour, as of one that was tried for long.
+  local function far_off()
+    bed.wait("its try", function()
+      receiver:poll()
+      return count "outbox WHERE attempts > 0" == 1
+    end)
+    host:stop()
+    bed.run { "sqlite3", host.store, "UPDATE outbox SET due = due + 3600000" }
+    host:begin()
+  end
+
   it("are listed, by id, destination and age", function()
     for n = 1, 3 do emit(n) end
     emit(4, "other")
@@ -109,7 +120,7 @@ describe("dead letters", function()
     until_dead(1)
     receiver.answer = function() return 503 end
     emit(2)
-    receiver:wait(2)
+    far_off()
     local ids = {}
     receiver.answer = function(r)
       ids[#ids + 1] = r.headers["x-id"]
@@ -119,11 +130,11 @@ describe("dead letters", function()
     local _, code, summary = dead("retry", first)
     assert.equal(0, code)
     assert.same({ retried = 1 }, summary)
-    bed.wait("both to arrive", function()
+    bed.wait("it to arrive", function()
       receiver:poll()
-      return count "delivered" == 2
+      return count "delivered" == 1
     end)
-    assert.equal(first, ids[1])
+    assert.same({ { first }, 1 }, { ids, count "outbox" }) -- the other has its time
     assert.equal(2, count("attempts a JOIN delivered d ON d.seq = a.message WHERE d.id = '" .. first .. "'"))
     host:wait_text "dead letters are tried again"
   end)
@@ -174,13 +185,7 @@ describe("dead letters", function()
     local bad = true
     receiver.answer = function() return bad and 500 or 200, "broken" end
     emit(1, "desk", "d1")
-    bed.wait("its try", function()
-      receiver:poll()
-      return count "outbox WHERE attempts = 1" == 1
-    end)
-    host:stop()
-    bed.run { "sqlite3", host.store, "UPDATE outbox SET due = due + 3600000" } -- as if it had been tried for long
-    host:begin()
+    far_off()
     for n = 2, 12 do emit(n, "desk", "d" .. n) end
     bed.wait("its circuit to open", function()
       receiver:poll()
