@@ -69,6 +69,8 @@ describe("email", function()
     desk:message { title = "x" }
     assert.equal("dead", sent(2).state)
     assert.matches('has no field "', sent(2).error)
+    desk:message { title = "x", device = "d", value = 3 }
+    assert.matches("\r\nx: 3.0=20\r\n", said(2).body) -- or else a server may cut off what is blank there
   end)
 
   it("makes one mail of those that go together", function()

@@ -195,7 +195,7 @@ describe("dead letters", function()
     local line = host:command("destinations")[1]
     assert.is_true(line.failures >= 8 and line.pending == 12 and line.oldest > 0)
     assert.equal("answered 500: broken", line.error)
-    host:wait_text "it is only probed until one delivery arrives"
+    host:wait_for 'it is only probed until one delivery arrives"[^\n]*"failures":"8"'
     local text = bed.run { bed.neap, "destinations", "--store", host.store }
     assert.truthy(text:find("broken", 1, true), text)
     assert.truthy((bed.run { bed.neap, "plugins", "--store", host.store }):find("12 pending", 1, true))
