@@ -230,7 +230,9 @@ plugin:on({ metric = "moments" }, function(r) for i = 1, 3 do plugin:emit { metr
 plugin:on({ metric = "keys" }, function(r) for i = 1, 3 do plugin:emit { metric = "x", value = 10 + i % 2, key = "k" .. i % 2 } end end)
 plugin:on({ metric = "serial" }, function(r) plugin:emit { metric = "x", value = 1, serial = 4 } end)
 plugin:on({ metric = "vendor" }, function(r) plugin:emit { metric = "x", value = 1, vendor = "w" } end)
-plugin:on({ metric = "many" }, function(r) for i = 1, 6 do plugin:emit { metric = "x", value = 1, key = "m" .. i } end end)]],
+plugin:on({ metric = "many" }, function(r) for i = 1, 6 do plugin:emit { metric = "x", value = 1, key = "m" .. i } end end)
+plugin:on({ metric = "arm" }, function(r) plugin:arm("soon", r.device, "0s") end)
+plugin:timer("soon", function() plugin:emit { metric = "x", value = 1 } end)]],
       none = [[
 local plugin = ...
 plugin:on({ metric = "none" }, function(r) plugin:emit { metric = "x", value = 1 } end)]] }
@@ -249,6 +251,12 @@ plugin:on({ metric = "none" }, function(r) plugin:emit { metric = "x", value = 1
     assert.matches("a rule gives no serial", held "serial", 1, true)
     assert.matches('vendor "w" has no device "D-1" that is known', held "vendor", 1, true)
     assert.matches("5 readings, events, devices and messages are the most of one call", held "many", 1, true)
+    bed.write(host.plugins .. "/vendors/w.lua", (VENDOR:gsub("POST /v", "POST /w")))
+    bed.wait("another vendor", function() return host:plugin "w" end)
+    assert.equal(204, (host:request("POST", "/w", { { device = "D-1", metric = "plain", value = 1 } })))
+    assert.equal(204, (host:request("POST", "/v", { { device = "D-1", metric = "arm", value = 1 } })))
+    local timer = bed.wait("the timer to be held", function() return host:sql "select error from held where name = 'soon'"[1] end)
+    assert.matches('several vendors have a device "D-1": say which by vendor', timer.error, 1, true)
     assert.equal(0, host:sql "select count(*) n from readings where depth > 0"[1].n)
     assert.equal(204, (host:request("POST", "/v", { { device = "D-1", metric = "moments", value = 1, at = 1000 }, { device = "D-1", metric = "keys", value = 1, at = 1000 } })))
     bed.wait("both", function() return host:sql "select count(*) n from readings where depth = 1"[1].n >= 5 end)
