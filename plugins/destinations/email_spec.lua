@@ -45,12 +45,14 @@ describe("email", function()
     assert.matches("\r\ntrend:      flat\r\nat:         2026%-03%-01T09:00:00%+01:00\r\n$", said().body)
     desk:message { what = 1 }
     assert.matches("\r\nSubject: A message of test\r\n", said(2).body)
+    desk:message { title = "Low\nBcc: x@y.example", device = "d" }
+    assert.matches("\r\nSubject: Low Bcc: x@y.example: d\r\n", said(3).body)
     assert.matches('\r\n\r\n{"what":1}\r\n$', said(2).body)
     for n = 64, 68 do -- about 76 bytes, of which a line has no more
       local text = ("x"):rep(n)
       desk:message { what = text }
-      for line in said(n - 61).body:gmatch "[^\r\n]+" do assert.is_true(#line <= 76) end
-      assert.truthy(said(n - 61).body:gsub("=\r\n", ""):find('{"what":"' .. text .. '"}', 1, true))
+      for line in said(n - 60).body:gmatch "[^\r\n]+" do assert.is_true(#line <= 76) end
+      assert.truthy(said(n - 60).body:gsub("=\r\n", ""):find('{"what":"' .. text .. '"}', 1, true))
     end
   end)
 

@@ -187,13 +187,12 @@ describe("dead letters", function()
     emit(1, "desk", "d1")
     far_off()
     for n = 2, 12 do emit(n, "desk", "d" .. n) end
-    bed.wait("its circuit to open", function()
+    local line = bed.wait("its circuit to open, and all to wait", function()
       receiver:poll()
-      local line = host:command("destinations")[1]
-      return line.circuit == "open" and line
+      local row = host:command("destinations")[1]
+      return row.circuit == "open" and row.pending == 12 and row
     end)
-    local line = host:command("destinations")[1]
-    assert.is_true(line.failures >= 8 and line.pending == 12 and line.oldest > 0)
+    assert.is_true(line.failures >= 8 and line.oldest > 0)
     assert.equal("answered 500: broken", line.error)
     host:wait_for 'it is only probed until one delivery arrives"[^\n]*"failures":"8"'
     local text = bed.run { bed.neap, "destinations", "--store", host.store }
