@@ -188,6 +188,16 @@ describe("the terms of a delivery", function()
     host:wait_text "it is a dead letter now"
   end)
 
+  it("expire also what was sent before they said so", function()
+    begin()
+    receiver.answer = function() return 503, "", { ["retry-after"] = "3600" } end
+    emit("a", 1)
+    bed.wait("its try", function() return receiver:poll() and count "outbox WHERE attempts = 1" == 1 end)
+    bed.replace(host.folder .. "/neap.lua", (bed.read(host.folder .. "/neap.lua"):gsub("delivery = {}", "delivery = { expires = '1ms' }")))
+    done "it to expire"
+    assert.equal(1, count "dead WHERE reason = 'expired' AND attempts = 1")
+  end)
+
   -- The rule sends the first message for an hour, all others for a moment.
   local function expire_but_first()
     bed.replace(host.plugins .. "/rules/pass.lua", (rule:gsub("config.expires and {.-}", "{ expires = r.value == 1 and '1h' or '200ms' }", 1)))
