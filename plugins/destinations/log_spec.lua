@@ -15,6 +15,12 @@ describe("log", function()
     assert.equal("delivered", t.sent("log")[1].state)
   end)
 
+  it("leaves out what its terms say", function()
+    local desk = t.plugin("log", { delivery = { redact = { "patient.name" } } })
+    desk:message { patient = { name = "Waltheof", bed = 4 } }
+    assert.same({ patient = { name = "***", bed = 4 } }, json.decode(t.logged("info")[1].body))
+  end)
+
   it("takes what waits at once, in order", function()
     local rule = t.plugin("forward", { to = "log" })
     for i = 1, 5 do rule:reading { device = "d", metric = "temp", value = i, at = t.now() + i } end

@@ -91,6 +91,16 @@ describe("mqtt", function()
     assert.equal("delivered", state())
   end)
 
+  it("goes by the reason that the broker gives: for the message itself it is a dead letter, for the settings they have to be mended", function()
+    begin()
+    for i, reason in ipairs { 144, 149, 153, 135, 151 } do
+      t.http(BROKER .. "neap/d" .. i .. "/*", reason)
+      reading { device = "d" .. i }
+      local mend = (t.sent("hub")[i].error or ""):find("the settings have to be mended", 1, true) ~= nil
+      assert.same({ reason, i < 4 and "dead" or "waiting", i == 4 }, { reason, state(i), mend })
+    end
+  end)
+
   it("tries again what got no acknowledgement, with the same id", function()
     t.fail(BROKER .. "*", "cut", 1)
     begin()
@@ -226,5 +236,7 @@ describe("mqtt", function()
     begin()
     hub:message(json.array { 1, 2 })
     assert.equal("[1,2]", t.asked(BROKER .. "*")[1].body)
+    hub:message { message_id = "the rule's own" }
+    assert.equal('{"message_id":"the rule\'s own"}', t.asked(BROKER .. "*")[2].body)
   end)
 end)
