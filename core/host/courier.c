@@ -297,7 +297,10 @@ void np_courier_message(struct np_courier *c, const struct np_message *m) {
   if (!found || (!l->messages && !l->since)) l->since = m->created;
   l->messages++;
   l->bytes += m->body.len;
-  if (ready) weigh(l, true);
+  if (ready) {
+    weigh(l, true);
+    np_courier_again(c); /* its batch may be full now */
+  }
   np_expiry_note(c, m->expires);
 }
 

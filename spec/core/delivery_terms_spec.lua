@@ -111,6 +111,17 @@ describe("the terms of a delivery", function()
     for _, r in ipairs(receiver.requests) do assert.is_true(#r.json <= 6) end
   end)
 
+  it("send a batch as soon as it is full, by number or by bytes", function()
+    for _, full in ipairs { "batch = 2", "batch = 100, batch_bytes = 50" } do
+      begin("{ batch_wait = '1h', " .. full .. " }")
+      emit("a", 1)
+      emit("a", 2)
+      receiver:wait(1)
+      host:stop()
+      receiver:close()
+    end
+  end)
+
   it("try only those of a batch again that failed, in order for each device", function()
     begin "{ batch = 100, backoff = '1s' }"
     local first = true
@@ -170,7 +181,7 @@ describe("the terms of a delivery", function()
   end)
 
   it("make a dead letter of what has expired, and do not send it", function()
-    begin "{ expires = '400ms' }" -- before a second try, which comes after half a second at the earliest
+    begin "{ expires = '400ms', concurrency = 1 }" -- before a second try, which comes after half a second at the earliest
     receiver.answer = function() return 503 end
     local n, expired = 0
     repeat -- a slow machine may try none before it has expired
@@ -186,6 +197,13 @@ describe("the terms of a delivery", function()
     assert.equal(expired, count "dead WHERE attempts < 2")
     assert.equal(count "attempts", #receiver.requests)
     host:wait_text "it is a dead letter now"
+    receiver.answer = function() return 200 end
+    bed.wait("one to arrive, for what has expired holds no place", function()
+      n = n + 1
+      emit("a", n)
+      receiver:poll()
+      return count "delivered" > 0
+    end)
   end)
 
   it("expire also what was sent before they said so", function()
