@@ -91,7 +91,7 @@ describe("mqtt", function()
     assert.equal("delivered", state())
   end)
 
-  it("goes by the reason that the broker gives: for the message itself it is a dead letter, for the settings they have to be mended", function()
+  it("goes by the reason that the broker gives: the message itself, the settings, or the moment", function()
     begin()
     for i, reason in ipairs { 144, 149, 153, 135, 151 } do
       t.http(BROKER .. "neap/d" .. i .. "/*", reason)
