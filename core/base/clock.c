@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#define AHEAD_MS 60000
 #define TEST_BEGINS_US 1000000000000 /* any moment */
 
 static _Atomic int64_t test_now, test_mono; /* 0: the real ones count */
@@ -15,6 +16,8 @@ int64_t np_now_ms(void) {
   clock_gettime(CLOCK_REALTIME, &t);
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
+
+bool np_is_ahead(int64_t ms) { return ms > np_now_ms() + AHEAD_MS; }
 
 int64_t np_work_us(void) {
   struct timespec t;

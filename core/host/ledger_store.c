@@ -258,14 +258,16 @@ int np_store_delete(lua_State *L) {
   return np_store_put(L);
 }
 
-/* ms that the rule's verb has put under the key, INT64_MIN where nothing is there; the key is the first argument and the time the second. */
+/* ms that the rule's verb has put under the key, INT64_MIN where nothing is there, or what nothing can have been put at yet; the key is the first argument
+ * and the time the second. */
 static int64_t last_of(lua_State *L, struct np_task *t, const char *verb, struct np_spot *s, int64_t *ms) {
   size_t len;
   const char *key = luaL_checklstring(L, 1, &len);
   *ms = np_field_duration(L, 2, verb, "the time");
   np_spot_own(L, s, verb, key, len);
   struct np_buf *b = np_box_new(L);
-  return np_spot_get(L, t, s, b) ? strtoll(np_buf_text(b), NULL, 10) : INT64_MIN;
+  int64_t last = np_spot_get(L, t, s, b) ? strtoll(np_buf_text(b), NULL, 10) : INT64_MIN;
+  return np_is_ahead(last) ? INT64_MIN : last;
 }
 
 static void put_last(lua_State *L, struct np_task *t, const struct np_spot *s, int64_t at, int64_t ms) {

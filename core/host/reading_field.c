@@ -14,7 +14,6 @@
 #define TEXT_MAX 4096              /* as plugin:emit has it */
 #define AT_MIN (-62135596800000LL) /* the years 1 to 9999 */
 #define SECONDS_MAX 100000000000LL /* as ms this is March 1973, as seconds the year 5138 */
-#define AHEAD_MS 60000             /* that another machine's clock may be */
 #define A_TIME "ms since 1970 or a time such as 2026-03-01T08:00:00Z"
 
 void np_draft_begin(struct np_draft *d) {
@@ -227,7 +226,7 @@ static int take(struct np_draft *d, enum np_reading_field field, const struct np
   case NP_FIELD_TYPE: return take_type(d, c, err);
   case NP_FIELD_RECEIVED:
     if (take_time(d, c, &r->received, &counted, err) < 0) return -1;
-    return r->received > np_now_ms() + AHEAD_MS ? np_fail(err, "it is still to come") : 0;
+    return np_is_ahead(r->received) ? np_fail(err, "it is still to come") : 0;
   case NP_FIELD_INTERVAL:
     if (take_integer(c, &r->interval, err) < 0) return -1;
     return r->interval < 0 ? np_fail(err, "expected ms between readings, got %lld", (long long)r->interval) : 0;

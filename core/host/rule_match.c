@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "host/lane.h"
 #include "host/rule.h"
 
@@ -19,9 +20,11 @@ static void make_key(struct np_buf *b, const struct np_rule_world *w, const stru
   if (kind == NP_MEMORY_MARGIN) np_buf_addf(b, " %s", r->metric.ptr); /* first is of the device alone */
 }
 
+/* Of what was noted while this machine's clock was ahead, all that comes is later. */
 static void read_memory(const char *text, struct np_memory *m) {
   *m = (struct np_memory){0};
   if (text[0] && text[1] == ' ') *m = (struct np_memory){.mark = text[0], .at = strtoll(text + 2, NULL, 10)};
+  if (np_is_ahead(m->at)) m->at = 0;
 }
 
 static int recall(void *arg, const struct np_reading *r, enum np_memory_kind kind, struct np_memory *m, struct np_error *err) {

@@ -271,6 +271,19 @@ plugin:on({ metric = "glucose", below = 3.9, margin = 0.3 }, function(r) %s end)
     host:stop()
   end)
 
+  it("take what was noted while the machine's clock was ahead for long past", function()
+    local host = bed.host { plugins = { ["vendors/x.lua"] = VENDOR, ["rules/r.lua"] = low(SEND), ["destinations/desk.lua"] = DESK } }
+    push(host, 0, { 3.1, 5 })
+    ruled(host)
+    assert.equal("r 120000", host:sql("select value from kv where space = 'filter:r'")[1].value)
+    local out, code = bed.run { "sqlite3", "-cmd", ".timeout 10000", host.store, "update kv set value = 'r 4070908800000' where space = 'filter:r'" }
+    assert.equal(0, code, out)
+    push(host, 1e6, { 3.2, 5, 3.3 })
+    ruled(host)
+    assert.equal("3.1 3.2 3.3", messages(host))
+    host:stop()
+  end)
+
   it("remember nothing any more that neither the rule nor the generation before it asks for", function()
     local host = bed.host { plugins = { ["vendors/x.lua"] = VENDOR, ["rules/r.lua"] = low(SEND), ["rules/s.lua"] = low(SEND),
       ["destinations/desk.lua"] = DESK } }

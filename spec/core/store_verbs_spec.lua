@@ -212,6 +212,25 @@ describe("the store's verbs", function()
     assert.equal(0, by.h4.other)
   end)
 
+  it("throttle goes by no moment that is still to come: the clock has been set back since", function()
+    local function passed(key) return told(1, function(m) return m.passed == key and key or nil end) end
+    local function noted(of)
+      return tonumber(host:sql("select value from kv where space = 'throttle:rule' and key = 'back'")[1].value) + of
+    end
+    emit { { device = "back", metric = "throttled", value = 1, key = "back-1" } }
+    passed "back-1"
+    for i, ahead in ipairs { 28800000, 50000 } do -- as by a clock that was 8 h ahead; 50 s may be a clock that is put right bit by bit
+      local out, code = bed.run { "sqlite3", "-cmd", ".timeout 10000", host.store,
+        ("update kv set value = '%d', expires = expires + 86400000 where space = 'throttle:rule' and key = 'back'"):format(noted(ahead)) }
+      assert.equal(0, code, out)
+      emit { { device = "back", metric = "throttled", value = 1, key = "after-" .. i, at = i } }
+      emit { { device = "back", metric = "history", value = 1, key = "last-" .. i } }
+      told(1, function(m) return m.of == "last-" .. i or nil end)
+    end
+    passed "after-1"
+    assert.same({}, told(0, function(m) return m.passed == "after-2" and 1 or nil end))
+  end)
+
   it("history gives a vendor everything that it shows, by time or number", function()
     local base = 1700000000000
     emit { { device = "v", metric = "x", value = 1, at = base, extra = { a = 1 } }, { device = "v", metric = "x", value = 2.5, at = base + 1, unit = "mmol/L" }, { device = "v", metric = "x", value = "text", at = base + 2, quality = "warmup", trend = "flat" },
