@@ -26,7 +26,7 @@ local tell_at = deadlines.new(plugin, "midnight", function(device, vendor)
   -- what was under way at midnight, and committed after it, sets that deadline again
   if plugin:throttle(("%s %s %d"):format(vendor or "", device, now), "1d") then return end
   local span = (now - midnight(now - (config.days * 24 - 12) * HOUR)) / 1000 -- a day can have 23 hours, or 25
-  local w = plugin:window { device = device, vendor = vendor, metric = "glucose", last = span }
+  local w = plugin:window { device = device, vendor = vendor, metric = "glucose", last = span + 0.001 } -- with that midnight itself
   local s = glucose.summary(w, { span = span, gap = config.gap })
   if w.count > 0 and not glucose.bounds(w.unit) then
     plugin:log("no time in range is told: the unit is neither mmol/L nor mg/dL", { device = device, unit = w.unit or "" })

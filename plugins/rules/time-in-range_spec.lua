@@ -77,6 +77,13 @@ describe("time-in-range", function()
     assert.same({ { 1.0, 0.0, 288 }, { 0.0, 1.0, 250 } }, told)
   end)
 
+  it("is of the whole day also where readings are of the very midnight", function()
+    t.at "2026-03-01T00:00:00Z"
+    begin()
+    wear(288, 100)
+    assert.equal(1.0, t.sent("desk")[1].data.data)
+  end)
+
   it("says in the log where it does not know the unit", function()
     t.at "2026-03-01T00:01:00Z"
     begin()
