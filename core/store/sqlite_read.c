@@ -81,7 +81,7 @@ const char *const np_read_texts[R_COUNT] = {
     [R_EXPIRED] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE expires > 0 AND expires <= ?1"
                   " AND (expires, seq) > (?2, ?3) ORDER BY expires, seq LIMIT ?4",
     [R_EXPIRED_OF] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ?"
-                     " AND (replayed > 0) = ? AND +expires > 0 AND +expires <= ? ORDER BY seq LIMIT ?",
+                     " AND (replayed > 0) = ? AND expires > 0 AND expires <= ? ORDER BY expires LIMIT ?",
     [R_NEXT_EXPIRY] = "SELECT expires FROM outbox WHERE expires > 0 AND expires > ? ORDER BY expires LIMIT 1",
     [R_ATTEMPTS] = "SELECT n, at, took, generation, status, batch, outcome, error, answer, request, reply FROM attempts WHERE "
                    "message = ? ORDER BY n",

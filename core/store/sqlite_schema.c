@@ -266,9 +266,13 @@ static const char sizes_whole[] =
     " + (SELECT ifnull(sum(bytes), 0) FROM on_message WHERE seq IN (SELECT seq FROM dead));"
     "DROP VIEW on_message;";
 
+/* What has expired of a line, however long that is. */
+static const char line_expiry[] =
+    "CREATE INDEX outbox_line_expires ON outbox(destination, device, (replayed > 0), expires) WHERE expires > 0;";
+
 /* A table that does not begin empty has to be told to `empty` below. Number n brings a file from user_version n to n + 1. What has been released is never changed, only followed by another. */
-static const char *const migrations[] = {first_schema, queries, causes,      attempts, tags,      retention, sizes,
-                                         stories,      acks,    derivations, reruns,   exchanges, replays,   sizes_whole};
+static const char *const migrations[] = {first_schema, queries,     causes, attempts,  tags,    retention,   sizes,      stories,
+                                         acks,         derivations, reruns, exchanges, replays, sizes_whole, line_expiry};
 enum { NEWEST = sizeof migrations / sizeof *migrations };
 
 /* The first number that a statement gives, or what failed, as a negative number. */

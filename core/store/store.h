@@ -232,7 +232,7 @@ int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, cha
 int64_t np_reader_outbox_oldest(struct np_reader *r,
                                 const char *destination); /* when the oldest pending one was made; 0: there is none */
 
-/* Pending messages that have expired at now, soonest first, after that place; or those of one line, oldest first. When the next one does (INT64_MAX: none). */
+/* Pending messages that have expired at now, soonest first, after that place; or those of one line, in the same order. When the next one does (INT64_MAX: none). */
 int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,
                       bool (*fn)(void *arg, const struct np_message *m), void *arg, struct np_error *err);
 int np_reader_expired_of(struct np_reader *r, const char *destination, const char *device, bool replayed, int64_t now, int limit,

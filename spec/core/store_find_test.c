@@ -380,6 +380,7 @@ static const char *writers = "SELECT sum(device * 1000 + connection) FROM device
 
 /* What later schemas have added, backwards. */
 static const char *const undo[] = {
+    "DROP INDEX outbox_line_expires",
     "ALTER TABLE counters DROP COLUMN dead_bytes",
     "DROP INDEX outbox_about",
     "DROP INDEX delivered_about",
@@ -461,7 +462,8 @@ static void from_an_older_schema(void) {
 static void plans(struct np_reader *r) {
   static const int texts[] = {R_MESSAGES_OF, R_MESSAGES_ABOUT, R_HEAD,        R_DEVICES_OF,
                               R_EXPIRED_OF,  R_REPLAY_PENDING, R_DERIVED_FROM};
-  static const char *const tables[] = {"SCAN outbox", "SCAN delivered", "SCAN dead", "SCAN dropped", "SCAN derivations"};
+  static const char *const tables[] = {"SCAN outbox",  "SCAN delivered",   "SCAN dead",
+                                       "SCAN dropped", "SCAN derivations", "TEMP B-TREE FOR ORDER"};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     struct np_buf sql = {0};
     sqlite3_stmt *st;
