@@ -19,6 +19,7 @@
 #include "host/deploy.h"
 #include "host/import.h"
 #include "host/replay_jobs.h"
+#include "io/aside.h"
 #include "io/fetch.h"
 #include "io/mqtt.h"
 #include "store/keyfile.h"
@@ -311,6 +312,7 @@ static void stop(struct running *r) {
   np_feed_close(&host->feed);
   np_broker_free(host->broker);
   np_deploy_free(host->deploy);
+  np_aside_settle();
   if (host->reader) np_reader_close(host->reader);
   np_seal_free(host->seal);
   if (r->look) event_free(r->look);

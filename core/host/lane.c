@@ -70,6 +70,7 @@ static void take_in(struct np_lane *lane, const struct np_slot *slot) {
   if (!in || in->lane) return;
   in->lane = lane;
   in->fresh = true;
+  in->env.base = lane->appender.script ? NULL : lane->base;
   in->env.fetch = lane->fetch;
   in->env.appender = &lane->appender;
   in->env.mailer = lane->mailer;

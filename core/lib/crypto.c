@@ -96,6 +96,7 @@ static int uuid(lua_State *L) {
 static const luaL_Reg functions[] = {{"equal", equal}, {"random", random_bytes}, {"uuid", uuid}, {NULL, NULL}};
 
 int luaopen_neap_crypto(lua_State *L) {
+  np_crypto_password_open(L);
   luaL_newlib(L, functions);
   luaL_setfuncs(L, np_crypto_text, 0);
   luaL_setfuncs(L, np_crypto_digest, 0);

@@ -60,5 +60,6 @@ bool np_rsa_verify(EVP_PKEY *key, const EVP_MD *md, enum np_rsa_padding padding,
 /* The functions of each file, ended by NULL; crypto.c makes the module of them. */
 extern const luaL_Reg np_crypto_text[], np_crypto_digest[], np_crypto_cipher[], np_crypto_password[];
 extern const luaL_Reg np_crypto_rsa[], np_crypto_jwt[]; /* tables of their own */
+void np_crypto_password_open(lua_State *L);             /* once, before its functions are called */
 
 #endif

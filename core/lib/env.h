@@ -13,10 +13,13 @@
 #include "io/mail.h"
 #include "io/mqtt.h"
 
+struct event_base;
 struct np_turn;
 
 struct np_env {
-  const char *name;                   /* the instance's: "ward-3" */
+  const char *name; /* the instance's: "ward-3" */
+  struct event_base
+      *base; /* the lane's, for io/aside.h; NULL while the chunk is being loaded, and in tests: there all is done in place */
   struct np_fetch *fetch;             /* the lane's; NULL while the chunk is being loaded */
   const struct np_appender *appender; /* the lane's; NULL likewise */
   struct np_mailer *mailer;           /* the lane's; NULL likewise */
@@ -55,6 +58,8 @@ struct np_env {
 /* For a function of the module `who`, which waits: raises where it may not be called. there: whether the lane has what it waits for; it lends nothing
  * while the file is loaded. */
 void np_env_may_wait(lua_State *L, struct np_env *env, const char *who, bool there);
+/* For what can also be done in place, while the lane waits: the env where the call that runs now may wait instead; NULL where it may not, or there is no host. */
+struct np_env *np_env_waits(lua_State *L, const char *who);
 
 static inline struct np_env *np_env(lua_State *L) { return *(struct np_env **)lua_getextraspace(L); }
 

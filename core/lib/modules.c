@@ -23,3 +23,8 @@ void np_env_may_wait(lua_State *L, struct np_env *env, const char *who, bool the
   if (!lua_isyieldable(L))
     luaL_error(L, "%s: not inside a function that C code calls, such as the order given to table.sort: it has to wait", who);
 }
+
+struct np_env *np_env_waits(lua_State *L, const char *who) {
+  struct np_env *env = np_spending.spend ? np_env(L) : NULL; /* a bare lua_State has none */
+  return env && env->base && lua_isyieldable(L) && !env->forbidden(env, L, who) ? env : NULL;
+}

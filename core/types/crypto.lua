@@ -185,13 +185,14 @@ function crypto.rsa.sign(private, s, options) end
 ---@return string? code
 function crypto.rsa.verify(public, s, signature, options) end
 
----Makes the text to keep of a password. Takes 32 MB and a tenth of a second, in which the lane does nothing else; it
----counts as 5 million instructions.
+---Makes the text to keep of a password. Takes 32 MB and a tenth of a second, in which the lane does other work; where a
+---call may not wait, as in a rule or a coroutine of your own, it does nothing else. Counts as 5 million instructions.
 ---@param password string
 ---@return string
 function crypto.password_hash(password) end
 
----Tells whether the password is the one that the stored text was made of. Takes as long as password_hash.
+---Tells whether the password is the one that the stored text was made of. Takes as long as password_hash, in the same
+---way.
 ---@param password string
 ---@param stored string
 ---@return boolean? # or nil, why, "format" where the stored text is none of scrypt's, or asks for more than 128 MB
