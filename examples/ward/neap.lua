@@ -5,6 +5,7 @@ return {
   listen = "127.0.0.1:8080",
   store = "neap.db",
   plugins = "../../plugins",
+  unlisted = false, -- that folder has more: only what is listed here is in force
 
   -- Where readings come from: plugins/vendors/sinocare.lua serves POST /sinocare/push. The name is what readings are marked with.
   connections = { { "sinocare", name = "ward-3", unit = "mmol/L" } },
