@@ -7,6 +7,7 @@
 
 #include "host/account.h"
 #include "host/host.h"
+#include "host/place.h"
 #include "host/task.h"
 #include "lib/json.h"
 
@@ -153,7 +154,7 @@ int np_account_handle(lua_State *L) {
   size_t len;
   const char *name = luaL_checklstring(L, 1, &len);
   struct handle *h = lua_newuserdatauv(L, sizeof *h, 0);
-  if (len >= sizeof h->name) return luaL_error(L, "plugin:account: the name is longer than %d bytes", (int)sizeof h->name - 1);
+  if (len >= sizeof h->name) return np_place_raise(L, "plugin:account: the name is longer than %d bytes", (int)sizeof h->name - 1);
   memcpy(h->name, name, len + 1);
   if (luaL_newmetatable(L, HANDLE)) {
     luaL_newlib(L, methods);

@@ -95,22 +95,22 @@ static bool push_record(lua_State *L, struct np_task *t, const struct np_spot *s
   return np_spot_push(L, t, s);
 }
 
-/* The id at 1, as a key of the store. False: no message has such an id. */
+/* The id at 2, as a key of the store. False: no message has such an id. */
 static bool find_spot(lua_State *L, const char *verb, struct np_spot *s) {
   size_t len;
-  const char *id = luaL_checklstring(L, 1, &len);
+  const char *id = luaL_checklstring(L, 2, &len);
   if (!len || len > ID_MOST || memchr(id, 0, len)) return false;
   np_spot_find(L, s, verb, NP_SPACE_ACKS, id, len);
   return true;
 }
 
-/* The fields of the table at 2, which are texts of the set. */
+/* The fields of the table at 3, which are texts of the set. */
 static void read_fields(lua_State *L, struct np_task *t, struct np_text *by, struct np_text *note) {
   struct np_error err;
   *by = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
   *note = (struct np_text){0};
-  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
-  for (lua_pushnil(L); lua_istable(L, 2) && lua_next(L, 2); lua_pop(L, 1)) {
+  if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+  for (lua_pushnil(L); lua_istable(L, 3) && lua_next(L, 3); lua_pop(L, 1)) {
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "[1]";
     bool is_by = strcmp(name, "by") == 0;
     size_t len;
@@ -143,7 +143,7 @@ int np_acknowledge(lua_State *L) {
   struct np_spot s;
   struct np_text by, note;
   struct np_error err;
-  lua_settop(L, 2);
+  lua_settop(L, 3);
   bool possible = find_spot(L, "plugin:acknowledge", &s);
   read_fields(L, t, &by, &note);
   if (possible && push_record(L, t, &s)) {
@@ -153,11 +153,11 @@ int np_acknowledge(lua_State *L) {
   }
   int64_t now = t->received ? t->received : np_now_ms();
   np_limit_emit(L, t, "acknowledge");
-  int found = possible ? np_ack_add(t->ws, t->in->lane->reader, lua_tostring(L, 1), by, note, now, &err) : 0;
+  int found = possible ? np_ack_add(t->ws, t->in->lane->reader, lua_tostring(L, 2), by, note, now, &err) : 0;
   if (found < 0) return luaL_error(L, "plugin:acknowledge: %s", err.text);
   if (!found) {
     lua_pushnil(L);
-    lua_pushfstring(L, "acknowledge: there is no message \"%s\", or it is no longer kept", possible ? lua_tostring(L, 1) : "…");
+    lua_pushfstring(L, "acknowledge: there is no message \"%s\", or it is no longer kept", possible ? lua_tostring(L, 2) : "…");
     lua_pushliteral(L, "unknown");
     return 3;
   }

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "host/host.h"
+#include "host/place.h"
 #include "host/task.h"
 
 #define SPACE "neap.budgets" /* key "CONNECTION/NAME/2026-11", value the number that is reserved */
@@ -391,7 +392,7 @@ int np_budget_handle(lua_State *L) {
   size_t len;
   const char *name = luaL_checklstring(L, 1, &len);
   struct handle *h = lua_newuserdatauv(L, sizeof *h, 0);
-  if (len >= sizeof h->name) return luaL_error(L, "plugin:budget: the name is longer than %d bytes", (int)sizeof h->name - 1);
+  if (len >= sizeof h->name) return np_place_raise(L, "plugin:budget: the name is longer than %d bytes", (int)sizeof h->name - 1);
   memcpy(h->name, name, len + 1);
   if (luaL_newmetatable(L, HANDLE)) {
     luaL_newlib(L, methods);

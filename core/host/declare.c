@@ -1,6 +1,7 @@
 /* Reads what a chunk has declared. */
 #include "host/declare.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,7 +150,7 @@ static struct np_schema **compile_schema(lua_State *L, int idx, const char *what
   }
   lua_setmetatable(L, -2);
   *box = np_schema_compile(L, idx, &err);
-  if (!*box) luaL_error(L, "%s: %s", what, err.text);
+  if (!*box) np_place_raise(L, "%s: %s", what, err.text);
   return box;
 }
 
@@ -335,15 +336,23 @@ static void read_migration(lua_State *L, int at, struct np_build *b) {
   m->handler = take_int(L, at, "handler");
 }
 
+static void take_place(lua_State *L, int at, struct np_build *b) {
+  lua_getfield(L, at, "place");
+  snprintf(b->place, sizeof b->place, "%s", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
+  lua_pop(L, 1);
+}
+
 static size_t read_list(lua_State *L, int at, struct np_build *b, const char *field,
                         void (*read)(lua_State *, int, struct np_build *)) {
   lua_getfield(L, at, field);
   size_t n = lua_rawlen(L, -1);
   for (size_t i = 1; read && i <= n; i++) {
     lua_rawgeti(L, -1, (lua_Integer)i);
+    take_place(L, lua_gettop(L), b);
     read(L, lua_gettop(L), b);
     lua_pop(L, 1);
   }
+  b->place[0] = 0;
   lua_pop(L, 1);
   return n;
 }
@@ -388,6 +397,7 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
   struct np_code *c = b->code;
   if (lua_getfield(L, at, "deliver") != LUA_TNIL) {
     int deliver = lua_gettop(L);
+    take_place(L, deliver, b);
     lua_getfield(L, deliver, "options");
     struct np_schema **schema = compile_schema(L, -1, "plugin:deliver options");
     if (b->in->settings == LUA_NOREF) { /* it may also have taken settings by plugin:config: then these are `to` */
@@ -408,6 +418,7 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
       lua_pop(L, 1);
       c->deliver = take_int(L, deliver, "handler");
     }
+    b->place[0] = 0;
     lua_settop(L, deliver);
   } else if (b->order->delivery) {
     lua_pushfstring(L, "%s.delivery: %s delivers nothing", b->order->settings_at, b->order->plugin);

@@ -3,6 +3,7 @@
 #ifndef NP_HOST_DECLARE_H
 #define NP_HOST_DECLARE_H
 
+#include "host/place.h"
 #include "host/plugin.h"
 
 struct np_build {
@@ -12,6 +13,7 @@ struct np_build {
   bool first;
   const struct np_library_under_way *libraries; /* that are being loaded, the innermost first */
   bool unconfigured;                            /* a setting is missing that only a person can give */
+  char place[NP_PLACE_MAX];                     /* which line registered what is being read; "" where that is not known */
 };
 
 static inline void np_declare_stage(const struct np_build *b, enum np_gate_stage stage) {

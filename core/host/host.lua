@@ -1,6 +1,6 @@
 -- The prelude: what a plugin is given as its handle. The chunk only registers; what it registered is read by the host
 -- (declare.c) once the chunk has returned. Compiled into the program.
-local core = ... -- functions in C: config, and the ledger's verbs
+local core = ... -- functions in C: the ledger's verbs, and what those here need; names
 
 -- What it calls is kept here: a chunk can put others in the place of globals and of string's functions, and what has been
 -- checked here is read by C.
@@ -161,8 +161,8 @@ function plugin:serve(t)
   local keep = t.keep
   if keep == nil then keep = method ~= "*" and method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" end
   declared.routes[#declared.routes + 1] = {
-    method = method, pattern = pattern, about = t.about, query = t.query, path = t.path, body = body, body_whole = whole,
-    body_max = t.body_max, keep = keep, handler = keep_handler("serve", t.handler),
+    place = core.place(), method = method, pattern = pattern, about = t.about, query = t.query, path = t.path,
+    body = body, body_whole = whole, body_max = t.body_max, keep = keep, handler = keep_handler("serve", t.handler),
     auth = t.auth ~= nil and keep_handler("serve", t.auth, "auth") or nil,
   }
 end
@@ -213,7 +213,9 @@ function plugin:command(t)
     if c.name == name then misuse("plugin:command: two commands are named %q", name) end
   end
   local handler = keep_handler("command", t.handler)
-  declared.commands[#declared.commands + 1] = { name = name, about = t.about, args = args, handler = handler }
+  declared.commands[#declared.commands + 1] = {
+    place = core.place(), name = name, about = t.about, args = args, handler = handler,
+  }
 end
 
 local function new_name(verb, name, list)
@@ -298,7 +300,7 @@ end
 function plugin:on(filter, fn)
   registering "on"
   if type(filter) ~= "table" then misuse("plugin:on: expected a filter, a table, got a %s", type(filter)) end
-  declared.ons[#declared.ons + 1] = { filter = filter, handler = keep_handler("on", fn) }
+  declared.ons[#declared.ons + 1] = { place = core.place(), filter = filter, handler = keep_handler("on", fn) }
 end
 
 --- What happens when a timer that plugin:arm has armed is due: plugin:timer("silence", function(key) … end).
@@ -361,7 +363,8 @@ function plugin:deliver(t)
   local terms = {}
   for name, value in pairs(t) do terms[name] = value end
   declared.deliver = {
-    options = t.options or {}, own_options = t.options ~= nil, terms = terms, handler = keep_handler("deliver", t.handler),
+    place = core.place(), options = t.options or {}, own_options = t.options ~= nil, terms = terms,
+    handler = keep_handler("deliver", t.handler),
   }
 end
 
@@ -399,25 +402,14 @@ function plugin:table(name)
   if type(name) ~= "string" then misuse("plugin:table: expected a name, got a %s", type(name)) end
   if not tables[name] then
     local ok, t = pcall(core.table, name)
-    if not ok then error("plugin:table: " .. tostring(t), 0) end
+    if not ok then misuse("plugin:table: %s", tostring(t)) end
     tables[name] = read_only(t)
   end
   return tables[name]
 end
 
--- The verbs that act are the ledger's.
-for _, verb in ipairs { "emit", "device", "event", "send", "throttle", "debounce", "history", "window", "acknowledge",
-  "acknowledged", "log" } do
-  local act = core[verb]
-  plugin[verb] = function(_, ...) return act(...) end
-end
-
-function plugin:arm(name, key, after)
-  local known = false
-  for _, t in ipairs(declared.timers) do known = known or t.name == name end
-  if not known then misuse("plugin:arm: no plugin:timer(%q, …) in this file", tostring(name)) end
-  return core.arm(name, key, after)
-end
+-- The verbs that act are the ledger's. No function stands around them: what they raise names the line that called them.
+for name, verb in pairs(core.verbs) do plugin[name] = verb end
 
 setmetatable(plugin, {
   __metatable = false,

@@ -1,4 +1,5 @@
-/* The verbs that act. Arguments are checked before anything is added, so that a verb that raises has done nothing. */
+/* The verbs that act. Arguments are checked before anything is added, so that a verb that raises has done nothing. Each is called as a method of the
+ * handle, which is at 1, by the plugin itself: so that luaL_error names the plugin's own line, and counts arguments as its author does. */
 #include "host/ledger.h"
 
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include "host/ledger_parts.h"
 #include "host/tags.h"
 #include "host/task.h"
+#include "lib/modules.h"
 
 #define OPS_MAX 200000
 #define BYTES_MAX ((size_t)128 << 20)
@@ -147,11 +149,11 @@ unsigned np_take_reading(lua_State *L, int idx, struct np_writeset *ws, struct n
 static int emit(lua_State *L) {
   struct np_task *t =
       np_acting(L, "emit", NP_IN_VENDORS | NP_IN_RULES, "readings come from a vendor plugin's handlers and jobs, and from rules");
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
   if (NP_IN(t->mode) & NP_IN_RULES) return np_derive(L, t);
   struct np_reading r;
-  bool has_at = np_take_reading(L, 1, t->ws, &r, false) & NP_SAYS_AT;
+  bool has_at = np_take_reading(L, 2, t->ws, &r, false) & NP_SAYS_AT;
   whose(L, t, &r.vendor, &r.connection);
   r.received = received_now(t);
   if (!has_at) r.at = r.received;
@@ -215,10 +217,10 @@ void np_take_device(lua_State *L, int idx, struct np_writeset *ws, struct np_op 
  */
 static int device(lua_State *L) {
   struct np_task *t = np_acting(L, "device", NP_IN_VENDORS, "what is known of devices comes from a vendor plugin");
-  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TTABLE);
   struct np_op op = {.as.device = {.online = -1, .at = received_now(t)}};
-  lua_settop(L, 1);
-  np_take_device(L, 1, t->ws, &op);
+  lua_settop(L, 2);
+  np_take_device(L, 2, t->ws, &op);
   if (op.as.device.vendor.ptr) {
     struct np_text connection; /* the row's stays as it is */
     whose_shown(L, t, "device", &op.as.device.device, &op.as.device.vendor, &connection);
@@ -247,11 +249,11 @@ static int device(lua_State *L) {
  */
 static int event(lua_State *L) {
   struct np_task *t = np_acting(L, "event", NP_IN_VENDORS, "events come from a vendor plugin");
-  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TTABLE);
   struct np_op op = {.as.event = {.received = received_now(t)}};
   op.as.event.at = op.as.event.received;
-  lua_settop(L, 1);
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+  lua_settop(L, 2);
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     const char *name = np_field_name(L, "event");
     if (strcmp(name, "device") == 0)
       op.as.event.device = np_field_text(L, t->ws, "event", name);
@@ -320,16 +322,16 @@ static void read_options(lua_State *L, int idx, const struct np_task *t, const s
 static int send(lua_State *L) {
   struct np_task *t = np_acting(L, "send", NP_IN_RULES, "messages are a rule's; a vendor plugin emits readings, and a rule sends");
   size_t len;
-  const char *to = luaL_checklstring(L, 1, &len);
-  luaL_checktype(L, 2, LUA_TTABLE);
+  const char *to = luaL_checklstring(L, 2, &len);
+  luaL_checktype(L, 3, LUA_TTABLE);
   const struct np_slot *slot = np_epoch_slot(t->in->lane->epoch, to);
   if (!slot || !np_slot_takes_messages(slot)) return luaL_error(L, "plugin:send: no destination \"%s\" is configured", to);
   struct np_message m = {.created = np_now_ms(), .about = t->now, .reading = t->reading ? t->reading->seq : 0};
   m.destination = np_writeset_text(t->ws, to, len);
+  lua_settop(L, 4);
+  read_options(L, 4, t, slot, &m);
   lua_settop(L, 3);
-  read_options(L, 3, t, slot, &m);
-  lua_settop(L, 2);
-  if (lua_getfield(L, 2, "device") != LUA_TNIL)
+  if (lua_getfield(L, 3, "device") != LUA_TNIL)
     m.device = np_field_text(L, t->ws, "send", "device");
   else if (t->reading)
     m.device = np_writeset_text(t->ws, t->reading->device.ptr, t->reading->device.len);
@@ -347,6 +349,12 @@ static int send(lua_State *L) {
   return 1;
 }
 
+static bool has_timer(const struct np_code *code, const char *name) {
+  for (size_t i = 0; i < code->timer_count; i++)
+    if (strcmp(code->timers[i].name, name) == 0) return true;
+  return false;
+}
+
 /* plugin:arm(name, key, after): the timer is due once `after` has passed; false disarms it. Armed again, it is moved. Where the key is a device, it
  * fires only after all of that device's readings that were stored by then have met the rule.
  * @param name string of a plugin:timer in this file
@@ -356,13 +364,14 @@ static int send(lua_State *L) {
 static int arm(lua_State *L) {
   struct np_task *t = np_acting(L, "arm", NP_IN_RULES, "timers are a rule's; a vendor plugin has plugin:every");
   size_t name_len, key_len;
-  const char *name = luaL_checklstring(L, 1, &name_len), *key = luaL_checklstring(L, 2, &key_len);
+  const char *name = luaL_checklstring(L, 2, &name_len), *key = luaL_checklstring(L, 3, &key_len);
   int64_t due = 0;
+  if (!has_timer(t->in->code, name)) return luaL_error(L, "plugin:arm: no plugin:timer(\"%s\", …) in this file", name);
   if (key_len > 512) return luaL_error(L, "plugin:arm: the key is longer than 512 bytes");
   if (memchr(key, 0, key_len)) return luaL_error(L, "plugin:arm: the key holds a zero byte");
-  if (lua_toboolean(L, 3))
-    due = t->now + np_field_duration(L, 3, "arm", "the time");
-  else if (lua_isnoneornil(L, 3))
+  if (lua_toboolean(L, 4))
+    due = t->now + np_field_duration(L, 4, "arm", "the time");
+  else if (lua_isnoneornil(L, 4))
     return luaL_error(L, "plugin:arm: after what time? Give a duration, or false to disarm");
   struct np_op *op = np_writeset_add(t->ws, NP_OP_ARM);
   op->as.arm.instance = np_writeset_text(t->ws, t->in->code->instance, strlen(t->in->code->instance));
@@ -372,20 +381,12 @@ static int arm(lua_State *L) {
   return 0;
 }
 
-/* Key-value, with what this set has written on top. */
-
 /* plugin:log(text [, fields]): a line of the log; the same as log.info.
  * @param text string
  * @param fields? table<string, any>
  */
 static int log_line(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "neap.log");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "info");
-  lua_insert(L, 1);
-  lua_pop(L, 1);
-  lua_call(L, lua_gettop(L) - 1, 0);
+  np_log_line(L, 2, NP_INFO);
   return 0;
 }
 
@@ -405,7 +406,9 @@ int np_ledger_open(lua_State *L) {
                                    {NULL, NULL}};
   static const luaL_Reg store[] = {
       {"get", np_store_get}, {"put", np_store_put}, {"delete", np_store_delete}, {"list", np_store_list}, {NULL, NULL}};
+  lua_createtable(L, 0, 8);
   luaL_newlib(L, verbs);
+  lua_setfield(L, -2, "verbs");
   luaL_newlib(L, store);
   lua_setfield(L, -2, "store");
   np_people_open(L);

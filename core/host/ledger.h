@@ -23,7 +23,7 @@ void np_overlay_free(struct np_overlay *o);
 /* After np_writeset_undo: forgets what is no longer in the set. */
 void np_overlay_rebuild(struct np_overlay *o, const struct np_writeset *ws);
 
-/* Pushes a table of functions for host.lua. */
+/* Pushes what host.lua is called with: `verbs`, which the handle has as they are, store and people. */
 int np_ledger_open(lua_State *L);
 /* Reads the table at idx into r, as plugin:emit does: its texts are of the set. Returns what it says of what may be left out. Raises. vendor,
  * connection, received and partition are the caller's; of a rule's (derived) the device may be absent, and the vendor may be there. */

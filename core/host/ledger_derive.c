@@ -146,7 +146,7 @@ static struct np_derivation *derivation(struct np_task *t) {
 
 int np_derive(lua_State *L, struct np_task *t) {
   struct np_reading r;
-  unsigned says = np_take_reading(L, 1, t->ws, &r, true);
+  unsigned says = np_take_reading(L, 2, t->ws, &r, true);
   check_metric(L, t->in->code, &r);
   set_depth(L, t, &r);
   set_device(L, t, &r);

@@ -108,7 +108,7 @@ static bool add_to_history(void *arg, const struct np_reading *r) {
 }
 
 static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise) {
-  if (lua_getfield(L, 3, field) != LUA_TNIL) otherwise = np_field_time(L, "history", field);
+  if (lua_getfield(L, 4, field) != LUA_TNIL) otherwise = np_field_time(L, "history", field);
   lua_pop(L, 1);
   return otherwise;
 }
@@ -129,23 +129,23 @@ static int64_t optional_time(lua_State *L, const char *field, int64_t otherwise)
  */
 int np_history(lua_State *L) {
   struct np_task *t = np_acting(L, "history", NP_IN_STORE, "use it in rules and in a vendor's handlers and jobs");
-  const char *dev = luaL_checkstring(L, 1), *metric = luaL_checkstring(L, 2);
-  lua_settop(L, 3);
-  if (lua_isnil(L, 3)) {
+  const char *dev = luaL_checkstring(L, 2), *metric = luaL_checkstring(L, 3);
+  lua_settop(L, 4);
+  if (lua_isnil(L, 4)) {
     lua_newtable(L);
-    lua_replace(L, 3);
+    lua_replace(L, 4);
   }
-  luaL_checktype(L, 3, LUA_TTABLE);
+  luaL_checktype(L, 4, LUA_TTABLE);
   int64_t now = t->now ? t->now : np_now_ms(), from = INT64_MIN, to = INT64_MAX;
   bool ruling = NP_IN(t->mode) & NP_IN_RULES;
   if (t->reading) now = t->reading->at;
   if (ruling) to = now;
-  if (lua_getfield(L, 3, "last") != LUA_TNIL) from = now - np_field_duration(L, -1, "history", "last");
+  if (lua_getfield(L, 4, "last") != LUA_TNIL) from = now - np_field_duration(L, -1, "history", "last");
   lua_pop(L, 1);
   from = optional_time(L, "from", from);
   to = optional_time(L, "to", to);
   lua_Integer limit = 100;
-  if (lua_getfield(L, 3, "limit") != LUA_TNIL) limit = np_field_integer(L, "history", "limit");
+  if (lua_getfield(L, 4, "limit") != LUA_TNIL) limit = np_field_integer(L, "history", "limit");
   lua_pop(L, 1);
   if (limit < 1 || limit > 10000) return luaL_error(L, "plugin:history: limit has to be from 1 to 10000");
   luaL_checkstack(L, 8, NULL);

@@ -42,7 +42,7 @@ int np_store_get(lua_State *L), np_store_put(lua_State *L), np_store_delete(lua_
 int np_store_list(lua_State *L);     /* plugin.store:list; store_list.c */
 int np_history(lua_State *L);        /* ledger_history.c */
 int np_window(lua_State *L);         /* ledger_window.c */
-/* plugin:emit of a rule; the table is at 1. ledger_derive.c */
+/* plugin:emit of a rule; the table is at 2. ledger_derive.c */
 int np_derive(lua_State *L, struct np_task *t);
 /* The key of a derived reading, as the overlay's map knows it. */
 void np_derived_spot(struct np_buf *spot, const struct np_reading *r);

@@ -258,12 +258,12 @@ int np_store_delete(lua_State *L) {
   return np_store_put(L);
 }
 
-/* ms that the rule's verb has put under the key, INT64_MIN where nothing is there, or what nothing can have been put at yet; the key is the first argument
- * and the time the second. */
+/* ms that the rule's verb has put under the key, INT64_MIN where nothing is there, or what nothing can have been put at yet; the key is at 2
+ * and the time at 3. */
 static int64_t last_of(lua_State *L, struct np_task *t, const char *verb, struct np_spot *s, int64_t *ms) {
   size_t len;
-  const char *key = luaL_checklstring(L, 1, &len);
-  *ms = np_field_duration(L, 2, verb, "the time");
+  const char *key = luaL_checklstring(L, 2, &len);
+  *ms = np_field_duration(L, 3, verb, "the time");
   np_spot_own(L, s, verb, key, len);
   struct np_buf *b = np_box_new(L);
   int64_t last = np_spot_get(L, t, s, b) ? strtoll(np_buf_text(b), NULL, 10) : INT64_MIN;

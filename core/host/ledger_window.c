@@ -66,7 +66,7 @@ static bool gather(void *arg, const struct np_reading *r) {
 /* By raw access: a text that a metamethod makes would be nobody's, and gone with the next collection. */
 static int raw_field(lua_State *L, const char *field) {
   lua_pushstring(L, field);
-  return lua_rawget(L, 1);
+  return lua_rawget(L, 2);
 }
 
 static const char *text_of(lua_State *L, const char *field, const char *otherwise) {
@@ -108,7 +108,7 @@ static unsigned qualities(lua_State *L) {
 
 static void check_fields(lua_State *L) {
   static const char *const fields[] = {"device", "metric", "vendor", "unit", "quality", "last", "count"};
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "[1]";
     size_t i = 0;
     while (i < sizeof fields / sizeof *fields && strcmp(fields[i], name) != 0) i++;
@@ -305,8 +305,8 @@ int np_window(lua_State *L) {
   struct np_task *t = np_acting(L, "window", NP_IN_RULES, "it is for rules; plugin:history gives a vendor's readings");
   struct wish w = {0};
   struct np_error err;
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
   read_wish(L, t, &w);
   register_window(L);
   int64_t end = t->reading ? t->reading->at : t->now;

@@ -20,6 +20,7 @@
 #include "host/delivery.h"
 #include "host/hosts.h"
 #include "host/ledger.h"
+#include "host/place.h"
 #include "host/sandbox.h"
 #include "host/task.h"
 #include "lib/json.h"
@@ -56,7 +57,7 @@ static int panicked(lua_State *L) {
 
 static struct np_build *building(lua_State *L) {
   struct np_build *b = ((struct np_instance *)np_env(L))->building;
-  if (!b) luaL_error(L, "require it while the file is loaded, at its top");
+  if (!b) np_place_raise(L, "require it while the file is loaded, at its top");
   return b;
 }
 
@@ -84,11 +85,8 @@ static int run_library(lua_State *L, struct np_build *b, const char *name) {
 static void refuse_circle(lua_State *L, const struct np_build *b, const char *name) {
   for (const struct np_library_under_way *l = b->libraries; l; l = l->outer) {
     if (strcmp(l->name, name) != 0) continue;
-    luaL_where(L, 2);
-    lua_pushfstring(L, "library \"%s\" requires itself, by way of \"%s\": put what both need into a third", name,
-                    b->libraries->name);
-    lua_concat(L, 2);
-    lua_error(L);
+    np_place_raise(L, "library \"%s\" requires itself, by way of \"%s\": put what both need into a third", name,
+                   b->libraries->name);
   }
 }
 
@@ -97,14 +95,10 @@ static int load_library(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
   const struct np_source *source;
   struct np_error err;
-  if (strncmp(name, NP_TABLE, strlen(NP_TABLE)) == 0) luaL_error(L, "plugin:table(\"%s\") gives a table", name + strlen(NP_TABLE));
+  if (strncmp(name, NP_TABLE, strlen(NP_TABLE)) == 0)
+    np_place_raise(L, "plugin:table(\"%s\") gives a table", name + strlen(NP_TABLE));
   refuse_circle(L, b, name);
-  if (b->order->library(b->order->arg, name, &source, &err) < 0) {
-    luaL_where(L, 2); /* require's caller: level 1 is require */
-    lua_pushstring(L, err.text);
-    lua_concat(L, 2);
-    return lua_error(L);
-  }
+  if (b->order->library(b->order->arg, name, &source, &err) < 0) return np_place_raise(L, "%s", err.text);
   lua_pushfstring(L, "@%s", source->path);
   np_declare_stage(b, NP_STAGE_SYNTAX);
   if (load_text(L, source, lua_tostring(L, -1)) != LUA_OK) return lua_error(L);
@@ -142,6 +136,14 @@ static int push_duration(lua_State *L) {
   return 1;
 }
 
+/* place() -> "vendors/x.lua:12: ", what calls the prelude; "" where nothing does */
+static int push_place(lua_State *L) {
+  char place[NP_PLACE_MAX];
+  np_place(L, place);
+  lua_pushstring(L, place);
+  return 1;
+}
+
 /* table(name): the value of plugins/tables/NAME.csv or NAME.lua, which counts as a library that the file requires. */
 static int load_table(lua_State *L) {
   struct np_build *b = building(L);
@@ -176,12 +178,14 @@ static int load_all(lua_State *L) {
   np_sandbox_open(L, load_library, print_to_log);
   in->env.now_slot = np_time_now_slot(L);
   size_t len = (size_t)(_binary_core_host_host_lua_end - _binary_core_host_host_lua_start);
-  if (luaL_loadbufferx(L, _binary_core_host_host_lua_start, len, "=neap", "t") != LUA_OK) return lua_error(L);
+  if (luaL_loadbufferx(L, _binary_core_host_host_lua_start, len, NP_PRELUDE, "t") != LUA_OK) return lua_error(L);
   np_ledger_open(L);
   np_data_open(L);
   lua_setfield(L, -2, "data");
   lua_pushcfunction(L, push_duration);
   lua_setfield(L, -2, "duration");
+  lua_pushcfunction(L, push_place);
+  lua_setfield(L, -2, "place");
   lua_pushcfunction(L, np_declare_config);
   lua_setfield(L, -2, "config");
   lua_pushcfunction(L, load_table);
@@ -251,29 +255,26 @@ static bool tells_where(const struct np_order *order, const char *message) {
          (order->settings_at && strstr(message, order->settings_at));
 }
 
-/* " at plugins/rules/x.lua:12", where it stood when memory ran out: such an error carries no place. Without allocating. */
-static void add_place(lua_State *co, struct np_buf *b) {
-  lua_Debug ar;
-  for (int level = 0; lua_getstack(co, level, &ar); level++) {
-    lua_getinfo(co, "Sl", &ar);
-    if (ar.currentline < 0 || ar.source[0] != '@') continue;
-    np_buf_addf(b, "%s:%d: ", ar.short_src, ar.currentline);
-    return;
-  }
-}
-
-static void tell_failure(const struct np_order *order, lua_State *co, int status, struct np_error *err) {
+/* What is found wrong once the chunk has returned is told of the line that registered it. */
+static void tell_failure(const struct np_build *build, lua_State *co, int status, struct np_error *err) {
+  const struct np_order *order = build->order;
   const char *text = lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1) : NULL; /* to make text of a number may want memory */
   struct np_buf b = {0};
   if (status == LUA_ERRMEM) {
-    add_place(co, &b);
-    np_buf_addf(&b, "used up %zu MiB of memory while it was loaded", loading_limits.memory >> 20);
+    char place[NP_PLACE_MAX]; /* such an error carries none */
+    np_place(co, place);
+    np_buf_addf(&b, "%sused up %zu MiB of memory while it was loaded", place, loading_limits.memory >> 20);
   } else {
     char *masked = np_mask_text(text ? text : "raised something that is not a message", text ? strlen(text) : 38);
     np_buf_adds(&b, masked);
     free(masked);
   }
-  np_fail(err, "%s%s%s", tells_where(order, b.data) ? "" : order->source.path, tells_where(order, b.data) ? "" : ": ", b.data);
+  if (tells_where(order, b.data))
+    np_fail(err, "%s", b.data);
+  else if (build->place[0])
+    np_fail(err, "%s%s", build->place, b.data);
+  else
+    np_fail(err, "%s: %s", order->source.path, b.data);
   np_buf_free(&b);
 }
 
@@ -308,7 +309,7 @@ struct np_instance *np_instance_build(const struct np_order *order, struct np_co
     np_task_guard(in->L);
     return in;
   }
-  tell_failure(order, co, status, err);
+  tell_failure(&b, co, status, err);
   if (unconfigured) *unconfigured = b.unconfigured;
   lua_settop(in->L, 0);
   np_instance_close(in);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "host/lane.h"
+#include "host/place.h"
 
 #define HOOK_EVERY 10000
 #define ALARM_MS 20    /* of the thread's CPU time */
@@ -64,10 +65,10 @@ lua_State *np_task_enter(lua_State *L) {
 static void over_budget(lua_State *L, struct np_task *t, const char *code) {
   if (!t->over) {
     struct np_buf b = {0};
-    lua_Debug ar;
+    char place[NP_PLACE_MAX];
     t->error_code = code;
-    if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "Sl", &ar) && ar.currentline >= 0)
-      np_buf_addf(&b, "%s:%d: ", ar.short_src, ar.currentline);
+    np_place(L, place);
+    np_buf_adds(&b, place);
     if (strcmp(code, "running") == 0)
       np_buf_addf(&b, "ran for longer than its budget of %g s (limits.running)", t->in->code->limits.running);
     else
@@ -169,7 +170,7 @@ static void add_traceback(struct np_buf *b, lua_State *co) {
   int shown = 0;
   for (int level = 0; shown < 12 && lua_getstack(co, level, &ar); level++) {
     lua_getinfo(co, "nSl", &ar);
-    if (ar.currentline < 0) continue;
+    if (!np_place_is_own(&ar)) continue;
     np_buf_addf(b, "\n%s:%d: in %s", ar.short_src, ar.currentline, ar.name ? ar.name : "the handler");
     shown++;
   }

@@ -12,6 +12,7 @@
 #include "base/utf8.h"
 #include "lib/env.h"
 #include "lib/json.h"
+#include "lib/modules.h"
 
 int luaopen_neap_log(lua_State *L);
 
@@ -66,10 +67,10 @@ static void check_name(lua_State *L, const char *name, size_t len) {
     luaL_error(L, "log: the name of a field has to be of letters, digits, \"_\", \".\" and \"-\", at most 60 of them");
 }
 
-/* Leaves the sorted names on the stack, as an array that points into the table at index 2. */
-static const char **push_names(lua_State *L, size_t *count) {
+/* Leaves the sorted names on the stack, as an array that points into the table at `fields`. */
+static const char **push_names(lua_State *L, int fields, size_t *count) {
   size_t n = 0, len;
-  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), n++) {
+  for (lua_pushnil(L); lua_next(L, fields); lua_pop(L, 1), n++) {
     if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "log: fields have names: log.info(\"polled\", { readings = 12 })");
     const char *name = lua_tolstring(L, -2, &len);
     check_name(L, name, len);
@@ -77,7 +78,7 @@ static const char **push_names(lua_State *L, size_t *count) {
   const char **names = lua_newuserdatauv(L, (n + 1) * sizeof *names, 0);
   *count = n;
   n = 0;
-  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) names[n++] = lua_tostring(L, -2);
+  for (lua_pushnil(L); lua_next(L, fields); lua_pop(L, 1)) names[n++] = lua_tostring(L, -2);
   qsort(names, n, sizeof *names, by_name);
   return names;
 }
@@ -90,29 +91,25 @@ static bool is_ours(const char *name) {
 }
 
 /* A log line must not be why a handler fails: too many fields are counted, names of the host's own get a "_". */
-/* log.debug(text [, fields]), log.info, log.warn, log.error: writes a line.
- * @param text any
- * @param fields? table<string, any> shown by their names
- */
-static int write_line(lua_State *L) {
+void np_log_line(lua_State *L, int at, enum np_log_level level) {
+  int fields = at + 1;
   const char *pairs[2 * (FIELDS_MOST + 2)];
   size_t n = 0, count = 0;
   char more[32];
-  luaL_checkany(L, 1);
-  lua_settop(L, 2);
-  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
+  luaL_checkany(L, at);
+  lua_settop(L, fields);
+  if (!lua_isnil(L, fields)) luaL_checktype(L, fields, LUA_TTABLE);
   luaL_checkstack(L, 3 * FIELDS_MOST + 12, "log");
   pairs[2 * n] = "plugin";
   pairs[2 * n++ + 1] = np_env(L)->name;
-  const char **names = lua_istable(L, 2) ? push_names(L, &count) : NULL;
-  enum np_log_level level = (enum np_log_level)lua_tointeger(L, lua_upvalueindex(1));
-  if (!np_log_wants(level) || (np_env(L)->may_log && !np_env(L)->may_log(np_env(L)))) return 0;
+  const char **names = lua_istable(L, fields) ? push_names(L, fields, &count) : NULL;
+  if (!np_log_wants(level) || (np_env(L)->may_log && !np_env(L)->may_log(np_env(L)))) return;
   size_t shown = count < FIELDS_MOST ? count : FIELDS_MOST;
   for (size_t i = 0; i < shown; i++) names[i] = lua_pushstring(L, names[i]); /* a __tostring may change the table */
   for (size_t i = 0; i < shown; i++) {
     pairs[2 * n] = is_ours(names[i]) ? lua_pushfstring(L, "%s_", names[i]) : names[i];
     lua_pushstring(L, names[i]);
-    lua_rawget(L, 2);
+    lua_rawget(L, fields);
     make_text(L);
     pairs[2 * n++ + 1] = lua_tostring(L, -1);
   }
@@ -121,10 +118,18 @@ static int write_line(lua_State *L) {
     pairs[2 * n] = "fields_left_out";
     pairs[2 * n++ + 1] = more;
   }
-  lua_pushvalue(L, 1);
+  lua_pushvalue(L, at);
   luaL_tolstring(L, -1, NULL);
   make_fit(L, true);
   np_log_pairs(level, lua_tostring(L, -1), pairs, n);
+}
+
+/* log.debug(text [, fields]), log.info, log.warn, log.error: writes a line.
+ * @param text any
+ * @param fields? table<string, any> shown by their names
+ */
+static int write_line(lua_State *L) {
+  np_log_line(L, 1, (enum np_log_level)lua_tointeger(L, lua_upvalueindex(1)));
   return 0;
 }
 

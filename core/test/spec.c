@@ -25,6 +25,7 @@ extern const char _binary_core_test_assert_lua_start[], _binary_core_test_assert
 extern const char _binary_core_test_http_lua_start[], _binary_core_test_http_lua_end[];
 extern const char _binary_core_test_recording_lua_start[], _binary_core_test_recording_lua_end[];
 
+#define PRELUDE "=neap.test"
 #define TEST_SECONDS 20         /* real ones, that one test may take */
 #define MEMORY_MAX (512 << 10)  /* KiB of the spec's own state */
 #define HOOK_EVERY 100000       /* instructions */
@@ -68,23 +69,40 @@ struct np_world *np_spec_world(lua_State *L) {
 
 /* Running */
 
+/* Past "neap.test:12: ", which is what luaL_error names where the prelude has called; or the message itself. */
+static const char *without_ours(const char *message) {
+  const char *place = PRELUDE + 1; /* "=" */
+  size_t n = strlen(place);
+  if (strncmp(message, place, n) != 0 || message[n] != ':') return message;
+  size_t digits = strspn(message + n + 1, "0123456789");
+  const char *after = message + n + 1 + digits;
+  return digits && strncmp(after, ": ", 2) == 0 ? after + 2 : message;
+}
+
 /* The message, and which lines of the spec led to it. */
 static int with_lines(lua_State *L) {
-  const char *file = np_spec_of(L)->run->file, *message = luaL_tolstring(L, 1, NULL);
+  const char *file = np_spec_of(L)->run->file, *message = luaL_tolstring(L, 1, NULL), *plain = without_ours(message);
   struct np_buf b = {0};
   lua_Debug ar;
   int shown = 0, last = 0;
-  np_buf_adds(&b, message);
+  bool placed = plain == message;
+  if (placed) np_buf_adds(&b, message);
   for (int level = 1; shown < 8 && lua_getstack(L, level, &ar); level++) {
     char place[300];
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || ar.source[0] != '@' || strcmp(ar.source + 1, file) != 0 || ar.currentline == last) continue;
     last = ar.currentline;
     snprintf(place, sizeof place, "%.280s:%d", ar.short_src, ar.currentline);
+    if (!placed) {
+      np_buf_addf(&b, "%s: %s", place, plain);
+      placed = true;
+      continue;
+    }
     if (strncmp(message, place, strlen(place)) == 0 && shown == 0) continue;
     np_buf_addf(&b, "\n  in %s:%d", file, ar.currentline);
     shown++;
   }
+  if (!placed) np_buf_adds(&b, plain);
   lua_pushlstring(L, b.data, b.len);
   np_buf_free(&b);
   return 1;
@@ -257,7 +275,7 @@ static int part(lua_State *L) {
   size_t i = 0, n = sizeof parts / sizeof *parts;
   while (i < n && strcmp(parts[i].name, name) != 0) i++;
   luaL_argcheck(L, i < n, 1, "no such part");
-  int status = luaL_loadbufferx(L, parts[i].start, (size_t)(parts[i].end - parts[i].start), "=neap.test", "t");
+  int status = luaL_loadbufferx(L, parts[i].start, (size_t)(parts[i].end - parts[i].start), PRELUDE, "t");
   return status == LUA_OK ? 1 : lua_error(L);
 }
 

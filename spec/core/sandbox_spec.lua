@@ -270,7 +270,7 @@ end }]],
       assert.matches("plugin:send to a destination", held.error, 1, true)
     end)
 
-    for verb, cure in pairs { ["send('end', {})"] = "a rule sends", ["arm('x', 'y', 1)"] = "plugin:timer", ["throttle('x', 1)"] = "it is for rules", ["on({}, print)"] = "while the file is loaded",
+    for verb, cure in pairs { ["send('end', {})"] = "a rule sends", ["arm('x', 'y', 1)"] = "timers are a rule's", ["throttle('x', 1)"] = "it is for rules", ["on({}, print)"] = "while the file is loaded",
       ["every(1, 'x', print)"] = "while the file is loaded", ["timer('x', print)"] = "while the file is loaded", ["deliver({})"] = "while the file is loaded", ["config({})"] = "while the file is loaded",
       ["refuse(print)"] = "while the file is loaded", ["emitt({})"] = "did you mean \\\"emit\\\"" } do
       it(verb .. " in a vendor's handler", function()
