@@ -66,6 +66,7 @@ struct np_mail_session {
   size_t sent;           /* of the dialog's out */
   char *name;            /* owned: "host:port" */
   bool near, size, used; /* a name led where it may not; the server wants sizes; a mail has gone over it */
+  bool asks, known;      /* the server offers AUTH; it has taken user and password */
   char error[CURL_ERROR_SIZE];
 };
 

@@ -140,7 +140,15 @@ static void on_readable(evutil_socket_t fd, short what, void *arg) {
   while (read_some(s)) {}
 }
 
+/* libcurl says no user and no password to a server that does not offer AUTH, and goes on. Who has set them wants them used. */
+static bool is_unknown(const struct np_mail_session *s) { return *np_mail_place_part(&s->place, NP_MAIL_USER) && !s->known; }
+
 static void go_on(struct np_mail_session *s) {
+  if (is_unknown(s)) {
+    np_mail_call_end(s->call, "settings",
+                     "offers no login (AUTH), so that user and password cannot be said: take them out where it needs none");
+    return;
+  }
   s->sent = 0;
   np_mail_dialog_begin(&s->call->dialog, s->size);
   flush(s);
@@ -162,6 +170,9 @@ bool np_mail_session_reuse(struct np_mail_call *call) {
 static size_t on_line(char *bytes, size_t size, size_t count, void *arg) {
   struct np_mail_session *s = arg;
   size_t n = size * count;
+  if (n > 3 && memcmp(bytes, "220", 3) == 0) s->asks = s->known = false; /* what was said before TLS does not count after it */
+  if (n > 9 && memcmp(bytes, "250", 3) == 0 && memcmp(bytes + 4, "AUTH ", 5) == 0) s->asks = true;
+  if (n > 3 && memcmp(bytes, "235", 3) == 0) s->known = s->asks;
   if (n > 8 && memcmp(bytes, "250", 3) == 0 && memcmp(bytes + 4, "SIZE", 4) == 0) s->size = true;
   if (!s->call) return n;
   np_mail_dialog_line(&s->call->dialog, bytes, n);

@@ -9,8 +9,9 @@
 ---settings (it refuses us, the user, the sender or all recipients), refused (this text, or its size). After timeout and
 ---cut it may have taken the mail all the same. url is smtp://host:port, with STARTTLS, or smtps://host:port; a path is
 ---what EHLO says. text is the mail as RFC 5322 has it, in ASCII; the library `mail` makes such texts. Only hosts that
----the plugin's settings name can be reached. Options: user, password (PLAIN or LOGIN); starttls = false (smtp:// without
----TLS, a password too); cert, key, ca (PEM, as neap.http has them); timeout (seconds or "10s", 60 s where absent).
+---the plugin's settings name can be reached. Options: user, password (PLAIN or LOGIN; where the server offers no login,
+---the mail is not sent: settings); starttls = false (smtp:// without TLS, a password too); cert, key, ca (PEM, as
+---neap.http has them); timeout (seconds or "10s", 60 s where absent).
 local smtp = {}
 
 ---What a mail server has answered.

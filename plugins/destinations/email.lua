@@ -13,7 +13,7 @@ local time = require "neap.time"
 local config = plugin:config {
   url = { "string", pattern = "smtps?://.+", about = "the mail server: smtp://mail.example:587, smtps://mail.example" },
   starttls = { "boolean", default = true, about = "false: over smtp:// all goes unencrypted, a password too" },
-  user = { "string", optional = true, min = 1 },
+  user = { "string", optional = true, min = 1, about = "a server that offers no login gets no mail then" },
   password = { "secret", optional = true },
   from = { "string", min = 3, about = "who sends: neap@ward.example, or Ward 3 <neap@ward.example>" },
   to = { "array", min = 1, max = 100, items = { "string" }, about = "who gets it: { \"desk@ward.example\", … }" },

@@ -141,6 +141,22 @@ describe("email", function()
     for _, text in ipairs { host.output, json.encode(host:sql "select * from attempts") } do assert.is_nil(text:find("w0rd", 1, true)) end
   end)
 
+  it("holds messages, and names the settings, where user is set and the server offers no login", function()
+    server = smtp_server()
+    server.stop = server.close
+    server.answer = function(verb) if verb == "EHLO" then return "250-mail.example\r\n250 SIZE 1000000" end end
+    start('starttls = false, user = "neap", password = "w0rd", to = { "desk@ward.example" }')
+    tell { { value = "one" }, { value = "two" } }
+    local row = error_of "the settings have to be mended"
+    assert.truthy(row.error:find("offers no login (AUTH), so that user and password cannot be said", 1, true), row.error)
+    assert.same({}, server:poll())
+    for _, line in ipairs(server.said) do assert.is_nil(line:find "^MAIL", line) end
+    local config = bed.read(host.folder .. "/neap.lua")
+    bed.replace(host.folder .. "/neap.lua", (config:gsub('user = "neap", password = "w0rd",', "")))
+    bed.wait("both, once user is taken out", function() return #server:poll() == 2 and #rows "delivered" == 2 end)
+    assert.same({}, rows "dead")
+  end)
+
   it("makes a dead letter of the text that is refused, of a digest of that message alone", function()
     real()
     start(tls() .. ', to = { "desk@ward.example" }, delivery = { batch = 20, batch_wait = "1h" }', 1)
