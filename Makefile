@@ -9,10 +9,12 @@ PKGS := lua5.4 lua5.4-cjson libcurl libevent_core libevent_openssl libmosquitto 
 CFLAGS ?= -O2 -g
 ASAN_UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1
 SANFLAGS := $(if $(SAN),$(ASAN_UBSAN)) $(if $(TSAN),-fsanitize=thread -O1)
-CFLAGS_PKG := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+# Asked when a recipe first needs them, once each: make may be installing pkg-config and the libraries before that, as in `make deps all`.
+pkg_config = $(shell pkg-config $(1) $(PKGS))$(if $(filter-out 0,$(.SHELLSTATUS)),$(error pkg-config does not find all of $(PKGS): run make deps))
+CFLAGS_PKG = $(eval CFLAGS_PKG := $(call pkg_config,--cflags))$(CFLAGS_PKG)
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror=implicit-function-declaration -D_GNU_SOURCE \
              -DNP_VERSION='"$(VERSION)"' -DNP_PLUGINS='"$(PREFIX)/share/neap/plugins"' -Icore $(CFLAGS) $(SANFLAGS) -pthread $(CFLAGS_PKG)
-LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm -ldl
+LIBS = $(eval LIBS := $(call pkg_config,--libs) -pthread -lm -ldl)$(LIBS)
 
 SRC   := $(wildcard core/*/*.c)
 LUA   := $(wildcard core/*/*.lua)
@@ -51,6 +53,9 @@ $B/tools/%: spec/tools/%.c $B/libneap.a
 	@echo cc $<
 	@$(CC) $(ALL_CFLAGS) -MMD -MP -rdynamic -o $@ $< $B/libneap.a $(LIBS)
 -include $(shell find $B -name '*.d' 2>/dev/null)
+ifneq ($(filter deps deps-run,$(MAKECMDGOALS)),) # with -j too what is to be installed comes first
+$(OBJ) $B/core/main.o $(TESTS) $(TOOLS): | deps-run
+endif
 
 deps: deps-run deps-test
 # $(call install_missing,packages): installs what dpkg does not know of, as root or by sudo. One at a time, by a lock on apt-get's own file, for apt-get
