@@ -39,8 +39,8 @@ static void check_mount(const struct np_table *t, const char *mount) {
 }
 
 void np_config_limits(const struct np_table *t, struct np_limits *l) {
-  static const char *const known[] = {"memory", "instructions", "running", "total",     "coroutines",
-                                      "http",   "emits",        "log",     "log_burst", "store"};
+  static const char *const known[] = {"memory", "instructions", "running",   "total", "coroutines", "calls",
+                                      "emits",  "log",          "log_burst", "store", "http"};
   struct np_table limits;
   int64_t ms;
   if (!np_table_table(t, "limits", &limits)) return;
@@ -50,7 +50,8 @@ void np_config_limits(const struct np_table *t, struct np_limits *l) {
   if (np_table_duration(&limits, "running", 1, &ms)) l->running = (double)ms / 1000;
   if (np_table_duration(&limits, "total", 1, &ms)) l->total = (double)ms / 1000;
   np_table_integer(&limits, "coroutines", 1, 1000000, &l->coroutines);
-  np_table_integer(&limits, "http", 1, 100000, &l->http);
+  np_table_integer(&limits, "http", 1, 100000, &l->calls); /* as it was called when HTTP alone counted */
+  np_table_integer(&limits, "calls", 1, 100000, &l->calls);
   np_table_integer(&limits, "emits", 1, 200000, &l->emits);
   np_table_integer(&limits, "log", 1, 1000000, &l->log);
   np_table_integer(&limits, "log_burst", 1, 1000000, &l->log_burst);

@@ -22,7 +22,7 @@ struct np_limits np_limits_default(enum np_kind kind) {
                             .running = rule ? 2 : 5,
                             .total = rule ? 2 : 120,
                             .coroutines = 1000,
-                            .http = 16,
+                            .calls = 16,
                             .emits = 10000,
                             .log = 50,
                             .log_burst = 200,
@@ -35,7 +35,7 @@ void np_limits_lay(struct np_limits *l, const struct np_limits *over) {
   if (over->running > 0) l->running = over->running;
   if (over->total > 0) l->total = over->total;
   if (over->coroutines) l->coroutines = over->coroutines;
-  if (over->http) l->http = over->http;
+  if (over->calls) l->calls = over->calls;
   if (over->emits) l->emits = over->emits;
   if (over->log) l->log = over->log;
   if (over->log_burst) l->log_burst = over->log_burst;
@@ -44,7 +44,7 @@ void np_limits_lay(struct np_limits *l, const struct np_limits *over) {
 
 void np_limits_print(const struct np_limits *l, struct np_buf *b) {
   np_buf_addf(b, "%zu %" PRId64 " %g %g %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %zu", l->memory,
-              l->instructions, l->running, l->total, l->coroutines, l->http, l->emits, l->log, l->log_burst, l->store);
+              l->instructions, l->running, l->total, l->coroutines, l->calls, l->emits, l->log, l->log_burst, l->store);
 }
 
 void np_uses_note(_Atomic int64_t *most, int64_t used) {
@@ -68,7 +68,7 @@ void np_limits_describe(const struct np_code *code, size_t memory, int64_t store
   add_use(b, &near, "running", (double)atomic_load(&u->running) / 1e6, l->running);
   add_use(b, &near, "total", (double)atomic_load(&u->total) / 1e6, l->total);
   add_use(b, &near, "coroutines", (double)atomic_load(&u->coroutines), (double)l->coroutines);
-  add_use(b, &near, "http", (double)atomic_load(&u->http), (double)l->http);
+  add_use(b, &near, "calls", (double)atomic_load(&u->calls), (double)l->calls);
   add_use(b, &near, "emits", (double)atomic_load(&u->emits), (double)l->emits);
   if (store >= 0) add_use(b, &near, "store", (double)store, (double)l->store);
   int64_t lines = atomic_load(&u->log_left_out);
@@ -138,7 +138,7 @@ void np_limit_adopt(struct np_instance *in) {
   *in->log.alarm = (struct np_alarm){.lane = in->lane, .fn = tell, .arg = in, .uncounted = true};
 }
 
-/* HTTP calls. */
+/* Calls out. */
 
 struct np_turn {
   struct np_instance *in;
@@ -150,7 +150,7 @@ struct np_turn {
 
 static void open_turn(struct np_instance *in, struct np_turn *turn) {
   turn->open = true;
-  np_uses_note(&in->code->uses.http, ++in->turns.open);
+  np_uses_note(&in->code->uses.calls, ++in->turns.open);
 }
 
 static void give_up(void *arg) {
@@ -163,7 +163,7 @@ struct np_turn *np_limit_turn(struct np_env *env, double seconds, bool *open) {
   struct np_turn *turn = np_alloc(sizeof *turn);
   *turn = (struct np_turn){.in = in, .task = in->running};
   turn->alarm = (struct np_alarm){.lane = in->lane, .fn = give_up, .arg = turn};
-  *open = in->turns.open < in->code->limits.http;
+  *open = in->turns.open < in->code->limits.calls;
   if (*open) {
     open_turn(in, turn);
   } else {
@@ -176,7 +176,7 @@ struct np_turn *np_limit_turn(struct np_env *env, double seconds, bool *open) {
 
 bool np_limit_turn_came(struct np_env *env, const struct np_turn *turn) {
   struct np_instance *in = (struct np_instance *)env;
-  if (!turn->open && in->running) in->running->passed = "http";
+  if (!turn->open && in->running) in->running->passed = "calls";
   return turn->open;
 }
 
@@ -194,7 +194,7 @@ void np_limit_turn_end(struct np_turn *turn) {
   np_alarm_stop(&turn->alarm);
   free(turn);
   struct np_turn *next = all->first;
-  if (!next || all->open >= in->code->limits.http) return;
+  if (!next || all->open >= in->code->limits.calls) return;
   all->first = next->next;
   if (!all->first) all->last = &all->first;
   np_alarm_stop(&next->alarm);
@@ -202,4 +202,4 @@ void np_limit_turn_end(struct np_turn *turn) {
   np_task_wake(next->task);
 }
 
-int64_t np_limit_turns(const struct np_env *env) { return ((const struct np_instance *)env)->code->limits.http; }
+int64_t np_limit_turns(const struct np_env *env) { return ((const struct np_instance *)env)->code->limits.calls; }

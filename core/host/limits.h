@@ -24,11 +24,12 @@ struct np_limits {      /* where they are what neap.lua says, 0 is what it does 
   double running;       /* seconds one call may run between waits */
   double total;         /* seconds one call may take in all */
   int64_t coroutines;   /* of its own, that one call has made and that are not at their end */
-  int64_t http;         /* calls out that are open at once, of one instance on one lane: a further one waits for its turn */
-  int64_t emits;        /* readings, events, devices and messages of one call */
-  int64_t log;          /* lines a second of one instance on one lane: what is over is left out, counted, and that is said */
-  int64_t log_burst;    /* lines at once */
-  size_t store;         /* bytes of keys and values */
+  int64_t
+      calls; /* out, by HTTP, SMTP and MQTT, that are open at once, of one instance on one lane: a further one waits for its turn */
+  int64_t emits;     /* readings, events, devices and messages of one call */
+  int64_t log;       /* lines a second of one instance on one lane: what is over is left out, counted, and that is said */
+  int64_t log_burst; /* lines at once */
+  size_t store;      /* bytes of keys and values */
 };
 struct np_limits np_limits_default(enum np_kind kind);
 /* What `over` says in place of what `limits` says. */
@@ -38,8 +39,8 @@ void np_limits_print(const struct np_limits *limits, struct np_buf *b);
 
 /* The most that any call of a generation has taken so far, on all lanes. Written by lanes, read by anyone. */
 struct np_uses {
-  _Atomic int64_t instructions, running, total, coroutines, http, emits; /* running and total: us */
-  _Atomic int64_t log_left_out;                                          /* lines, in all */
+  _Atomic int64_t instructions, running, total, coroutines, calls, emits; /* running and total: us */
+  _Atomic int64_t log_left_out;                                           /* lines, in all */
 };
 void np_uses_note(_Atomic int64_t *most, int64_t used);
 /* Appends `,"limits":{…}`, use against limit of each, and `,"near":"…"` where a use is near its limit. memory: of the lane that uses most; store:

@@ -46,7 +46,7 @@ struct np_env {
   void (*got)(struct np_env *env, int status, const char *headers);
   /* May it write one more line of the log? It counts as written. */
   bool (*may_log)(struct np_env *env);
-  /* Its HTTP calls that are open at once are limited. A turn for one more, given back by turn_end when the call is over. Where it is not *open, the
+  /* Its calls out that are open at once are limited, of whatever kind. A turn for one more, given back by turn_end when the call is over. Where it is not *open, the
    * call takes a ticket and yields; it is woken when its turn has come or those seconds have passed: turn_came says which. */
   struct np_turn *(*turn)(struct np_env *env, double seconds, bool *open);
   bool (*turn_came)(struct np_env *env,

@@ -18,11 +18,11 @@
 #include <lua.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/utf8.h"
 #include "lib/env.h"
 #include "lib/http_asked.h"
 #include "lib/json.h"
+#include "lib/outgoing.h"
 
 int luaopen_neap_http(lua_State *L);
 
@@ -31,13 +31,10 @@ int luaopen_neap_http(lua_State *L);
 #define HEADERS_MOST 500 /* lines of an answer's head that are shown */
 
 struct call {
-  struct np_env *env; /* borrowed */
+  struct np_outgoing out;
   struct np_http_asked asked;
   struct np_http_place place;
-  struct np_turn *turn;        /* owned: its place among the instance's open calls; NULL before and after */
-  int64_t began;               /* us on the monotonic clock */
   struct np_fetch_call *fetch; /* under way; NULL before and after */
-  void *ticket;                /* of the host, for wake */
   bool answered;
   int status;
   char code[16];     /* "" where there was an answer */
@@ -49,8 +46,7 @@ static int close_call(lua_State *L) {
   struct call *c = luaL_checkudata(L, 1, CALL);
   if (c->fetch) np_fetch_cancel(c->fetch);
   c->fetch = NULL;
-  if (c->turn) c->env->turn_end(c->turn);
-  c->turn = NULL;
+  np_outgoing_end(&c->out);
   np_http_asked_free(&c->asked);
   np_buf_free(&c->why);
   np_buf_free(&c->url);
@@ -71,12 +67,12 @@ static void on_answer(void *arg, const struct np_fetch_answer *a) {
   np_buf_adds(&c->url, a->url);
   np_buf_adds(&c->headers, a->headers);
   np_buf_add(&c->body, a->body, a->body_len);
-  c->env->wake(c->ticket);
+  c->out.env->wake(c->out.ticket);
 }
 
 static bool may_redirect(void *arg, const char *url) {
   struct call *c = arg;
-  return c->env->may_reach(c->env, url);
+  return c->out.env->may_reach(c->out.env, url);
 }
 
 /* The answer */
@@ -189,7 +185,7 @@ static int answered(lua_State *L, int status, lua_KContext context) {
   (void)status;
   struct call *c = (struct call *)context;
   if (!c->answered) return luaL_error(L, "http: woken before the answer came");
-  if (c->env->got) c->env->got(c->env, c->status, np_buf_text(&c->headers));
+  if (c->out.env->got) c->out.env->got(c->out.env, c->status, np_buf_text(&c->headers));
   if (*c->code) return failed(L, c, np_buf_text(&c->why), c->code);
   if (is_expected(&c->asked, c->status)) {
     push_answer(L, c);
@@ -227,36 +223,27 @@ static void start(lua_State *L, struct call *c, double timeout) {
                                .redirects = a->redirects,
                                .may_redirect = may_redirect};
   struct np_error err;
-  c->fetch = np_fetch_start(c->env->fetch, &r, on_answer, c, &err);
+  c->fetch = np_fetch_start(c->out.env->fetch, &r, on_answer, c, &err);
   if (!c->fetch) luaL_error(L, "http: %s", err.text);
-  if (c->env->asks) c->env->asks(c->env, &r);
+  if (c->out.env->asks) c->out.env->asks(c->out.env, &r);
 }
 
-static int wait(lua_State *L, struct call *c, lua_KFunction then) {
-  c->ticket = c->env->ticket(c->env);
-  if (!c->ticket) return luaL_error(L, "http: not in this call");
-  return lua_yieldk(L, 0, (lua_KContext)c, then);
-}
-
-/* Its turn has come. */
+/* Its turn has come, or nobody's has ended in time. */
 static int set_out(lua_State *L, struct call *c) {
-  double left = c->env->time_left(c->env), rest = c->asked.timeout - (double)(np_mono_us() - c->began) / 1e6;
-  if (!(left > 0) || !(rest > 0)) return failed(L, c, "no time is left in this call", "timeout");
-  start(L, c, rest < left ? rest : left);
+  double seconds;
+  const char *code = np_outgoing_seconds(L, &c->out, &seconds);
+  if (code) return failed(L, c, lua_tostring(L, -1), code);
+  start(L, c, seconds);
   np_http_asked_free(&c->asked);
   lua_settop(L, 2);
   lua_pushnil(L);
   lua_replace(L, 1); /* the options may be garbage now */
-  return wait(L, c, answered);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, answered);
 }
 
 static int after_turn(lua_State *L, int status, lua_KContext context) {
   (void)status;
-  struct call *c = (struct call *)context;
-  if (c->env->turn_came(c->env, c->turn)) return set_out(L, c);
-  lua_pushfstring(L, "%I calls are open at once, its limit (limits.http), and none of them ended in %f s",
-                  (LUAI_UACINT)c->env->turns(c->env), (LUAI_UACNUMBER)(np_mono_us() - c->began) / 1e6);
-  return failed(L, c, lua_tostring(L, -1), "limit");
+  return set_out(L, (struct call *)context);
 }
 
 /* Upvalue: the method, nil where it is an option. Stack: options, call, and then only what is needed until the start. */
@@ -270,7 +257,7 @@ static int request(lua_State *L) {
   lua_settop(L, 1);
   np_env_may_wait(L, env, "http", env->fetch != NULL);
   struct call *c = lua_newuserdatauv(L, sizeof *c, 0);
-  *c = (struct call){.env = env};
+  *c = (struct call){.out = {.env = env, .who = "http"}};
   luaL_setmetatable(L, CALL);
   lua_toclose(L, 2);
   np_http_ask(L, lua_tostring(L, lua_upvalueindex(1)), &c->asked);
@@ -284,12 +271,8 @@ static int request(lua_State *L) {
     return luaL_error(
         L, "http: %s may not reach \"%s\": only hosts named in its settings can be reached; let a setting hold the address",
         env->name, c->place.host);
-  double left = env->time_left(env);
-  if (!(left > 0)) return failed(L, c, "no time is left in this call", "timeout");
-  bool open = true;
-  c->began = np_mono_us();
-  if (env->turn) c->turn = env->turn(env, c->asked.timeout < left ? c->asked.timeout : left, &open);
-  return open ? set_out(L, c) : wait(L, c, after_turn);
+  if (np_outgoing_begin(&c->out, c->asked.timeout)) return set_out(L, c);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, after_turn);
 }
 
 int luaopen_neap_http(lua_State *L) {

@@ -17,6 +17,7 @@
 #include "io/mqtt.h"
 #include "lib/env.h"
 #include "lib/mqtt_asked.h"
+#include "lib/outgoing.h"
 
 int luaopen_neap_mqtt(lua_State *L);
 
@@ -32,10 +33,11 @@ struct client {
 };
 
 struct call {
-  struct np_env *env;           /* borrowed */
+  struct np_outgoing out;
   struct np_mqtt_call *running; /* NULL before and after */
   struct client *client;        /* on the coroutine's stack */
-  void *ticket;
+  struct np_mqtt_message *list; /* on the coroutine's stack; NULL where it only connects */
+  uint64_t wanted;              /* the connection that it has to go by; 0: any */
   size_t count;
   bool answered, connecting;
   char code[16]; /* "" where each message has its outcome */
@@ -55,6 +57,7 @@ static int close_call(lua_State *L) {
   struct call *c = luaL_checkudata(L, 1, CALL);
   if (c->running) np_mqtt_cancel(c->running);
   c->running = NULL;
+  np_outgoing_end(&c->out);
   return 0;
 }
 
@@ -98,7 +101,7 @@ static void on_done(void *arg, const struct np_mqtt_answer *a) {
     snprintf(c->code, sizeof c->code, "%s", a->code);
   else if (c->count)
     memcpy(c->outcomes, a->outcomes, c->count * sizeof *c->outcomes);
-  c->env->wake(c->ticket);
+  c->out.env->wake(c->out.ticket);
 }
 
 static int failed(lua_State *L, const struct client *c, const char *why, const char *code) {
@@ -201,23 +204,38 @@ static void make(struct client *c) {
   np_buf_free(&id);
 }
 
+/* Its turn has come, or nobody's has ended in time. */
+static int set_out(lua_State *L, struct call *c) {
+  double seconds;
+  const char *code = np_outgoing_seconds(L, &c->out, &seconds);
+  if (code) return failed(L, c->client, lua_tostring(L, -1), code);
+  if (!c->client->m) make(c->client);
+  c->running = np_mqtt_publish(c->client->m, c->list, c->count, c->wanted, seconds, on_done, c);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, answered);
+}
+
+static int after_turn(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  return set_out(L, (struct call *)context);
+}
+
 /* Stack: client, messages or nil, options or nil. */
 static int begin(lua_State *L, struct client *client, bool connecting, double timeout, uint64_t connection) {
   struct np_env *env = client->env;
   size_t count = 0;
   struct np_mqtt_message *list = connecting ? NULL : np_mqtt_ask_messages(L, 2, &count);
-  double left = env->time_left(env);
-  if (!(left > 0)) return failed(L, client, "no time is left in this call", "timeout");
   struct call *c = lua_newuserdatauv(L, sizeof *c + count * sizeof *c->outcomes, 0);
-  *c = (struct call){.env = env, .client = client, .count = count, .connecting = connecting};
+  *c = (struct call){.out = {.env = env, .who = "mqtt"},
+                     .client = client,
+                     .list = list,
+                     .wanted = connection,
+                     .count = count,
+                     .connecting = connecting};
   c->outcomes = (struct np_mqtt_outcome *)(c + 1);
   luaL_setmetatable(L, CALL);
   lua_toclose(L, -1);
-  if (!client->m) make(client);
-  c->ticket = env->ticket(env);
-  if (!c->ticket) return luaL_error(L, "mqtt: not in this call");
-  c->running = np_mqtt_publish(client->m, list, count, connection, timeout < left ? timeout : left, on_done, c);
-  return lua_yieldk(L, 0, (lua_KContext)c, answered);
+  if (np_outgoing_begin(&c->out, timeout)) return set_out(L, c);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, after_turn);
 }
 
 /* client:connect([timeout]): connects where it is not.

@@ -1,6 +1,6 @@
 /* neap.smtp: smtp.send { url =, from =, to = { … }, text = } hands a mail to a server, and returns when that has taken it. It looks as if it blocked, while the
  * lane does other work. It returns { status, text, refused } of the server's last answer and of the recipients it did not take, where it took at least one; else
- * nil, "what: why", a code, and where the server has answered such a table: timeout, resolve, connect, tls, cut, near, bad_url, other; later (4xx), settings (it
+ * nil, "what: why", a code, and where the server has answered such a table: timeout, resolve, connect, tls, cut, near, bad_url, limit, other; later (4xx), settings (it
  * refuses us, the user, the sender or all recipients), refused (this text, or its size). After timeout and cut it may have taken the mail all the same.
  * url is smtp://host:port, with STARTTLS, or smtps://host:port; a path is what EHLO says. text is the mail as RFC 5322 has it, in ASCII; the library `mail`
  * makes such texts. Only hosts that the plugin's settings name can be reached. Options: user, password (PLAIN or LOGIN; where the server offers no login, the mail is not sent: settings); starttls = false (smtp:// without
@@ -18,6 +18,7 @@
 #include "io/mail.h"
 #include "lib/env.h"
 #include "lib/options.h"
+#include "lib/outgoing.h"
 #include "lib/spend.h"
 
 int luaopen_neap_smtp(lua_State *L);
@@ -27,9 +28,9 @@ int luaopen_neap_smtp(lua_State *L);
 #define TEXT_MOST ((size_t)32 << 20)
 
 struct call {
-  struct np_env *env;           /* borrowed */
+  struct np_outgoing out;
+  struct np_mail mail;          /* until it is started; what it borrows is on the coroutine's stack */
   struct np_mail_call *running; /* NULL before and after */
-  void *ticket;
   bool answered;
   size_t to_count;
   char code[16];         /* "" where it was taken */
@@ -44,6 +45,7 @@ static int close_call(lua_State *L) {
   struct call *c = luaL_checkudata(L, 1, CALL);
   if (c->running) np_mail_cancel(c->running);
   c->running = NULL;
+  np_outgoing_end(&c->out);
   np_buf_free(&c->why);
   np_buf_free(&c->text);
   np_buf_free(&c->refused);
@@ -66,7 +68,7 @@ static void on_answer(void *arg, const struct np_mail_answer *a) {
     np_buf_addc(&c->refused, 0);
     c->refused_count++;
   }
-  c->env->wake(c->ticket);
+  c->out.env->wake(c->out.ticket);
 }
 
 /* The answer */
@@ -196,6 +198,25 @@ static void read_mail(lua_State *L, struct np_mail *mail) {
   mail->to = read_recipients(L, &mail->to_count); /* last: the list's copy is below the top of the stack */
 }
 
+/* Its turn has come, or nobody's has ended in time. Stack: the options, the call, what the mail borrows; the copy of the recipients at the top but one. */
+static int set_out(lua_State *L, struct call *c) {
+  int top = lua_gettop(L);
+  const char *code = np_outgoing_seconds(L, &c->out, &c->mail.timeout);
+  if (code) return failed(L, lua_tostring(L, -1), code);
+  struct np_error err;
+  c->running = np_mail_start(c->out.env->mailer, &c->mail, on_answer, c, &err);
+  if (!c->running) return luaL_error(L, "smtp: %s", err.text);
+  lua_pushvalue(L, top - 1); /* it takes the options' place, which may be garbage now */
+  lua_replace(L, 1);
+  lua_settop(L, 2);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, answered);
+}
+
+static int after_turn(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  return set_out(L, (struct call *)context);
+}
+
 /* smtp.send(options): hands a mail to a server.
  * @param options neap.MailOptions
  * @return neap.Mailed? res, string? why, string? code, neap.Mailed? answer
@@ -206,28 +227,17 @@ static int send_mail(lua_State *L) {
   lua_settop(L, 1);
   np_env_may_wait(L, env, "smtp", env->mailer != NULL);
   struct call *c = lua_newuserdatauv(L, sizeof *c, 0);
-  *c = (struct call){.env = env};
+  *c = (struct call){.out = {.env = env, .who = "smtp"}};
   luaL_setmetatable(L, CALL);
   lua_toclose(L, 2);
-  struct np_mail mail = {0};
-  read_mail(L, &mail);
-  if (!env->may_reach(env, mail.url))
+  read_mail(L, &c->mail);
+  if (!env->may_reach(env, c->mail.url))
     return luaL_error(
         L, "smtp: %s may not reach that server: only hosts named in its settings can be reached; let a setting hold the URL",
         env->name);
-  double left = env->time_left(env);
-  if (!(left > 0)) return failed(L, "no time is left in this call", "timeout");
-  if (mail.timeout > left) mail.timeout = left;
-  c->to_count = mail.to_count;
-  struct np_error err;
-  c->running = np_mail_start(env->mailer, &mail, on_answer, c, &err);
-  if (!c->running) return luaL_error(L, "smtp: %s", err.text);
-  lua_pushvalue(L, -2); /* the copy of the recipients takes the options' place, which may be garbage now */
-  lua_replace(L, 1);
-  lua_settop(L, 2);
-  c->ticket = env->ticket(env);
-  if (!c->ticket) return luaL_error(L, "smtp: not in this call");
-  return lua_yieldk(L, 0, (lua_KContext)c, answered);
+  c->to_count = c->mail.to_count;
+  if (np_outgoing_begin(&c->out, c->mail.timeout)) return set_out(L, c);
+  return np_outgoing_wait(L, &c->out, (lua_KContext)c, after_turn);
 }
 
 int luaopen_neap_smtp(lua_State *L) {

@@ -5,13 +5,13 @@
 ---neap.smtp: smtp.send { url =, from =, to = { … }, text = } hands a mail to a server, and returns when that has taken
 ---it. It looks as if it blocked, while the lane does other work. It returns { status, text, refused } of the server's
 ---last answer and of the recipients it did not take, where it took at least one; else nil, "what: why", a code, and
----where the server has answered such a table: timeout, resolve, connect, tls, cut, near, bad_url, other; later (4xx),
----settings (it refuses us, the user, the sender or all recipients), refused (this text, or its size). After timeout and
----cut it may have taken the mail all the same. url is smtp://host:port, with STARTTLS, or smtps://host:port; a path is
----what EHLO says. text is the mail as RFC 5322 has it, in ASCII; the library `mail` makes such texts. Only hosts that
----the plugin's settings name can be reached. Options: user, password (PLAIN or LOGIN; where the server offers no login,
----the mail is not sent: settings); starttls = false (smtp:// without TLS, a password too); cert, key, ca (PEM, as
----neap.http has them); timeout (seconds or "10s", 60 s where absent).
+---where the server has answered such a table: timeout, resolve, connect, tls, cut, near, bad_url, limit, other; later
+---(4xx), settings (it refuses us, the user, the sender or all recipients), refused (this text, or its size). After
+---timeout and cut it may have taken the mail all the same. url is smtp://host:port, with STARTTLS, or smtps://host:port;
+---a path is what EHLO says. text is the mail as RFC 5322 has it, in ASCII; the library `mail` makes such texts. Only
+---hosts that the plugin's settings name can be reached. Options: user, password (PLAIN or LOGIN; where the server offers
+---no login, the mail is not sent: settings); starttls = false (smtp:// without TLS, a password too); cert, key, ca (PEM,
+---as neap.http has them); timeout (seconds or "10s", 60 s where absent).
 local smtp = {}
 
 ---What a mail server has answered.

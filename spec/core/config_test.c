@@ -327,6 +327,7 @@ static void check_errors(void) {
       {"return { quarantine = { holds = 1 } }", ": quarantine.holds: unknown, did you mean \"hold\"?"},
       {"return { limits = { coroutines = 0 } }", ": limits.coroutines: expected a whole number"},
       {"return { limits = { http = 1.5 } }", ": limits.http: expected a whole number"},
+      {"return { limits = { calls = 0 } }", ": limits.calls: expected a whole number"},
       {"return { limits = { emits = 200001 } }", ": limits.emits: expected a whole number"},
       {"return { limits = { log = '5' } }", ": limits.log: expected a whole number"},
       {"return { limits = { log_burst = -1 } }", ": limits.log_burst: expected a whole number"},

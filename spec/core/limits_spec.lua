@@ -203,12 +203,12 @@ local function begin(host, path, body)
   end
 end
 
-describe("the limit of open HTTP calls", function()
+describe("the limit of open calls", function()
   local host, server
   setup(function()
     server = slow_server()
     host = bed.host {
-      config = ([[lanes = 1, connections = { { "greedy", url = "http://127.0.0.1:%d", limits = { http = 3 } } }]]):format(server.port),
+      config = ([[lanes = 1, connections = { { "greedy", url = "http://127.0.0.1:%d", limits = { calls = 3 } } }]]):format(server.port),
       plugins = { ["vendors/greedy.lua"] = greedy },
     }
   end)
@@ -223,12 +223,12 @@ describe("the limit of open HTTP calls", function()
     bed.wait("three calls", function() return server.asked() == 3 end)
     bed.wait("four requests under way", function() return host:summary().tasks == 4 end)
     assert.equal(3, server.asked())
-    assert.equal(3, host:plugin("greedy").limits.http.used)
+    assert.equal(3, host:plugin("greedy").limits.calls.used)
     server.answer(1)
     bed.wait("the fourth call", function() return server.asked() == 3 end)
     server.answer(3)
     for i = 1, 4 do assert.same({ status = 200 }, answers[i]()) end
-    assert.equal(3, host:plugin("greedy").limits.http.used)
+    assert.equal(3, host:plugin("greedy").limits.calls.used)
   end)
 
   it("is told where none ends in time, and a place is free again afterwards", function()
@@ -237,7 +237,7 @@ describe("the limit of open HTTP calls", function()
     bed.wait("three calls", function() return server.asked() == 3 end)
     local answer = begin(host, "/call", { timeout = 0.05 })()
     assert.equal("limit", answer.code)
-    assert.matches("3 calls are open at once, its limit (limits.http), and none of them ended in 0.0", answer.why, 1, true)
+    assert.matches("3 calls are open at once, its limit (limits.calls), and none of them ended in 0.0", answer.why, 1, true)
     server.answer(3)
     for i = 1, 3 do assert.same({ status = 200 }, answers[i]()) end
     local again = begin(host, "/call", { timeout = 20 })
@@ -246,6 +246,69 @@ describe("the limit of open HTTP calls", function()
     assert.same({ status = 200 }, again())
     assert.equal(0, host:summary().timers)
   end)
+end)
+
+-- Each kind of call, to a server that takes the connection and says nothing.
+local speaker = [[
+local plugin = ...
+local http, mqtt, smtp = require "neap.http", require "neap.mqtt", require "neap.smtp"
+local config = plugin:config { http = { "string" }, mqtt = { "string" }, smtp = { "string" } }
+local broker = mqtt.client { url = config.mqtt }
+local calls = {
+  http = function(t) return http.get { url = config.http, timeout = t } end,
+  mqtt = function(t) return broker:publish({ { topic = "a" } }, { timeout = t }) end,
+  smtp = function(t) return smtp.send { url = config.smtp, starttls = false, from = "a@ward.example", to = { "b@ward.example" }, text = "x", timeout = t } end,
+}
+plugin:serve { "POST /call", keep = false, body = { kind = { "string" }, timeout = { "number" } }, handler = function(req)
+  local res, why, code = calls[req.body.kind](req.body.timeout)
+  return 200, { done = res ~= nil, why = why, code = code }
+end }
+]]
+
+describe("mails and MQTT calls, as HTTP calls,", function()
+  local host, listener
+  setup(function()
+    listener = assert(socket.bind("127.0.0.1", 0))
+    listener:settimeout(0)
+    local _, port = listener:getsockname()
+    host = bed.host {
+      config = ([[lanes = 1, connections = { { "speaker", http = "http://127.0.0.1:%d/", mqtt = "mqtt://127.0.0.1:%d", smtp = "smtp://127.0.0.1:%d", limits = { calls = 1 } } }]]):format(port, port, port),
+      plugins = { ["vendors/speaker.lua"] = speaker },
+    }
+  end)
+  teardown(function()
+    listener:close()
+    assert.same({ "exit", 0 }, { host:stop() })
+  end)
+
+  for _, kind in ipairs { "http", "mqtt", "smtp" } do
+    it(kind .. " keeps any other waiting while it is open, and no longer", function()
+      local first = begin(host, "/call", { kind = kind, timeout = 60 })
+      local there
+      bed.wait("its connection", function()
+        there = there or listener:accept()
+        return there
+      end)
+      for _, other in ipairs { "http", "mqtt", "smtp" } do
+        local answer = begin(host, "/call", { kind = other, timeout = 0.05 })()
+        assert.equal("limit", answer.code, other)
+        assert.matches("1 calls are open at once, its limit (limits.calls), and none of them ended in 0.0", answer.why, 1, true)
+      end
+      assert.is_nil(listener:accept())
+      assert.equal(1, host:plugin("speaker").limits.calls.used)
+      local waits = begin(host, "/call", { kind = "http", timeout = 60 })
+      bed.wait("both under way", function() return host:summary().tasks == 2 end)
+      there:close()
+      assert.is_false(first().done)
+      local turn
+      bed.wait("the one that waited", function()
+        turn = turn or listener:accept()
+        return turn
+      end)
+      turn:close()
+      assert.equal("cut", waits().code)
+    end)
+  end
 end)
 
 local keeper = [[
