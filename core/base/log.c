@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/redact.h"
 
 static enum np_log_level least = NP_INFO;
 static bool as_json = true, coloured;
@@ -81,14 +82,20 @@ static void mask(struct np_buf *text) {
   qsort(list, n, sizeof *list, longer_first);
   for (size_t i = 0; i < n; i++) mask_one(text, list[i]);
   pthread_rwlock_unlock(&secrets_lock);
+  np_redact_userinfo(text, false);
 }
 
-char *np_mask_text(const char *text, size_t len) {
+static char *masked(const char *text, size_t len, bool value) {
   struct np_buf b = {0};
   np_buf_add(&b, text, len);
   mask(&b);
+  if (value) np_redact_userinfo(&b, true);
   return b.data;
 }
+
+char *np_mask_text(const char *text, size_t len) { return masked(text, len, false); }
+
+char *np_mask_quoted(const char *text, size_t len) { return masked(text, len, true); }
 
 /* The writer. */
 

@@ -1,5 +1,5 @@
 /* The log: one line an event on standard error, for people on a terminal, as JSON otherwise. Any thread.
- * Secrets and people's details are masked by value: wherever such a string stands in a line, "***" stands instead. */
+ * Secrets and people's details are masked by value: wherever such a string stands in a line, "***" stands instead. So it does for user and password in URLs. */
 #ifndef NP_BASE_LOG_H
 #define NP_BASE_LOG_H
 
@@ -41,7 +41,9 @@ void np_mask_people(const struct np_mask *list);
 /* Lines of the calling thread are dropped while it is hushed: it plays through what has long been. */
 void np_log_hush(bool hushed);
 
-/* A new string, the caller's to free: text with secrets and the calling thread's people masked. */
+/* A new string, the caller's to free: text with secrets and the calling thread's people masked, and what says in a URL who asks. */
 char *np_mask_text(const char *text, size_t len);
+/* The same for a value that is quoted because it is none of those that were expected: also of a URL that lacks its "https://". */
+char *np_mask_quoted(const char *text, size_t len);
 
 #endif

@@ -2,6 +2,7 @@
 #include "base/redact.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEPTH_MAX 128
@@ -14,8 +15,9 @@ struct pass {
   size_t count;
   void (*value)(void *arg, const char *text, size_t len);
   void *arg;
-  struct np_buf path, text; /* owned; path: names of the members around, each after a "." */
-  int depth, hidden;        /* hidden: inside so many values that are left out */
+  char *(*mask)(const char *text, size_t len); /* NULL: strings stay as they are */
+  struct np_buf path, text;                    /* owned; path: names of the members around, each after a "." */
+  int depth, hidden;                           /* hidden: inside so many values that are left out */
 };
 
 static void skip_space(struct pass *p) {
@@ -70,6 +72,16 @@ static int escape(struct pass *p) {
   return 0;
 }
 
+/* What was unescaped of the string that begins there. */
+static void show(struct pass *p, const char *from) {
+  char *masked = p->mask ? p->mask(np_buf_text(&p->text), p->text.len) : NULL;
+  if (!masked || (strlen(masked) == p->text.len && memcmp(masked, np_buf_text(&p->text), p->text.len) == 0))
+    np_buf_add(p->out, from, (size_t)(p->at - from));
+  else
+    np_buf_add_json(p->out, masked, strlen(masked));
+  free(masked);
+}
+
 /* A string, unescaped into p->text. */
 static int string(struct pass *p) {
   const char *from = p->at;
@@ -84,7 +96,7 @@ static int string(struct pass *p) {
   }
   if (p->at == p->end) return -1;
   p->at++;
-  if (!p->hidden) np_buf_add(p->out, from, (size_t)(p->at - from));
+  if (!p->hidden) show(p, from);
   return 0;
 }
 
@@ -157,17 +169,26 @@ static int any(struct pass *p) {
   return 0;
 }
 
+static void run(struct pass *p) {
+  size_t before = p->out->len;
+  skip_space(p);
+  bool whole = any(p) == 0;
+  if (whole) skip_space(p);
+  if (!whole || p->at != p->end) {
+    p->out->len = before;
+    np_buf_adds(p->out, "\"***\"");
+  }
+  np_buf_free(&p->path);
+  np_buf_free(&p->text);
+}
+
 void np_redact(struct np_buf *out, const char *json, size_t len, const char *const *names, size_t count,
                void (*value)(void *arg, const char *text, size_t len), void *arg) {
   struct pass p = {.out = out, .at = json, .end = json + len, .names = names, .count = count, .value = value, .arg = arg};
-  size_t before = out->len;
-  skip_space(&p);
-  bool whole = any(&p) == 0;
-  if (whole) skip_space(&p);
-  if (!whole || p.at != p.end) {
-    out->len = before;
-    np_buf_adds(out, "\"***\"");
-  }
-  np_buf_free(&p.path);
-  np_buf_free(&p.text);
+  run(&p);
+}
+
+void np_redact_strings(struct np_buf *out, const char *json, size_t len, char *(*mask)(const char *text, size_t len)) {
+  struct pass p = {.out = out, .at = json, .end = json + len, .mask = mask};
+  run(&p);
 }

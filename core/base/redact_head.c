@@ -61,6 +61,75 @@ static void add_query(struct np_buf *out, const char *at, const char *end, const
   }
 }
 
+/* Userinfo in a text. */
+
+static bool in_word(char c) { return (unsigned char)c > ' ' && c != '"' && c != '<' && c != '>' && c != 0x7f; }
+
+static const char *last_of(const char *from, const char *end, char c) {
+  while (end > from && end[-1] != c) end--;
+  return end > from ? end - 1 : NULL;
+}
+
+/* "host:x" where x is no port: the ":" stands before a password, then. */
+static bool has_odd_port(const char *from, const char *end) {
+  const char *bracket = last_of(from, end, ']'), *colon = last_of(bracket ? bracket : from, end, ':');
+  return colon && strspn(colon + 1, "0123456789") < (size_t)(end - colon - 1);
+}
+
+/* The "@" that ends the userinfo of the URL whose authority begins there; NULL: it has none. */
+static const char *userinfo_end(const char *from, const char *end) {
+  const char *authority = from;
+  while (authority < end && !strchr("/?#", *authority)) authority++;
+  const char *at = last_of(from, authority, '@');
+  return at || !has_odd_port(from, authority) ? at : last_of(authority, end, '@');
+}
+
+/* The same for a word without "://". */
+static const char *credentials_end(const char *from, const char *end) {
+  const char *at = last_of(from, end, '@');
+  return at && last_of(from, at, ':') ? at : NULL;
+}
+
+struct hiding {
+  struct np_buf out;
+  const char *done; /* up to there all is in `out` */
+};
+
+/* What stands from there up to the "@", if it is anything. */
+static void hide(struct hiding *h, const char *from, const char *at) {
+  if (!at || at == from) return;
+  np_buf_add(&h->out, h->done, (size_t)(from - h->done));
+  np_buf_adds(&h->out, "***");
+  h->done = at;
+}
+
+static void hide_in_word(struct hiding *h, const char *word, const char *end, bool value) {
+  const char *slashes = memmem(word, (size_t)(end - word), "://", 3);
+  if (!slashes && value) hide(h, word, credentials_end(word, end));
+  for (; slashes; slashes = memmem(slashes, (size_t)(end - slashes), "://", 3)) {
+    slashes += 3;
+    const char *at = userinfo_end(slashes, end);
+    hide(h, slashes, at);
+    if (at) slashes = at;
+  }
+}
+
+void np_redact_userinfo(struct np_buf *text, bool value) {
+  if (!text->len || !memchr(text->data, '@', text->len)) return;
+  struct hiding h = {.done = text->data};
+  const char *end = text->data + text->len;
+  for (const char *word = text->data, *stop; word < end; word = stop + 1) {
+    for (stop = word; stop < end && in_word(*stop);) stop++;
+    hide_in_word(&h, word, stop, value);
+  }
+  if (h.out.len) {
+    np_buf_add(&h.out, h.done, (size_t)(end - h.done));
+    np_buf_clear(text);
+    np_buf_add(text, h.out.data, h.out.len);
+  }
+  np_buf_free(&h.out);
+}
+
 void np_redact_url(struct np_buf *out, const char *url, size_t len, const char *const *names, size_t count) {
   const char *end = url + len, *fragment = memchr(url, '#', len), *rest = fragment ? fragment : end;
   const char *query = memchr(url, '?', (size_t)(rest - url)), *path_end = query ? query : rest, *at = url, *user = NULL;

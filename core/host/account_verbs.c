@@ -28,22 +28,11 @@ static const struct np_account_decl *declared(lua_State *L, const struct np_inst
 
 /* Masking. */
 
-static bool is_hidden(const struct np_task *t, const char *s, size_t len) {
-  for (const struct np_mask *m = t->people; m; m = m->next)
-    if (m->len == len && memcmp(m->value, s, len) == 0) return true;
-  return false;
-}
-
 static void hide(lua_State *L, struct np_task *t, int idx, const char *field) {
   size_t len;
   lua_pushstring(L, field);
   const char *s = lua_rawget(L, idx) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-  if (s && len >= 4 && !is_hidden(t, s, len)) {
-    struct np_mask *m = np_arena_alloc(&t->arena, sizeof *m);
-    *m = (struct np_mask){.next = t->people, .value = np_arena_copy(&t->arena, s, len), .len = len};
-    t->people = m;
-    np_mask_people(m);
-  }
+  if (s && len >= 4) np_task_mask(t, s, len);
   lua_pop(L, 1);
 }
 

@@ -41,7 +41,7 @@ static void add_json(struct np_buf *b, const char *name, struct np_text value) {
   if (!value.len) return;
   add_name(b, name);
   size_t from = b->len;
-  np_buf_add(b, value.ptr, value.len);
+  np_redact_strings(b, value.ptr, value.len, np_mask_text);
   for (char *s = b->data + from; *s; s++)
     if (*s == '\n' || *s == '\r') *s = ' ';
 }
@@ -142,7 +142,10 @@ void np_line_body(struct np_buf *b, struct np_host *host, const char *destinatio
       np_redact(&shown, body.ptr ? body.ptr : "", body.len, (const char *const *)s.code->terms.redact, s.code->terms.redact_count,
                 NULL, NULL);
   }
-  np_line_text(b, "body", shown.len ? shown.data : "***");
+  struct np_buf masked = {0}; /* string by string: escaped, a secret would not be known */
+  if (shown.len) np_redact_strings(&masked, shown.data, shown.len, np_mask_text);
+  np_line_text(b, "body", masked.len ? masked.data : "***");
+  np_buf_free(&masked);
   np_buf_free(&shown);
 }
 

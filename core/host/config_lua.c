@@ -208,7 +208,7 @@ _Noreturn static void raise_type(const struct np_table *t, const char *key, cons
   size_t n;
   if (lua_type(t->L, -1) == LUA_TSTRING) {
     const char *value = lua_tolstring(t->L, -1, &n);
-    char *masked = np_mask_text(value, n);
+    char *masked = np_mask_quoted(value, n);
     snprintf(got, sizeof got, "\"%.60s\"", masked);
     free(masked);
   } else if (lua_type(t->L, -1) == LUA_TNUMBER) {

@@ -7,6 +7,7 @@
 #include "base/redact.h"
 #include "host/delivery_parts.h"
 
+#define SECRET_LEAST 6
 #define SHOWN_MOST 2000 /* bytes that are kept of each */
 
 static struct np_exchange *exchange_of(struct np_env *env) {
@@ -14,8 +15,39 @@ static struct np_exchange *exchange_of(struct np_env *env) {
   return t && t->mode == NP_DELIVERING ? &((struct np_delivery *)t->owner)->exchange : NULL;
 }
 
+/* Shorter ones would mask ordinary text. */
+static void hide(struct np_task *t, const char *s, size_t len) {
+  if (len >= SECRET_LEAST) np_task_mask_credential(t, s, len);
+}
+
+/* "Bearer x" hides x as well. */
+static void hide_header(struct np_task *t, const char *line) {
+  const char *colon = strchr(line, ':');
+  if (!colon || !np_redact_is_secret(line, (size_t)(colon - line))) return;
+  const char *value = colon + 1 + strspn(colon + 1, " "), *space = strrchr(value, ' ');
+  hide(t, value, strlen(value));
+  if (space) hide(t, space + 1, strlen(space + 1));
+}
+
+static void hide_query(struct np_task *t, const char *url) {
+  const char *at = strchr(url, '?');
+  while (at && *at != '#') {
+    size_t n = strcspn(++at, "&#"), name = strcspn(at, "=&#");
+    if (name < n && np_redact_is_secret(at, name)) hide(t, at + name + 1, n - name - 1);
+    at = at[n] ? at + n : NULL;
+  }
+}
+
+/* Who is asked may say back what it was told: a page that shows a request's headers, for example. */
+static void hide_credentials(struct np_env *env, const struct np_fetch_request *r) {
+  struct np_task *t = ((struct np_instance *)env)->running;
+  for (size_t i = 0; t && i < r->header_count; i++) hide_header(t, r->headers[i]);
+  if (t) hide_query(t, r->url);
+}
+
 void np_exchange_asks(struct np_env *env, const struct np_fetch_request *r) {
   struct np_exchange *x = exchange_of(env);
+  hide_credentials(env, r);
   if (!x) return;
   x->count++;
   np_buf_clear(&x->request);

@@ -46,7 +46,7 @@ static bool holds_person(const struct np_checking *c, const char *s, size_t n) {
 /* What a stranger sent, fit to be shown: masked, short, without control characters. False where it is not to be shown. */
 static bool add_shown(const struct np_checking *c, struct np_buf *b, const char *s, size_t n, bool quotes) {
   if (n > QUOTABLE || memchr(s, 0, n) || holds_person(c, s, n)) return false;
-  char *masked = np_mask_text(s, n);
+  char *masked = np_mask_quoted(s, n);
   size_t len = strlen(masked), cut = fitting(masked, len, QUOTED);
   for (size_t i = 0; i < cut; i++)
     if ((unsigned char)masked[i] < 0x20 || masked[i] == 0x7f) masked[i] = '?';

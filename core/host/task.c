@@ -364,6 +364,32 @@ void np_task_kill(struct np_task *t, const char *why) {
   end(t);
 }
 
+static bool is_masked(const struct np_task *t, const char *s, size_t len) {
+  for (const struct np_mask *m = t->people; m; m = m->next)
+    if (m->len == len && memcmp(m->value, s, len) == 0) return true;
+  return false;
+}
+
+void np_task_mask(struct np_task *t, const char *s, size_t len) {
+  if (is_masked(t, s, len)) return;
+  struct np_mask *m = np_arena_alloc(&t->arena, sizeof *m);
+  *m = (struct np_mask){.next = t->people, .value = np_arena_copy(&t->arena, s, len), .len = len};
+  t->people = m;
+  np_mask_people(m);
+}
+
+void np_task_mask_credential(struct np_task *t, const char *s, size_t len) {
+  if (is_masked(t, s, len)) return;
+  struct np_mask **place = &t->credentials[t->credentials_told++ % NP_TASK_CREDENTIALS];
+  if (*place) {
+    (*place)->value = np_arena_copy(&t->arena, s, len);
+    (*place)->len = len;
+  } else {
+    np_task_mask(t, s, len);
+    *place = t->people;
+  }
+}
+
 /* What np_env offers to modules. */
 
 static bool in_own_coroutine(struct np_instance *in, lua_State *L) { return in->running && in->running->co == L; }

@@ -26,6 +26,8 @@ enum np_mode {
 };
 extern const char *const np_mode_names[10]; /* "a request's handler" … for messages */
 
+#define NP_TASK_CREDENTIALS 32 /* each call out may have others, as a signature, and a line of the log is looked through for all */
+
 struct np_task {
   /* Set by who starts it; the rest zero. */
   struct np_instance *in;
@@ -68,8 +70,10 @@ struct np_task {
   bool waited;          /* one was */
   bool woken;
   struct np_task *next_woken;
-  struct np_mask *people;     /* details found in its input: masked while it runs. In `arena` */
-  struct np_arena arena;      /* freed when it ends */
+  struct np_mask *people;                           /* details found in its input: masked while it runs. In `arena` */
+  struct np_mask *credentials[NP_TASK_CREDENTIALS]; /* those of `people` that its newest calls out told; NULL */
+  unsigned credentials_told;                        /* so far */
+  struct np_arena arena;                            /* freed when it ends */
   struct np_overlay *overlay; /* borrowed: of ws, where it has verbs that read what they wrote (host/ledger.h) */
 };
 
@@ -77,6 +81,10 @@ struct np_task {
 void np_task_start(struct np_task *t);
 /* Runs those whose tickets were woken. Called by the lane from its loop. */
 void np_task_run_woken(struct np_lane *lane);
+/* Masks the text in the log and the errors of this call, from now on; where it is not masked already. */
+void np_task_mask(struct np_task *t, const char *s, size_t len);
+/* The same for what a call out tells to whom it asks, until so many others have come. */
+void np_task_mask_credential(struct np_task *t, const char *s, size_t len);
 /* A waiting task whose lane is being stopped: its coroutine is dropped, `ended` is called with an error. */
 void np_task_kill(struct np_task *t, const char *why);
 

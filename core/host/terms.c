@@ -27,7 +27,9 @@ static int wrong(lua_State *L, const char *name, const char *expected, struct np
   size_t n;
   const char *got = luaL_tolstring(L, -1, &n);
   bool text = lua_type(L, -2) == LUA_TSTRING;
-  np_fail(err, "%s: expected %s, got %s%.60s%s", name, expected, text ? "\"" : "", got, text ? "\"" : "");
+  char *masked = np_mask_quoted(got, n);
+  np_fail(err, "%s: expected %s, got %s%.60s%s", name, expected, text ? "\"" : "", masked, text ? "\"" : "");
+  free(masked);
   lua_pop(L, 1);
   return -1;
 }

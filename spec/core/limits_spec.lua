@@ -237,7 +237,7 @@ describe("the limit of open calls", function()
     bed.wait("three calls", function() return server.asked() == 3 end)
     local answer = begin(host, "/call", { timeout = 0.05 })()
     assert.equal("limit", answer.code)
-    assert.matches("3 calls are open at once, its limit (limits.calls), and none of them ended in 0.0", answer.why, 1, true)
+    assert.matches("3 calls are open at once, its limit (limits.calls), and none of them ended in ", answer.why, 1, true)
     server.answer(3)
     for i = 1, 3 do assert.same({ status = 200 }, answers[i]()) end
     local again = begin(host, "/call", { timeout = 20 })
@@ -292,7 +292,7 @@ describe("mails and MQTT calls, as HTTP calls,", function()
       for _, other in ipairs { "http", "mqtt", "smtp" } do
         local answer = begin(host, "/call", { kind = other, timeout = 0.05 })()
         assert.equal("limit", answer.code, other)
-        assert.matches("1 calls are open at once, its limit (limits.calls), and none of them ended in 0.0", answer.why, 1, true)
+        assert.matches("1 calls are open at once, its limit (limits.calls), and none of them ended in ", answer.why, 1, true)
       end
       assert.is_nil(listener:accept())
       assert.equal(1, host:plugin("speaker").limits.calls.used)

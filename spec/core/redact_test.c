@@ -40,6 +40,45 @@ static void check_head(const char *lines, const char *names, const char *expecte
   np_buf_free(&out);
 }
 
+static void check_text(const char *text, bool value, const char *expected) {
+  struct np_buf b = {0};
+  np_buf_adds(&b, text);
+  np_redact_userinfo(&b, value);
+  CHECK(strcmp(np_buf_text(&b), expected) == 0, "%s: %s", text, np_buf_text(&b));
+  np_buf_free(&b);
+}
+
+static char *without_x(const char *text, size_t len) { return strstr(text, "x\n") ? np_strdup("***") : np_strndup(text, len); }
+
+static void of_strings(void) {
+  struct np_buf out = {0};
+  const char *json = "{\"a\\u0041\":[1.50,\"x\\n\",true],\"x\\n\":\"y\\/\"}";
+  np_redact_strings(&out, json, strlen(json), without_x);
+  CHECK(strcmp(np_buf_text(&out), "{\"a\\u0041\":[1.50,\"***\",true],\"***\":\"y\\/\"}") == 0, "%s", np_buf_text(&out));
+  np_buf_clear(&out);
+  np_redact_strings(&out, "{\"a\"", 4, without_x);
+  CHECK(strcmp(np_buf_text(&out), "\"***\"") == 0, "%s", np_buf_text(&out));
+  np_buf_free(&out);
+}
+
+static void of_texts(void) {
+  check_text("asked https://ann:p@w'@h.example/a@b, and \"smtp://u:p@m\" too", false,
+             "asked https://***@h.example/a@b, and \"smtp://***@m\" too");
+  check_text("https://token@h.example", false, "https://***@h.example");
+  check_text("ftp://u:p/w#x?@h.example:21/a b@c", false, "ftp://***@h.example:21/a b@c"); /* not escaped, as it should have been */
+  check_text("{\"url\":\"http://a:b@c\",\"to\":\"desk@ward.example\"}", false,
+             "{\"url\":\"http://***@c\",\"to\":\"desk@ward.example\"}");
+  check_text("http://h:80/a@b http://[::1]:80/a@b http://h/a@b http://[::1]/@ http://@h", false,
+             "http://h:80/a@b http://[::1]:80/a@b http://h/a@b http://[::1]/@ http://@h");
+  check_text("a://b:c@d://e:f@g", false, "a://***@d://***@g");
+  check_text("u:p@h 12:30@x", false, "u:p@h 12:30@x");
+  check_text("u:p@h", true, "***@h");
+  check_text("Desk: <desk@ward.example>", true, "Desk: <desk@ward.example>");
+  check_text("https://u:p@h", true, "https://***@h");
+  check_text("://@ @:// ://", true, "://@ @:// ://");
+  check_text("", true, "");
+}
+
 static void of_heads(void) {
   check_head("Authorization: Bearer x\nx-api-key:k\nAPI-Secret: s\nContent-Type: text/plain\n", "",
              "Authorization: ***\nx-api-key: ***\nAPI-Secret: ***\nContent-Type: text/plain\n");
@@ -86,5 +125,7 @@ int main(void) {
         s.texts[1]);
   np_buf_free(&out);
   of_heads();
+  of_texts();
+  of_strings();
   return check_end();
 }
