@@ -54,6 +54,7 @@ describe("acknowledge", function()
   it("lets nobody in without a key, or with one that was replaced or revoked", function()
     local id, other = desk:message { title = "Low glucose" }, face:call("keys.issue", { name = "pager" }).key
     assert.equal(401, (face:request("POST", "/acknowledgements/" .. id, {})))
+    assert.equal(401, (face:request("GET", "/acknowledgements/" .. id)))
     for _, wrong in ipairs { "Bearer " .. key .. "x", key, "Bearer", "Basic " .. key } do
       assert.equal(401, (face:request("POST", "/acknowledgements/" .. id, {}, { Authorization = wrong })))
     end
