@@ -195,19 +195,23 @@ void np_talk_dead(struct np_talk *t) {
 
 /* destinations */
 
+static void add_waiting(struct np_buf *b, struct np_reader *reader, const char *destination) {
+  int64_t oldest = np_reader_outbox_oldest(reader, destination);
+  np_line_int(b, "pending", np_reader_outbox_count(reader, destination, 'p'));
+  if (oldest > 0) np_line_int(b, "oldest", oldest);
+  np_line_int(b, "dead", np_reader_outbox_count(reader, destination, 'x'));
+}
+
 static void add_destination(struct np_talk *t, const struct np_status *s) {
   struct np_buf *b = &t->out;
   struct np_outlet_view v = np_outlet_look(t->host->broker, s->instance);
-  int64_t oldest = np_reader_outbox_oldest(t->host->reader, s->instance);
   np_line_begin(b);
   np_line_text(b, "instance", s->instance);
   np_line_text(b, "plugin", s->plugin);
   np_line_text(b, "state", s->state);
   np_line_outlet(b, t->host, s->instance);
   np_line_int(b, "flying", v.flying);
-  np_line_int(b, "pending", np_reader_outbox_count(t->host->reader, s->instance, 'p'));
-  if (oldest > 0) np_line_int(b, "oldest", oldest);
-  np_line_int(b, "dead", np_reader_outbox_count(t->host->reader, s->instance, 'x'));
+  add_waiting(b, t->host->reader, s->instance);
   if (v.last_done) np_line_int(b, "last_arrival", v.last_done);
   if (s->code) {
     np_line_int(b, "batch", s->code->terms.batch);
@@ -218,11 +222,31 @@ static void add_destination(struct np_talk *t, const struct np_status *s) {
   t->count++;
 }
 
+/* What an entry that was taken away or renamed has left. */
+static bool add_gone(void *arg, struct np_text name) {
+  struct np_talk *t = arg;
+  struct np_buf *b = &t->out;
+  if (np_deploy_is_destination(t->host->deploy, name.ptr)) return true;
+  np_line_begin(b);
+  np_line_text(b, "instance", name.ptr);
+  np_line_text(b, "state", "gone");
+  add_waiting(b, t->host->reader, name.ptr);
+  np_line_text(b, "error", "nothing of that name takes messages: what waits does so until something does");
+  np_line_end(b);
+  t->count++;
+  return true;
+}
+
 void np_talk_destinations(struct np_talk *t) {
   const struct np_deploy *d = t->host->deploy;
+  struct np_error err;
   for (size_t i = 0; i < np_deploy_count(d); i++) {
     struct np_status s = np_deploy_status(d, i);
-    if (s.kind == NP_DESTINATION || (s.code && s.code->deliver)) add_destination(t, &s);
+    if (np_status_is_destination(&s)) add_destination(t, &s);
+  }
+  if (np_reader_destinations(t->host->reader, add_gone, t, &err) < 0) {
+    np_talk_fail(t, err.text);
+    return;
   }
   np_buf_addf(&t->out, "{\"summary\":{\"destinations\":%" PRId64 "}}\n", t->count);
   np_talk_end(t);

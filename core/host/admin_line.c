@@ -280,6 +280,18 @@ static int open_descriptors(void) {
   return n - 3; /* ".", ".." and the folder's own */
 }
 
+struct waiting { /* for all destinations, those of the past too */
+  struct np_reader *reader;
+  int64_t pending, dead;
+};
+
+static bool add_waiting(void *arg, struct np_text destination) {
+  struct waiting *w = arg;
+  w->pending += np_reader_outbox_count(w->reader, destination.ptr, 'p');
+  w->dead += np_reader_outbox_count(w->reader, destination.ptr, 'x');
+  return true;
+}
+
 void np_line_summary(struct np_buf *b, struct np_host *host) {
   long tasks = 0, states = 0, timers = 0, served = 0, refused = 0, failed = 0;
   for (int i = 0; i < host->lane_count; i++) {
@@ -291,13 +303,9 @@ void np_line_summary(struct np_buf *b, struct np_host *host) {
     refused += atomic_load_explicit(&lane->refused, memory_order_relaxed);
     failed += atomic_load_explicit(&lane->failed, memory_order_relaxed);
   }
-  int64_t pending = 0, dead = 0; /* a count for each, as the store keeps them by destination */
-  for (size_t i = 0; i < np_deploy_count(host->deploy); i++) {
-    struct np_status s = np_deploy_status(host->deploy, i);
-    if (s.kind == NP_RULE) continue;
-    pending += np_reader_outbox_count(host->reader, s.instance, 'p');
-    dead += np_reader_outbox_count(host->reader, s.instance, 'x');
-  }
+  struct waiting waiting = {.reader = host->reader};
+  struct np_error err;
+  if (np_reader_destinations(host->reader, add_waiting, &waiting, &err) < 0) waiting.pending = waiting.dead = -1;
   np_buf_adds(b, "{\"summary\":{");
   np_line_int(b, "pid", getpid());
   np_line_text(b, "version", NP_VERSION);
@@ -314,8 +322,8 @@ void np_line_summary(struct np_buf *b, struct np_host *host) {
   np_line_int(b, "resident", resident_bytes());
   np_line_int(b, "queue", (int64_t)np_keeper_waiting(host->keeper));
   np_line_int(b, "held", np_reader_held_count(host->reader, NULL));
-  np_line_int(b, "pending", pending);
-  np_line_int(b, "dead", dead);
+  np_line_int(b, "pending", waiting.pending);
+  np_line_int(b, "dead", waiting.dead);
   np_line_int(b, "readings", np_reader_last_seq(host->reader));
   np_buf_adds(b, "}}\n");
 }

@@ -86,15 +86,16 @@ void np_show_dead_summary(struct np_show *s, lua_State *L) {
 void np_show_destination(struct np_show *s, lua_State *L) {
   struct row *r = np_show_row(s);
   char *circuit = np_show_field(L, "circuit");
-  bool closed = strcmp(circuit, "closed") == 0;
+  bool closed = strcmp(circuit, "closed") == 0, gone = !*circuit;
   r->cells[0].text = np_show_field(L, "instance");
-  r->cells[1].text = np_show_field(L, "plugin");
-  r->cells[2].text = np_show_field(L, "state");
-  r->cells[3] = (struct cell){circuit, closed ? GREEN : RED};
+  r->cells[1].text = gone ? np_strdup("-") : np_show_field(L, "plugin");
+  r->cells[2] = (struct cell){np_show_field(L, "state"), gone ? RED : PLAIN};
+  r->cells[3] = (struct cell){gone ? np_strdup("-") : circuit, gone ? PLAIN : closed ? GREEN : RED};
   r->cells[4].text = np_show_field(L, "pending");
   r->cells[5].text = np_show_number(L, "oldest") ? np_show_moment_ago(np_show_number(L, "oldest")) : np_strdup("-");
   r->cells[6] = (struct cell){np_show_field(L, "dead"), np_show_number(L, "dead") ? RED : PLAIN};
   r->cells[7].text = np_show_number(L, "last_arrival") ? np_show_moment_ago(np_show_number(L, "last_arrival")) : np_strdup("-");
+  if (gone) free(circuit);
   char *probed = np_show_field(L, "probed"), *error = np_show_field(L, "error");
   if (*probed || *error) {
     struct np_buf note = {0};

@@ -347,6 +347,16 @@ struct np_status np_deploy_status(const struct np_deploy *d, size_t i) {
   return s;
 }
 
+bool np_status_is_destination(const struct np_status *s) { return s->kind == NP_DESTINATION || (s->code && s->code->deliver); }
+
+bool np_deploy_is_destination(const struct np_deploy *d, const char *instance) {
+  for (size_t i = 0; i < d->unit_count; i++) {
+    struct np_status s = np_deploy_status(d, i);
+    if (strcmp(s.instance, instance) == 0 && np_status_is_destination(&s)) return true;
+  }
+  return false;
+}
+
 void np_deploy_free(struct np_deploy *d) {
   if (!d) return;
   np_watch_free(d->watch);

@@ -49,6 +49,8 @@ const char *np_deploy_unread(const struct np_deploy *d);
 const char *np_deploy_tls_error(const struct np_deploy *d);
 size_t np_deploy_count(const struct np_deploy *d);
 struct np_status np_deploy_status(const struct np_deploy *d, size_t i);
+bool np_status_is_destination(const struct np_status *s); /* it takes messages, or would if it were in force */
+bool np_deploy_is_destination(const struct np_deploy *d, const char *instance); /* there is one of that name */
 void np_deploy_free(struct np_deploy *d);
 
 struct np_check_options {

@@ -163,6 +163,15 @@ static void log_in_force(const struct np_unit *u, int before) {
          NULL);
 }
 
+/* What waits for a destination that is gone goes on waiting, which somebody has to know. */
+static void log_retired(struct np_deploy *d, const struct np_unit *u) {
+  char waiting[24];
+  int64_t n = np_reader_outbox_count(d->host->reader, u->instance, 'p');
+  snprintf(waiting, sizeof waiting, "%lld", (long long)n);
+  np_log(n > 0 ? NP_WARN : NP_INFO, "retired: its file or its entry is gone", "plugin", u->instance, "waiting",
+         n > 0 ? waiting : NULL, NULL);
+}
+
 /* What was built is in force: the units take it over. */
 void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
   size_t kept = 0;
@@ -198,7 +207,7 @@ void np_deploy_settle(struct np_deploy *d, struct np_deploy_change *change) {
       d->units[kept++] = u;
       continue;
     }
-    np_log(NP_INFO, "retired: its file or its entry is gone", "plugin", u->instance, NULL);
+    log_retired(d, u);
     change->removed++;
     np_unit_free(d, u);
   }

@@ -47,6 +47,7 @@ local function attempt_node(a, from)
 end
 
 local function end_of(m)
+  if m.gone then return { "pending: nothing named " .. text(m.to) .. " takes messages now" } end
   if m.state == "pending" then return { m.due and m.due > 0 and "pending: next try " .. moment(m.due) or "pending" } end
   if m.state == "delivered" then return { "delivered  " .. after(m.created, m.at) .. " after it was made" } end
   local line = "dead letter since " .. moment(m.at)

@@ -5,6 +5,7 @@
 
 #include "host/ack.h"
 #include "host/admin_line.h"
+#include "host/deploy.h"
 #include "host/rule.h"
 
 #define MESSAGES_SHOWN 50
@@ -129,7 +130,9 @@ int np_story_message(struct np_story *s, const struct np_sent *m, struct np_erro
   if (m->message.expires) np_line_int(b, "expires", m->message.expires);
   np_line_text(b, "state", state_of(m->state));
   if (m->state != 'p') np_line_int(b, "at", m->at);
-  if (m->state == 'p' && m->message.due) np_line_int(b, "due", m->message.due);
+  bool gone = m->state == 'p' && !np_deploy_is_destination(s->host->deploy, m->message.destination.ptr);
+  if (gone) np_line_more(b, "\"gone\":true", strlen("\"gone\":true"));
+  if (m->state == 'p' && m->message.due && !gone) np_line_int(b, "due", m->message.due);
   if (m->status) np_line_int(b, "status", m->status);
   np_line_text(b, "error", m->error.ptr);
   np_line_text(b, "reason", m->reason.ptr);

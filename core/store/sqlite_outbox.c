@@ -77,13 +77,22 @@ int np_outbox_ack(struct np_store *s, struct np_op *op) {
 
 /* Reading. */
 
-int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool replayed,
-                             bool (*fn)(void *arg, struct np_text device), void *arg, struct np_error *err) {
-  sqlite3_stmt *st = np_sql_start(&r->sql, R_DEVICES_OF, "sw", destination, replayed);
+static int walk_names(struct np_reader *r, sqlite3_stmt *st, bool (*fn)(void *arg, struct np_text name), void *arg,
+                      struct np_error *err) {
   int rc = SQLITE_OK;
   while (st && (rc = sqlite3_step(st)) == SQLITE_ROW)
     if (!fn(arg, np_sql_text(st, 0))) break;
   return np_sql_end(&r->sql, st, rc, err);
+}
+
+int np_reader_outbox_devices(struct np_reader *r, const char *destination, bool replayed,
+                             bool (*fn)(void *arg, struct np_text device), void *arg, struct np_error *err) {
+  return walk_names(r, np_sql_start(&r->sql, R_DEVICES_OF, "sw", destination, replayed), fn, arg, err);
+}
+
+int np_reader_destinations(struct np_reader *r, bool (*fn)(void *arg, struct np_text destination), void *arg,
+                           struct np_error *err) {
+  return walk_names(r, np_sql_start(&r->sql, R_DESTINATIONS, ""), fn, arg, err);
 }
 
 static struct np_message message_of(sqlite3_stmt *st) {

@@ -78,6 +78,11 @@ const char *const np_read_texts[R_COUNT] = {
     [R_DELIVERED] = "SELECT count(*) FROM delivered WHERE destination = ?",
     [R_DEAD] = "SELECT count(*) FROM dead WHERE destination = ?",
     [R_OLDEST] = "SELECT min(created) FROM outbox WHERE destination = ?",
+    [R_DESTINATIONS] = "WITH RECURSIVE p(d) AS (SELECT min(destination) FROM outbox UNION ALL SELECT"
+                       " (SELECT min(destination) FROM outbox WHERE destination > p.d) FROM p WHERE p.d IS NOT NULL),"
+                       " x(d) AS (SELECT min(destination) FROM dead UNION ALL SELECT"
+                       " (SELECT min(destination) FROM dead WHERE destination > x.d) FROM x WHERE x.d IS NOT NULL)"
+                       " SELECT d FROM p WHERE d IS NOT NULL UNION SELECT d FROM x WHERE d IS NOT NULL",
     [R_EXPIRED] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE expires > 0 AND expires <= ?1"
                   " AND (expires, seq) > (?2, ?3) ORDER BY expires, seq LIMIT ?4",
     [R_EXPIRED_OF] = "SELECT " MESSAGE ", attempts, due, since, expires FROM outbox WHERE destination = ? AND device = ?"

@@ -231,6 +231,8 @@ int np_reader_outbox_head(struct np_reader *r, const char *destination, const ch
 int64_t np_reader_outbox_count(struct np_reader *r, const char *destination, char state); /* 'p' pending, 'd', 'x' */
 int64_t np_reader_outbox_oldest(struct np_reader *r,
                                 const char *destination); /* when the oldest pending one was made; 0: there is none */
+/* Names of destinations for which messages wait, or are dead letters, whether there is one of that name now or not. fn may read the store. */
+int np_reader_destinations(struct np_reader *r, bool (*fn)(void *arg, struct np_text destination), void *arg, struct np_error *err);
 
 /* Pending messages that have expired at now, soonest first, after that place; or those of one line, in the same order. When the next one does (INT64_MAX: none). */
 int np_reader_expired(struct np_reader *r, int64_t now, int64_t after_expires, int64_t after_seq, int limit,

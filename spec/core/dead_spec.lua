@@ -209,6 +209,31 @@ describe("dead letters", function()
     assert.is_true(line.last_arrival > 0)
   end)
 
+  it("what waits for a destination that is gone is seen, and delivered once there is one of its name again", function()
+    receiver.answer = function() return 503 end
+    emit(1, "other")
+    receiver:wait(1)
+    local before = bed.read(host.folder .. "/neap.lua")
+    bed.replace(host.folder .. "/neap.lua", (before:gsub('name = "other"', 'name = "renamed"')))
+    host:wait_for '"retired[^\n]*"waiting":"1"'
+    local line
+    for _, l in ipairs((host:command "destinations")) do line = l.instance == "other" and l or line end
+    assert.same({ "gone", 1, 0 }, { line.state, line.pending, line.dead })
+    assert.is_true(line.oldest > 0)
+    local text = bed.run { bed.neap, "destinations", "--store", host.store }
+    assert.truthy(text:find "other +%- +gone +%- +1 ", text)
+    assert.equal(1, host:summary().pending)
+    text = bed.run { bed.neap, "explain", host:sql("SELECT id FROM outbox")[1].id, "--store", host.store }
+    assert.truthy(text:find("pending: nothing named other takes messages now", 1, true), text)
+    receiver.answer = function() return 200 end
+    bed.replace(host.folder .. "/neap.lua", before)
+    bed.wait("it to arrive", function()
+      receiver:poll()
+      return count "delivered WHERE destination = 'other'" == 1
+    end)
+    assert.equal(3, #(host:command "destinations")) -- both, and the summary
+  end)
+
   it("a destination that asks for a pause gets it, whatever its device", function()
     receiver.answer = function() return #receiver.requests == 1 and 429 or 200, "", { ["retry-after"] = "2" } end
     emit(1, "desk", "a")
