@@ -36,8 +36,7 @@ local COLUMNS = { "id", "kind", "at", "device", "metric", "value", "unit", "qual
 -- A text that a spreadsheet would take for a formula gets a quote in front. There are no line breaks in a cell.
 local function cell(value)
   if value == nil or value == json.null then return "" end
-  if type(value) ~= "string" then return json.encode(value):gsub('"', '""'):gsub("^.*,.*$", '"%0"') .. "" end
-  local s = value:gsub("[%c]", " "):gsub("^[=+@-]", "'%0")
+  local s = type(value) == "string" and value:gsub("[%c]", " "):gsub("^[=+@-]", "'%0") or json.encode(value)
   return s:find '[",]' and '"' .. s:gsub('"', '""') .. '"' or s
 end
 

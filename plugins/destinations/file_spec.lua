@@ -51,6 +51,8 @@ describe("file", function()
       d:message { device = "d", metric = "note", value = formula, at = 1772352000000 + i }
       assert.truthy(lines_of "APPEND file:///srv/ward/temp.csv"[3 + i]:find(",note,'" .. formula .. ",", 1, true))
     end
+    d:message { title = "Low", device = "SN-1", at = 1772352000000, value = { a = 1 } }
+    assert.matches(',SN%-1,,"{""a"":1}",,', lines_of "APPEND file:///srv/ward/temp.csv"[7])
   end)
 
   it("makes a dead letter of what CSV has no columns for, and writes the rest", function()

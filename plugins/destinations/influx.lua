@@ -39,9 +39,16 @@ local function add(list, name, value, write)
   if value ~= nil and value ~= json.null and value ~= "" then list[#list + 1] = name .. "=" .. write(value) end
 end
 
+local OF_READING, OF_ALERT = { "connection", "device", "quality", "unit", "vendor" }, { "device", "source", "title", "unit" }
+local taken = { time = true }
+for _, list in ipairs { OF_READING, OF_ALERT } do
+  for _, name in ipairs(list) do taken[name] = true end
+end
+
 local own_tags = {}
 for name, value in pairs(config.tags or {}) do
-  if type(name) ~= "string" or name == "" or name == "time" then error(("tags.%s: no name of a tag"):format(tostring(name)), 0) end
+  if type(name) ~= "string" or name == "" then error(("tags.%s: no name of a tag"):format(tostring(name)), 0) end
+  if taken[name] then error(("tags.%s: a point has one of that name already"):format(name), 0) end
   if type(value) ~= "string" or value == "" then error(("tags.%s: expected a text"):format(name), 0) end
   add(own_tags, tag(name), value, tag)
 end
@@ -56,7 +63,7 @@ local VALUE = { number = "value", string = "text", boolean = "state" } -- a fiel
 
 local function of_reading(r)
   local tags, fields = {}, {}
-  for _, name in ipairs { "connection", "device", "quality", "unit", "vendor" } do add(tags, name, r[name], tag) end
+  for _, name in ipairs(OF_READING) do add(tags, name, r[name], tag) end
   add(fields, VALUE[type(r.value)], r.value, field)
   if #fields == 0 then fields[1] = 'text=""' end
   for _, name in ipairs { "key", "serial", "trend" } do add(fields, name, r[name], field) end
@@ -65,10 +72,8 @@ end
 
 local function of_alert(a, m)
   local tags, fields = {}, {}
-  add(tags, "device", a.device, tag)
-  add(tags, "source", m.source, tag)
-  add(tags, "title", a.title, tag)
-  add(tags, "unit", type(a.unit) == "string" and a.unit or nil, tag)
+  a.source = m.source
+  for _, name in ipairs(OF_ALERT) do add(tags, name, a[name], tag) end
   add(fields, "id", m.id, field)
   add(fields, "replayed", m.replayed, field)
   add(fields, VALUE[type(a.value)], VALUE[type(a.value)] and a.value or nil, field)

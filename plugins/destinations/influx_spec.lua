@@ -130,7 +130,9 @@ describe("influx", function()
   it("says which settings are wrong", function()
     for why, settings in pairs { ["say either database"] = {}, ["org and token"] = { bucket = "b" },
       ["no user to it"] = { database = "d", password = "p" }, ["tags.a: expected a text"] = { database = "d", tags = { a = 1 } },
-      ["tags.time: no name"] = { database = "d", tags = { time = "x" } } } do
+      ["tags.time: a point has one of that name already"] = { database = "d", tags = { time = "x" } },
+      ["tags.device: a point has one of that name already"] = { database = "d", tags = { device = "x" } },
+      ["tags.title: a point has one of that name already"] = { database = "d", tags = { title = "x" } } } do
       settings.url = "https://influx.example"
       assert.has_error(function() t.plugin("influx", settings) end, why)
     end

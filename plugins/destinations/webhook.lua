@@ -32,12 +32,15 @@ local function compile(setting, text, kind)
 end
 
 local fill_body = config.body and compile("body", config.body, config.type)
-local fill_headers = {}
+local fill_headers, said = {}, {}
 for name, text in pairs(config.headers or {}) do
   local setting, lower = "headers." .. tostring(name), tostring(name):lower()
   if not lower:match "^[%w!#$%%&'*+.^_`|~-]+$" then error(setting .. ": no name of a header", 0) end
   if lower == "content-type" then error(setting .. ": the setting type says it", 0) end
   if OURS[lower] then error(setting .. ": neap says that one itself", 0) end
+  if said[lower] then error(("%s: it is said twice, as %s too"):format(setting, said[lower]), 0) end
+  if type(text) == "string" and text:find "%c" then error(setting .. ": there is a control character in it", 0) end
+  said[lower] = name
   fill_headers[name] = compile(setting, text, "header")
 end
 if config.secret then

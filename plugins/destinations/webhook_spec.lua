@@ -170,6 +170,8 @@ describe("webhook", function()
       name = { { headers = { ["X A"] = "x" } }, "headers.X A: no name of a header" },
       ours = { { headers = { ["Webhook-Id"] = "x" } }, "headers.Webhook-Id: neap says that one itself" },
       type = { { headers = { ["content-type"] = "x" } }, "headers.content-type: the setting type says it" },
+      twice = { { headers = { ["X-A"] = "x", ["x-a"] = "y" } }, "it is said twice, as " },
+      line = { { headers = { ["X-A"] = "x\r\nX-B: y" } }, "headers.X-A: there is a control character in it" },
       number = { { headers = { ["X-A"] = 7 } }, "headers.X-A: expected a text, got a number" },
       secret = { { secret = "whsec_" .. ("a"):rep(28) }, "secret: what follows whsec_ in the secret has to be 24 to 64" },
       key = { { key = "-----BEGIN PRIVATE KEY-----" }, "key: there is no cert to it" },

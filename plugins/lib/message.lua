@@ -4,6 +4,11 @@ local json = require "neap.json"
 
 local message = {}
 
+--- Whether it is a time in ms that has a date in every zone: in the years 1 to 9998.
+---@param at any
+---@return boolean
+function message.is_time(at) return math.type(at) == "integer" and at >= -62135596800000 and at < 253370764800000 end
+
 local function is_reading(r)
   return type(r) == "table" and type(r.metric) == "string" and type(r.device) == "string" and math.type(r.at) == "integer"
     and (type(r.value) == "number" or type(r.value) == "string" or type(r.value) == "boolean")
@@ -11,6 +16,7 @@ end
 
 -- A copy without nulls, in which what is a text where it is there is one; or nil and why not.
 local TEXTS = { "unit", "vendor", "connection", "quality", "trend", "key" }
+local NO_TIME = 'the field "at" is no time in ms'
 local function tidy(given)
   local what = {}
   for k, v in pairs(given) do what[k] = v ~= json.null and v or nil end
@@ -22,10 +28,22 @@ local function tidy(given)
   return what
 end
 
-local function as(kind, given)
-  local what, why = tidy(given)
-  if not what then return nil, why end
-  return kind, what
+local function as_reading(given)
+  local r, why = tidy(given)
+  if not r then return nil, why end
+  if not message.is_time(r.at) then return nil, NO_TIME end
+  if r.interval ~= nil and type(r.interval) ~= "number" then return nil, 'the field "interval" is not a number' end
+  if r.extra ~= nil and type(r.extra) ~= "table" then return nil, 'the field "extra" is not an object' end
+  return "reading", r
+end
+
+local function as_alert(given, m)
+  local alert, why = tidy(given)
+  if not alert then return nil, why end
+  if type(alert.device) ~= "string" then alert.device = m.device end
+  if math.type(alert.at) ~= "integer" then alert.at = m.about or m.created end
+  if not message.is_time(alert.at) then return nil, NO_TIME end
+  return "alert", alert
 end
 
 --- Reads a message's body: { reading = { device, metric, value, unit, at, … } } or such a table itself is a reading; one with a
@@ -36,15 +54,9 @@ end
 function message.read(m)
   local d = m.data
   if type(d) ~= "table" then return nil, "the message's body is not an object" end
-  if is_reading(d.reading) then return as("reading", d.reading) end
-  if is_reading(d) then return as("reading", d) end
-  if type(d.title) == "string" then
-    local kind, alert = as("alert", d)
-    if not kind then return nil, alert end
-    if type(alert.device) ~= "string" then alert.device = m.device end
-    if math.type(alert.at) ~= "integer" then alert.at = m.about or m.created end
-    return kind, alert
-  end
+  if is_reading(d.reading) then return as_reading(d.reading) end
+  if is_reading(d) then return as_reading(d) end
+  if type(d.title) == "string" then return as_alert(d, m) end
   return nil, "the message is neither a reading (device, metric, value, at) nor an alert (title)"
 end
 

@@ -7,6 +7,7 @@
 --   {{value:1}}                  a number with so many decimals
 -- In JSON a place inside of a string is a part of it, and one outside is a whole value: "{{device}}", {{reading.value}}.
 local json = require "neap.json"
+local message = require "message"
 local time = require "neap.time"
 
 local template = {}
@@ -50,8 +51,8 @@ local function kind_of(media_type)
 end
 
 local formats = {
-  iso = function(v) return math.type(v) == "integer" and time.format(v), "a time in ms" end,
-  unix = function(v) return math.type(v) == "integer" and v // 1000, "a time in ms" end,
+  iso = function(v) return message.is_time(v) and time.format(v), "a time in ms" end,
+  unix = function(v) return message.is_time(v) and v // 1000, "a time in ms" end,
 }
 
 local function decimals(n)
@@ -110,12 +111,12 @@ local function parse(text)
 end
 
 -- What stands there: a value, MISSING, or nil and why not.
-local function look_up(place, message)
-  local value = message.data
+local function look_up(place, m)
+  local value = m.data
   for _, key in ipairs(place.keys) do
     local inner
     if type(value) == "table" then inner = value[key] end
-    if inner == nil and #place.keys == 1 and OWN[key] then inner = message[key] end
+    if inner == nil and #place.keys == 1 and OWN[key] then inner = m[key] end
     value = inner
   end
   if value == nil or value == json.null then
@@ -144,13 +145,13 @@ function template.compile(text, kind)
     local ok, wrong = json.decode(table.concat(sample))
     if ok == nil then return nil, "it is not JSON: " .. wrong end
   end
-  return function(message)
+  return function(m)
     local parts = {}
     for i, piece in ipairs(pieces) do
       if type(piece) == "string" then
         parts[i] = piece
       else
-        local value, missing = look_up(piece, message)
+        local value, missing = look_up(piece, m)
         if value == nil then return nil, missing end
         parts[i] = piece.digits and value ~= MISSING and value or write(value, piece.in_string)
       end

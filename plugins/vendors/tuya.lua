@@ -159,7 +159,7 @@ plugin:deliver {
     local m = messages[1].data
     local endpoint = by_name[m.command]
     if not endpoint then return { status = 422, body = "tuya takes commands: { command = \"rename\", args = { … } }" } end
-    local result, why, code = command(endpoint, m.args or {})
+    local result, why, code = command(endpoint, type(m.args) == "table" and m.args or {})
     if result ~= nil then return true end
     if math.type(code) or cloud and cloud.is_refusal(code) then return { status = 422, body = why } end
     return nil, why

@@ -24,13 +24,27 @@ describe("a message", function()
 
   it("is neither, and says why", function()
     for why, data in pairs { ["not an object"] = "text", ["neither a reading"] = { device = "d", metric = "m", value = 1 }, ['"unit" is not a text'] = {
-      device = "d", metric = "m", value = 1, at = 2, unit = {} }, ['"quality" is not a text'] = { title = "t", quality = 1 } } do
+      device = "d", metric = "m", value = 1, at = 2, unit = {} }, ['"interval" is not a number'] = { device = "d", metric = "m", value = 1, at = 2, interval = "5m" },
+      ['"extra" is not an object'] = { reading = { device = "d", metric = "m", value = 1, at = 2, extra = 7 } }, ['"quality" is not a text'] = { title = "t", quality = 1 } } do
       local kind, said = read(data)
       assert.is_nil(kind)
       assert.truthy(said:find(why, 1, true), said)
     end
     assert.is_nil((read { device = "d", metric = "m", value = json.null, at = 2 }))
     assert.is_nil((read { device = "d", metric = "m", value = 1, at = 2.5 }))
+  end)
+
+  it("is of no time that has no date", function()
+    local first, last = -62135596800000, 253370764799999
+    for _, at in ipairs { first, last } do
+      assert.equal("reading", (read { device = "d", metric = "m", value = 1, at = at }))
+      assert.equal("alert", (read { title = "t", at = at }))
+    end
+    for _, at in ipairs { first - 1, last + 1, math.mininteger, math.maxinteger } do
+      for _, data in ipairs { { device = "d", metric = "m", value = 1, at = at }, { title = "t", at = at } } do
+        assert.same({ n = 2, nil, 'the field "at" is no time in ms' }, table.pack(read(data)))
+      end
+    end
   end)
 
   it("that is refused is found by halves, and all others are written", function()

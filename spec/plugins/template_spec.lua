@@ -5,7 +5,7 @@ local template = require "template"
 
 describe("a template", function()
   local message = { id = "m-1", device = "SN-1", source = "low", destination = "desk", created = 1000, attempt = 2, json = "…",
-    data = { title = 'He said "no"\\\n', n = 5, f = 5.6, yes = true, no = false, at = 1772352000000, null = json.null,
+    data = { title = 'He said "no"\\\n', n = 5, f = 5.6, yes = true, no = false, at = 1772352000000, null = json.null, far = math.maxinteger,
       device = "of the body", reading = { value = 5.26, tags = { "a", "b" } }, evil = '"} , "x": {"' } }
   local function fill(text, kind, m) return assert(template.compile(text, kind or "application/json"))(m or message) end
 
@@ -40,7 +40,8 @@ describe("a template", function()
   it("says which field is missing, unless it may be", function()
     for text, why in pairs { ["{{nothing}}"] = 'no field "nothing"', ["{{reading.nothing}}"] = 'no field "reading.nothing"',
       ["{{title.x}}"] = 'no field "title.x"', ["{{null}}"] = 'no field "null"', ["{{title:1}}"] = 'the field "title" is not a number',
-      ["{{f:iso}}"] = 'the field "f" is not a time in ms', ["{{json}}"] = 'no field "json"', ["{{reading.id}}"] = 'no field "reading.id"' } do
+      ["{{f:iso}}"] = 'the field "f" is not a time in ms', ["{{far:iso}}"] = 'the field "far" is not a time in ms',
+      ["{{far:unix}}"] = 'the field "far" is not a time in ms', ["{{json}}"] = 'no field "json"', ["{{reading.id}}"] = 'no field "reading.id"' } do
       local filled, said = fill(text, "text/plain")
       assert.is_nil(filled)
       assert.truthy(said:find(why, 1, true), said)

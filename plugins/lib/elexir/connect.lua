@@ -2,6 +2,7 @@
 -- month, and what the cloud offers can be called by commands, and by rules whose messages come here.
 local http = require "neap.http"
 local json = require "neap.json"
+local message = require "message"
 local neaplog = require "neap.log"
 local time = require "neap.time"
 local log = require "elexir.log"
@@ -205,8 +206,9 @@ return function(plugin, config)
   end
 
   plugin:deliver { handler = function(messages)
+    local kind, reading = message.read(messages[1])
+    if kind == "reading" then return upload_reading(reading) end
     local m = messages[1].data
-    if type(m.reading) == "table" then return upload_reading(m.reading) end
     local offer = OFFERED[m.command]
     if not offer then return { status = 422, body = "a message is a reading, or one of the commands" } end
     return offer.call(type(m.args) == "table" and m.args or {})

@@ -4,6 +4,7 @@ local crypto = require "neap.crypto"
 local http = require "neap.http"
 local json = require "neap.json"
 local log = require "neap.log"
+local told = require "message"
 local time = require "neap.time"
 local windows = require "windows"
 local shape = require "neuron.shape"
@@ -136,8 +137,8 @@ return function(plugin, config, s)
         indexes, records = {}, {}
       end
       for i, m in ipairs(messages) do
-        local reading = m.data.reading
-        if reading then
+        local kind, reading = told.read(m)
+        if kind == "reading" then
           local key = (reading.vendor or "") .. "\0" .. reading.device
           if rows[key] == nil then rows[key] = plugin.data:device(reading.device, reading.vendor) or false end
           local r = record(reading, rows[key] or nil)
@@ -145,8 +146,8 @@ return function(plugin, config, s)
           if r.buildingName then indexes[#indexes + 1], records[#records + 1] = i, r end
         else
           flush()
-          local command = COMMANDS[m.data.command]
-          outcomes[i] = command and outcome(command(m.data.args or {}))
+          local command, args = COMMANDS[m.data.command], m.data.args
+          outcomes[i] = command and outcome(command(type(args) == "table" and args or {}))
             or { status = 400, body = "a message has to carry a reading, or the command push or dataset" }
         end
       end

@@ -4,6 +4,7 @@ local crypto = require "neap.crypto"
 local glucose = require "glucose"
 local http = require "neap.http"
 local json = require "neap.json"
+local told = require "message"
 local time = require "neap.time"
 
 local ANSWER_WITHIN = 5 -- seconds
@@ -83,8 +84,10 @@ return function(plugin, config, fields)
       about = "Pushes glucose readings to push_to in Sinocare's dialect, until they are answered code 0.",
       retry_for = config.push_for,
       handler = function(messages)
-        local r = messages[1].data.reading
-        if not r then return { status = 422, body = "only readings are pushed in this dialect" } end
+        local kind, r = told.read(messages[1])
+        if kind ~= "reading" then
+          return { status = 422, body = kind and "only readings are pushed in this dialect" or r }
+        end
         local device = plugin.data:device(r.device, r.vendor)
         local people = device and device.owner and plugin.people:details(device.owner) -- nil without people = true
         local body, unsaid = message(r, device, people or {}, config)
