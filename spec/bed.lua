@@ -183,7 +183,7 @@ end }
 bed.POSTER = [[
 local plugin = ...
 local http = require "neap.http"
-plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
+plugin:deliver { several = true, options = { url = { "string" } }, handler = function(messages, to)
   local lines = {}
   for i, m in ipairs(messages) do lines[i] = m.id .. " " .. m.device .. " " .. m.data.n .. "\n" end
   return http.post { url = to.url, body = table.concat(lines), timeout = 30 }

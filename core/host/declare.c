@@ -367,16 +367,24 @@ int np_declare_terms(lua_State *L) {
   return 1;
 }
 
-/* The plugin's own terms, and over them what the entry in neap.lua says. */
-static void read_terms(lua_State *L, int declared, struct np_build *b) {
+/* The plugin's own terms, and over them what the entry in neap.lua says. A handler that was written for one message is given no more: it would say of all
+ * of them what became of the first. */
+static void read_terms(lua_State *L, int declared, bool several, struct np_build *b) {
   const struct np_order *order = b->order;
   struct np_error err;
   int top = lua_gettop(L);
   if (np_terms_read(L, declared, &b->code->terms, &err) < 0) luaL_error(L, "plugin:deliver: %s", err.text);
   if (!order->delivery) return;
+  several |= b->code->terms.batch > 1;
   if (np_json_decode(L, order->delivery, strlen(order->delivery), &err) < 0 || np_terms_known(L, -1, &err) < 0 ||
       np_terms_read(L, -1, &b->code->terms, &err) < 0) {
     lua_pushfstring(L, "%s.delivery.%s", order->settings_at, err.text);
+    lua_error(L);
+  }
+  if (b->code->terms.batch > 1 && !several) {
+    lua_pushfstring(
+        L, "%s.delivery.batch: %s takes one message at a time; a plugin whose handler takes more says so by several = true",
+        order->settings_at, order->plugin);
     lua_error(L);
   }
   lua_settop(L, top);
@@ -414,8 +422,9 @@ static void read_deliver(lua_State *L, int at, struct np_build *b) {
       c->options = *schema;
       *schema = NULL;
       lua_getfield(L, deliver, "terms");
-      read_terms(L, lua_gettop(L), b);
-      lua_pop(L, 1);
+      lua_getfield(L, deliver, "several");
+      read_terms(L, lua_gettop(L) - 1, lua_toboolean(L, -1), b);
+      lua_pop(L, 2);
       c->deliver = take_int(L, deliver, "handler");
     }
     b->place[0] = 0;

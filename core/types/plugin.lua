@@ -279,7 +279,9 @@ function plugin:derives(metrics) end
 ---terms, which neap.lua's entry may change by delivery = { … }: batch (messages at once, of any devices, each in
 ---order), batch_bytes, batch_wait (how long one waits for others), concurrency (of all lanes), rate ("10/s", "600/m",
 ---"1000/h"), retry_for ("3d"), backoff (from one try to the next at the most, "5m"), expires (of a message's life),
----redact (members of bodies and HTTP headers that are never shown: { "name", "patient.phone", "x-ward" }).
+---redact (members of bodies and HTTP headers that are never shown: { "name", "patient.phone", "x-ward" }). A handler
+---that deals with one message alone is never given more: an entry that asks for a larger batch is refused, unless
+---`batch` is more than 1 here, or `several = true` says that the handler takes more where somebody wants it.
 ---@param delivery neap.Deliver
 function plugin:deliver(delivery) end
 

@@ -213,7 +213,7 @@ local function grouped(messages, outcomes)
 end
 
 plugin:deliver {
-  concurrency = 2,
+  concurrency = 2, several = true,
   handler = function(messages)
     local outcomes = {}
     for _, group in ipairs(grouped(messages, outcomes)) do

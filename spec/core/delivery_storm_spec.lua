@@ -29,7 +29,7 @@ end)
 local post = [[
 local plugin = ...
 local http = require "neap.http"
-plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
+plugin:deliver { several = true, options = { url = { "string" } }, handler = function(messages, to)
   local lines = {}
   for i, m in ipairs(messages) do lines[i] = m.id .. " " .. m.device .. " " .. m.data.n .. "\n" end
   local res, why, code = http.post { url = to.url, body = table.concat(lines), timeout = 1 }

@@ -23,7 +23,7 @@ end)
 local desk = [[
 local plugin = ...
 local http = require "neap.http"
-plugin:deliver { options = { url = { "string" } }, handler = function(messages, to)
+plugin:deliver { several = true, options = { url = { "string" } }, handler = function(messages, to)
   local list = {}
   for i, m in ipairs(messages) do list[i] = { id = m.id, device = m.device, n = m.data.n, name = m.data.who.name, attempt = m.attempt } end
   local res, why, code = http.post { url = to.url, json = list }
@@ -80,6 +80,32 @@ describe("the terms of a delivery", function()
       out, code = bed.run { bed.neap, "check", folder }
       assert.equal(1, code)
       assert.truthy(out:find("desk.lua:3: plugin:deliver: ", 1, true), out)
+    end
+  end)
+
+  it("give a handler that deals with one message no more, whatever the entry says", function()
+    local folder = bed.folder()
+    local function check(declares, delivery)
+      bed.write(folder .. "/plugins/destinations/desk.lua", (desk:gsub("several = true,", declares, 1)))
+      bed.write(folder .. "/neap.lua", "return { destinations = { { \"desk\", url = \"x\", delivery = " .. delivery .. " } } }")
+      return bed.run { bed.neap, "check", folder }
+    end
+    for _, declares in ipairs { "", "batch = 1,", "several = false," } do
+      local out, code = check(declares, "{ batch = 2 }")
+      assert.equal(1, code, declares)
+      assert.truthy(out:find("destinations[1].delivery.batch: desk takes one message at a time", 1, true), out)
+      assert.equal(0, select(2, check(declares, "{ batch = 1, rate = '1/s' }")))
+    end
+    for _, declares in ipairs { "several = true,", "batch = 2,", "batch = 1, several = true," } do
+      assert.equal(0, select(2, check(declares, "{ batch = 1000 }")), declares)
+    end
+    local out = check("several = 1,", "{}")
+    assert.truthy(out:find("plugin:deliver: several: expected true or false, got a number", 1, true), out)
+    for _, name in ipairs { "sinocare", "elexir", "tuya" } do
+      bed.write(folder .. "/neap.lua", ([[return { plugins = %q, unlisted = false, connections = { { %q, delivery = { batch = 5 }, %s } } }]]):format(bed.plugins, name,
+        name == "sinocare" and "push_to = 'http://127.0.0.1:1/'" or name == "elexir" and "url = 'http://127.0.0.1:1', email = 'ana@example.org', password = 'correct horse'" or ""))
+      out = bed.run { bed.neap, "check", folder }
+      assert.truthy(out:find("connections[1].delivery.batch: " .. name .. " takes one message at a time", 1, true), out)
     end
   end)
 

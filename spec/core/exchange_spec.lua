@@ -17,7 +17,7 @@ plugin:on({}, function(r) plugin:send(r.metric, { device = r.device, name = r.ex
 local desk = [[
 local plugin = ...
 local http = require "neap.http"
-plugin:deliver { options = { url = { "string" }, word = { "secret" }, how = { "string", default = "" } }, handler = function(messages, to)
+plugin:deliver { several = true, options = { url = { "string" }, word = { "secret" }, how = { "string", default = "" } }, handler = function(messages, to)
   if to.how == "many" then
     local all = {}
     for i, m in ipairs(messages) do all[i] = http.post { url = to.url, body = m.json } end
