@@ -52,8 +52,6 @@ void np_mask_secret(const char *value, size_t len) {
   pthread_rwlock_unlock(&secrets_lock);
 }
 
-#define MASKS 512 /* at once: settings hold a few secrets, a request a few details */
-
 static void mask_one(struct np_buf *text, const struct np_mask *m) {
   if (!m->len || !text->len) return;
   char *at = text->data;
@@ -74,14 +72,17 @@ static int longer_first(const void *a, const void *b) {
 
 /* The longest first: "Ann" masked before "Ann Miller" would leave half of her name. */
 static void mask(struct np_buf *text) {
-  const struct np_mask *list[MASKS];
-  size_t n = 0;
+  size_t n = 0, most = 1;
   pthread_rwlock_rdlock(&secrets_lock);
-  for (const struct np_mask *m = people; m && n < MASKS; m = m->next) list[n++] = m;
-  for (const struct np_mask *m = secrets; m && n < MASKS; m = m->next) list[n++] = m;
+  for (const struct np_mask *m = people; m; m = m->next) most++;
+  for (const struct np_mask *m = secrets; m; m = m->next) most++;
+  const struct np_mask **list = np_alloc(most * sizeof *list);
+  for (const struct np_mask *m = people; m; m = m->next) list[n++] = m;
+  for (const struct np_mask *m = secrets; m; m = m->next) list[n++] = m;
   qsort(list, n, sizeof *list, longer_first);
   for (size_t i = 0; i < n; i++) mask_one(text, list[i]);
   pthread_rwlock_unlock(&secrets_lock);
+  free(list);
   np_redact_userinfo(text, false);
 }
 

@@ -166,6 +166,7 @@ static int any(struct pass *p) {
   while (p->at < p->end && *p->at && strchr("+-.0123456789abcdefghijklmnopqrstuvwxyzE", *p->at)) p->at++;
   if (p->at == from) return -1;
   if (!p->hidden) np_buf_add(p->out, from, (size_t)(p->at - from));
+  if (p->hidden && p->value && (*from == '-' || (*from >= '0' && *from <= '9'))) p->value(p->arg, from, (size_t)(p->at - from));
   return 0;
 }
 

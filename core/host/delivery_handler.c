@@ -103,15 +103,12 @@ static int raw_field(lua_State *L, int idx, const char *name) {
   return lua_rawget(L, idx);
 }
 
-/* RFC 9110 10.2.3: seconds, or a date. */
+/* RFC 9110 10.2.3: seconds, or a date; what is neither says nothing. */
 static int64_t retry_after(const char *text) {
-  char *end;
-  double ms = strtod(text, &end) * 1000;
-  if (end == text || *end) {
-    time_t at = curl_getdate(text, NULL);
-    if (at < 0) return 0;
-    ms = (double)at * 1000 - (double)np_now_ms();
-  }
+  size_t n = strspn(text, "0123456789.");
+  double ms = n && !text[n] ? strtod(text, NULL) * 1000 : 0;
+  time_t at = text[n] ? curl_getdate(text, NULL) : -1;
+  if (at >= 0) ms = (double)at * 1000 - (double)np_now_ms();
   if (!(ms > 0)) return 0;
   return ms > RETRY_AFTER_MOST ? RETRY_AFTER_MOST : (int64_t)ms;
 }
@@ -159,7 +156,7 @@ static bool read_answer(lua_State *L, struct np_result *r, int idx) {
   const char *body = raw_field(L, idx, "body") == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
   snprintf(r->answer, sizeof r->answer, "%.*s", start_of(body, len, sizeof r->answer - 1), body);
   if (!r->status)
-    snprintf(r->why, sizeof r->why, "the handler returned a table whose status is none of HTTP's");
+    snprintf(r->why, sizeof r->why, "answered %lld, which is no status of HTTP's", (long long)status);
   else if (r->verdict != NP_DELIVERY_DONE)
     snprintf(r->why, sizeof r->why, "answered %d%s%s", r->status, len ? ": " : "", r->answer);
   lua_settop(L, top);

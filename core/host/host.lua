@@ -119,7 +119,7 @@ local plugin = { name = core.name, store = core.store, data = core.data, people 
 --- @class neap.Deliver: what plugin:deliver takes.
 ---@field options? table<string, neap.Field> the settings of a destination
 ---@field batch? integer messages given together, 1 where absent
----@field several? boolean whether the handler takes more than one message, where `batch` is 1: neap.lua's entry may then ask for more
+---@field several? boolean whether the handler takes more than one message, where `batch` is 1: neap.lua may then ask for more
 ---@field batch_bytes? integer|string of their bodies together
 ---@field batch_wait? string|number a duration that one waits for others
 ---@field concurrency? integer deliveries at once, 8 where absent
@@ -350,8 +350,8 @@ end
 --- batch_bytes, batch_wait (how long one waits for others), concurrency (of all lanes), rate ("10/s", "600/m", "1000/h"),
 --- retry_for ("3d"), backoff (from one try to the next at the most, "5m"), expires (of a message's life), redact (members of bodies
 --- and HTTP headers that are never shown: { "name", "patient.phone", "x-ward" }).
---- A handler that deals with one message alone is never given more: an entry that asks for a larger batch is refused, unless `batch`
---- is more than 1 here, or `several = true` says that the handler takes more where somebody wants it.
+--- A handler that deals with one message alone is never given more: an entry that asks for a larger batch is refused, unless
+--- `batch` is more than 1 here, or `several = true` says that the handler takes more where somebody wants it.
 ---@param delivery neap.Deliver
 function plugin:deliver(t)
   registering "deliver"
@@ -361,7 +361,9 @@ function plugin:deliver(t)
     options = 1, batch = 1, batch_bytes = 1, batch_wait = 1, concurrency = 1, rate = 1, retry_for = 1, backoff = 1, expires = 1,
     redact = 1, handler = 1, about = 1, several = 1,
   })
-  if t.several ~= nil and type(t.several) ~= "boolean" then misuse("plugin:deliver: several: expected true or false, got a %s", type(t.several)) end
+  if t.several ~= nil and type(t.several) ~= "boolean" then
+    misuse("plugin:deliver: several: expected true or false, got a %s", type(t.several))
+  end
   local wrong = core.terms(t)
   if wrong then misuse("plugin:deliver: %s", wrong) end
   local terms = {}

@@ -44,7 +44,7 @@
 ---@class neap.Deliver
 ---@field options? table<string, neap.Field> the settings of a destination
 ---@field batch? integer messages given together, 1 where absent
----@field several? boolean whether the handler takes more than one message, where `batch` is 1: neap.lua's entry may then ask for more
+---@field several? boolean whether the handler takes more than one message, where `batch` is 1: neap.lua may then ask for more
 ---@field batch_bytes? integer|string of their bodies together
 ---@field batch_wait? string|number a duration that one waits for others
 ---@field concurrency? integer deliveries at once, 8 where absent

@@ -7,8 +7,8 @@ plugin:serve { "POST /m", keep = false, body = { device = { "string" }, n = { "i
   plugin:emit { device = req.body.device, metric = "m", value = req.body.n, at = 1600000000000 + req.body.n, extra = { name = req.body.name } }
   return 204
 end }
-plugin:command { "burst", args = { n = { "integer" }, devices = { "integer" } }, handler = function(args)
-  for i = 1, args.n do
+plugin:command { "burst", args = { n = { "integer" }, devices = { "integer" }, from = { "integer", default = 1 } }, handler = function(args)
+  for i = args.from, args.from + args.n - 1 do
     plugin:emit { device = "d" .. i % args.devices, metric = "m", value = i, at = 1600000000000 + i }
   end
 end }
@@ -17,7 +17,7 @@ local rule = [[
 local plugin = ...
 local config = plugin:config { expires = { "string", optional = true } }
 plugin:on({ metric = "m" }, function(r)
-  plugin:send("desk", { device = r.device, n = r.value, who = { name = r.extra and r.extra.name } }, config.expires and { expires = config.expires })
+  plugin:send("desk", { device = r.device, n = r.value, who = { name = r.extra and r.extra.name or r.value > 9999 and "patient " .. r.value or nil } }, config.expires and { expires = config.expires })
 end)
 ]]
 local desk = [[
@@ -290,6 +290,34 @@ describe("the terms of a delivery", function()
     host:wait_text "answered 500: no bed for ***"
     assert.is_nil(host.output:find("Waltheof", 1, true))
     assert.equal(2, count "attempts WHERE answer = 'no bed for ***'")
+  end)
+
+  it("mask it of all messages of a large batch, numbers too", function()
+    begin "{ batch = 1000, batch_wait = '5s', redact = { \"who.name\", \"n\" } }"
+    receiver.answer = function(r)
+      local first, last = r.json[1], r.json[#r.json]
+      return first.attempt == 1 and 500 or 200, ("no bed for %s, %d, %s, %d"):format(first.name, first.n, last.name, last.n)
+    end
+    assert.equal(0, select(2, host:command("call", "source", "burst", "n=2000", "devices=20", "from=10000")))
+    done()
+    assert.is_true(#receiver.requests[1].json > 500, #receiver.requests[1].json)
+    host:wait_text "answered 500: no bed for ***, ***, ***, ***"
+    assert.is_nil(host.output:find("bed for patient", 1, true))
+    assert.equal(0, count "attempts WHERE answer GLOB '*[0-9]*' OR error GLOB '*bed*[0-9]*'")
+  end)
+
+  it("leave a destination alone for as long as it asks, and for no time that it does not name", function()
+    begin "{ backoff = '1s' }"
+    for i, said in ipairs { "inf", "1e9", "0x7fff", "-1", "later", "nan", "" } do
+      local tries = 0
+      receiver.answer = function()
+        tries = tries + 1
+        return tries == 1 and 503 or 200, "", { ["Retry-After"] = said }
+      end
+      emit("a", i)
+      done("what was put off by " .. said)
+    end
+    assert.is_nil(host:read():find("asked for a pause", 1, true))
   end)
 
   it("bound how many go a second, of all lanes together", function()
