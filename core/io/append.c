@@ -240,6 +240,16 @@ static int find_known(struct work *w, bool *known) {
 
 static bool same_day(time_t a, time_t b) { return a / 86400 == b / 86400; }
 
+/* Not every file system can say "unless it is there" (NFS cannot); whoever else puts aside waits for the lock. */
+static int rename_to_new(struct work *w, const char *name) {
+  struct stat st;
+  if (renameat2(w->dir, w->a->name, w->dir, name, RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return -1;
+  if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) errno = EEXIST;
+  if (errno != ENOENT) return -1;
+  return renameat(w->dir, w->a->name, w->dir, name);
+}
+
 static int put_aside(struct work *w, int64_t until) {
   const char *ext = extension(w->a->name);
   char stamp[20], name[256];
@@ -251,7 +261,7 @@ static int put_aside(struct work *w, int64_t until) {
     char more[16] = "";
     if (n) snprintf(more, sizeof more, "_%03d", n);
     snprintf(name, sizeof name, "%.*s-%s%s%s", (int)(ext - w->a->name), w->a->name, stamp, more, ext);
-    bad = renameat2(w->dir, w->a->name, w->dir, name, RENAME_NOREPLACE);
+    bad = rename_to_new(w, name);
     if (bad && errno != EEXIST) break;
   }
   if (bad) return fail_errno(w, "putting aside");

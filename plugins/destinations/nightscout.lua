@@ -32,13 +32,21 @@ local function of_reading(r)
   return { path = "entries", row = entry }
 end
 
+-- Nightscout keeps one note of a moment, so that another alert of the same one would take its place: what an alert says decides
+-- which millisecond of its second it has.
+local function moment_of(a, m, text)
+  local hash = crypto.sha256(table.concat({ m.source, a.device, text }, "\0"))
+  return time.format(a.at // 1000 * 1000 + tonumber(hash:sub(1, 8), 16) % 1000)
+end
+
 local function of_alert(a, m)
   local text = a.title
   if type(a.value) == "number" then
     text = ("%s: %s%s"):format(text, json.encode(a.value), type(a.unit) == "string" and " " .. a.unit or "")
   end
   local notes = text .. " (" .. a.device .. (m.replayed and ", replayed)" or ")")
-  return { path = "treatments", row = { eventType = "Note", notes = notes, created_at = time.format(a.at), enteredBy = "neap" } }
+  return { path = "treatments",
+    row = { eventType = "Note", notes = notes, created_at = moment_of(a, m, text), enteredBy = "neap" } }
 end
 
 local function make(kind, what, m)

@@ -1,5 +1,5 @@
-/* A disk whose fsync fails or hangs, for one folder: loaded before the C library (LD_PRELOAD). The file $FAULTY_DISK_SAYS says "fail", "hang" (until it says
- * something else), or anything else; $FAULTY_DISK is the folder. */
+/* A disk whose fsync fails or hangs, or that does not know all of rename, as NFS, for one folder: loaded before the C library (LD_PRELOAD). The file
+ * $FAULTY_DISK_SAYS says "fail", "hang" (until it says something else), "plain", or anything else; $FAULTY_DISK is the folder. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,6 +26,16 @@ static int is_on_it(int fd) {
   if (!folder || n < 0) return 0;
   path[n] = 0;
   return strncmp(path, folder, strlen(folder)) == 0;
+}
+
+int renameat2(int from, const char *old, int to, const char *new, unsigned flags) {
+  int (*real)(int, const char *, int, const char *, unsigned) =
+      (int (*)(int, const char *, int, const char *, unsigned))dlsym(RTLD_NEXT, "renameat2");
+  if (is_on_it(from) && flags && says("plain")) {
+    errno = EINVAL;
+    return -1;
+  }
+  return real(from, old, to, new, flags);
 }
 
 int fsync(int fd) {

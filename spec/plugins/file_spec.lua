@@ -153,6 +153,22 @@ describe("file", function()
       check(30)
     end)
 
+    it("that does not know how to rename without replacing, as NFS, puts aside all the same, and replaces nothing", function()
+      disk "plain"
+      start 'rotate = "day"'
+      push(1, 1)
+      settled()
+      bed.write(out .. "/messages-20260301T080000Z.ndjson", "")
+      assert(os.execute("touch -d 2026-03-01T08:00:00Z " .. out .. "/messages.ndjson"))
+      push(2, 2)
+      settled()
+      assert.same({ "messages-20260301T080000Z.ndjson", "messages-20260301T080000Z_001.ndjson", "messages.ndjson" }, names())
+      assert.equal("", bed.read(out .. "/messages-20260301T080000Z.ndjson"))
+      for i, name in ipairs { "messages-20260301T080000Z_001.ndjson", "messages.ndjson" } do
+        assert.matches('^{"id":"msg_[^\n]*"value":' .. i .. "[^\n]*\n$", bed.read(out .. "/" .. name))
+      end
+    end)
+
     it("that hangs, holds up nothing else, nor the end of the host; nothing is lost or doubled", function()
       disk "hang"
       start 'rotate = "never", timeout = "1s"'
