@@ -72,10 +72,17 @@ struct np_outlet *np_outlet_get(struct np_broker *b, const char *destination) {
   return o;
 }
 
-/* From twenty on a tenth may come at once, the rest is spread; less is spread evenly: within a period there are never more. */
+/* From twenty on a tenth may come at once, the rest is spread; less is spread evenly: within a period there are never more, also where a new generation
+ * has the same rate. What was promised is given back. */
 static void set_rate(struct np_outlet *o, const struct np_terms *t) {
   double n = t->rate, burst = n >= 20 ? floor(n / 10) : 1, rest = n >= 20 ? n - burst : n;
-  o->per_us = t->rate ? rest / ((double)t->period * 1000) : 0;
+  double per_us = t->rate ? rest / ((double)t->period * 1000) : 0;
+  for (int i = 0; i < o->broker->host->lane_count; i++) {
+    if (o->places[i].turn) o->level += 1;
+    o->places[i].turn = 0;
+  }
+  if (per_us == o->per_us && burst == o->burst) return;
+  o->per_us = per_us;
   o->burst = burst;
   o->level = burst;
   o->filled = np_mono_us();
@@ -89,7 +96,6 @@ void np_outlet_adopt(struct np_outlet *o, const struct np_lane *lane, const stru
     o->concurrency = code->terms.concurrency;
     o->open_most = code->terms.backoff < OPEN_MOST ? code->terms.backoff : OPEN_MOST;
     set_rate(o, &code->terms);
-    for (int i = 0; i < lane->host->lane_count; i++) o->places[i].turn = 0;
     o->circuit = NP_CIRCUIT_CLOSED;
     o->failures = o->well = 0;
     o->open_ms = o->paused = o->since = 0;

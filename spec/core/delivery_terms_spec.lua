@@ -334,6 +334,28 @@ describe("the terms of a delivery", function()
     assert.is_true(times[25] - times[1] > 2.2, "24 turns of 100 ms") -- a lower bound: nothing makes it faster
   end)
 
+  it("bound it over a new generation too", function()
+    receiver = bed.receiver()
+    host = bed.host { plugins = { ["vendors/source.lua"] = source, ["rules/pass.lua"] = rule, ["rules/second.lua"] = rule:gsub('"desk"', '"other"'),
+      ["destinations/desk.lua"] = desk },
+      config = ("lanes = 1, destinations = { { 'desk', url = '%s/desk', delivery = { rate = '2/h' } }, { 'desk', name = 'other', url = '%s/other' } }"):format(receiver.url, receiver.url) }
+    local function arrived(where)
+      local n = 0
+      for _, r in ipairs(receiver:poll()) do n = n + (r.path == where and 1 or 0) end
+      return n
+    end
+    for generation = 2, 4 do
+      emit("a", generation)
+      bed.wait("the other's", function() return arrived "/other" == generation - 1 end)
+      bed.replace(host.plugins .. "/destinations/desk.lua", desk .. "-- " .. generation)
+      host:wait_for('"plugin":"other","generation":"' .. generation .. '"')
+    end
+    emit("b", 9)
+    bed.wait("the other's, on the same lane", function() return arrived "/other" == 4 end)
+    assert.equal(1, arrived "/desk")
+    bed.wait("the rest to wait for its turn", function() return count "outbox" == 3 and arrived "/desk" == 1 end)
+  end)
+
   it("bound how many are under way, of all lanes together", function()
     begin "{ concurrency = 3 }"
     local held, most = {}, 0
