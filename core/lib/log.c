@@ -91,7 +91,7 @@ static bool is_ours(const char *name) {
 }
 
 /* A log line must not be why a handler fails: too many fields are counted, names of the host's own get a "_". */
-void np_log_line(lua_State *L, int at, enum np_log_level level) {
+bool np_log_line(lua_State *L, int at, enum np_log_level level) {
   int fields = at + 1;
   const char *pairs[2 * (FIELDS_MOST + 2)];
   size_t n = 0, count = 0;
@@ -103,7 +103,7 @@ void np_log_line(lua_State *L, int at, enum np_log_level level) {
   pairs[2 * n] = "plugin";
   pairs[2 * n++ + 1] = np_env(L)->name;
   const char **names = lua_istable(L, fields) ? push_names(L, fields, &count) : NULL;
-  if (!np_log_wants(level) || (np_env(L)->may_log && !np_env(L)->may_log(np_env(L)))) return;
+  if (!np_log_wants(level) || (np_env(L)->may_log && !np_env(L)->may_log(np_env(L)))) return false;
   size_t shown = count < FIELDS_MOST ? count : FIELDS_MOST;
   for (size_t i = 0; i < shown; i++) names[i] = lua_pushstring(L, names[i]); /* a __tostring may change the table */
   for (size_t i = 0; i < shown; i++) {
@@ -122,15 +122,17 @@ void np_log_line(lua_State *L, int at, enum np_log_level level) {
   luaL_tolstring(L, -1, NULL);
   make_fit(L, true);
   np_log_pairs(level, lua_tostring(L, -1), pairs, n);
+  return true;
 }
 
 /* log.debug(text [, fields]), log.info, log.warn, log.error: writes a line.
  * @param text any
  * @param fields? table<string, any> shown by their names
+ * @return boolean written false where the log's level or limits.log leaves the line out
  */
 static int write_line(lua_State *L) {
-  np_log_line(L, 1, (enum np_log_level)lua_tointeger(L, lua_upvalueindex(1)));
-  return 0;
+  lua_pushboolean(L, np_log_line(L, 1, (enum np_log_level)lua_tointeger(L, lua_upvalueindex(1))));
+  return 1;
 }
 
 int luaopen_neap_log(lua_State *L) {

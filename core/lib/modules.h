@@ -2,6 +2,8 @@
 #ifndef NP_LIB_MODULES_H
 #define NP_LIB_MODULES_H
 
+#include <stdbool.h>
+
 #include <lauxlib.h>
 #include <lua.h>
 
@@ -17,6 +19,6 @@ extern const luaL_Reg np_modules_pure[];
 
 /* Writes a line of the log: its text is at the index `at`, its fields stand behind that. They are what the caller itself was given, and what is wrong
  * with them raises. log.c */
-void np_log_line(lua_State *L, int at, enum np_log_level level);
+bool np_log_line(lua_State *L, int at, enum np_log_level level);
 
 #endif

@@ -9,21 +9,25 @@ local log = {}
 ---Writes a line.
 ---@param text any
 ---@param fields? table<string, any> shown by their names
+---@return boolean # written false where the log's level or limits.log leaves the line out
 function log.debug(text, fields) end
 
 ---Writes a line.
 ---@param text any
 ---@param fields? table<string, any> shown by their names
+---@return boolean # written false where the log's level or limits.log leaves the line out
 function log.info(text, fields) end
 
 ---Writes a line.
 ---@param text any
 ---@param fields? table<string, any> shown by their names
+---@return boolean # written false where the log's level or limits.log leaves the line out
 function log.warn(text, fields) end
 
 ---Writes a line.
 ---@param text any
 ---@param fields? table<string, any> shown by their names
+---@return boolean # written false where the log's level or limits.log leaves the line out
 function log.error(text, fields) end
 
 return log

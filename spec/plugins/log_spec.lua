@@ -71,6 +71,28 @@ describe("log", function()
     end
   end)
 
+  it("counts no message as delivered whose line was left out", function()
+    host:stop()
+    local own, config = host.options.args, bed.read(host.folder .. "/neap.lua")
+    host.options.args = { "--log-level", "warn" }
+    host:begin()
+    push "SN-3"
+    host:wait_text "the line was left out, by limits.log or the log's level"
+    assert.equal(1, #host:sql "select 1 from outbox where device = 'SN-3'")
+    host:stop()
+    host.options.args = own
+    bed.write(host.folder .. "/neap.lua", (config:gsub('desk = { "log" }', 'desk = { "log", limits = { log = 1, log_burst = 1 } }')))
+    host:begin()
+    for _ = 1, 4 do push "SN-3" end
+    local rows = delivered("SN-3", 5)
+    for _, row in ipairs(rows) do assert.truthy(bed.wait("the line", function() return line_of(row.id) end)) end
+    host:stop()
+    bed.write(host.folder .. "/neap.lua", config)
+    host:begin()
+    for _ = 1, 300 do push "SN-4" end -- more than limits.log lets through at once
+    for _, row in ipairs(delivered("SN-4", 300)) do bed.wait("the line", function() return line_of(row.id) end) end
+  end)
+
   it("cuts a long body between characters", function()
     push "long"
     local row = delivered("long", 1)[1]
