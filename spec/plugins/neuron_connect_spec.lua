@@ -256,6 +256,20 @@ describe("neuron connecting, pushes", function()
     assert.is_true(link.n < 60, link.n .. " requests")
   end)
 
+  it("all of a batch but what is there already", function()
+    begin(function(n, request)
+      if n == 1 then return { 503, "" } end
+      if request.body:find('"value":0.5,', 1, true) or request.body:find('"value":0.5}', 1, true) then
+        return { 200, '{"code":1000,"message":"Data already exists","isSuccess":false}' }
+      end
+    end)
+    local list, wanted = list_of(1, 200)
+    feed(near, list)
+    link:wait("an empty outbox", function() return #near:sql "select seq from outbox" == 0 end)
+    assert.equal(#wanted - 1, #readings(far))
+    assert.equal(0, #near:sql "select seq from dead")
+  end)
+
   it("nothing with a key that is refused, and all of it once the key is right", function()
     begin(nil)
     near:stop()

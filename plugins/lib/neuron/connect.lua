@@ -110,11 +110,12 @@ return function(plugin, config, s)
 
   local function is_refused(result) return type(result) == "table" and (result.status == 400 or result.status == 413) end
 
-  -- Pushes the records of those messages. Of a batch that is refused, each half is tried again: what is wrong with one record keeps
-  -- no other from arriving.
+  -- Pushes the records of those messages. Of a batch that is refused, or of which something is there already, each half is tried
+  -- again: what is wrong with one record keeps no other from arriving, and of one alone it is known whether it is there.
   local function push_halves(indexes, records, outcomes, from, to)
-    local result = outcome(push { table.unpack(records, from, to) })
-    if is_refused(result) and from < to then
+    local data, why, code, res = push { table.unpack(records, from, to) }
+    local result = outcome(data, why, code, res)
+    if (is_refused(result) or code == 1000) and from < to then
       local middle = (from + to) // 2
       push_halves(indexes, records, outcomes, from, middle)
       push_halves(indexes, records, outcomes, middle + 1, to)
