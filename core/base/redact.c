@@ -1,9 +1,12 @@
 /* One pass over the text. Where it is no JSON the pass stops, and what was written is taken back. */
 #include "base/redact.h"
 
+#include <ctype.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/utf8.h"
 
 #define DEPTH_MAX 128
 #define NAME_MAX_BYTES 256 /* a longer member's name is no name that is looked for */
@@ -153,13 +156,54 @@ static int several(struct pass *p, char close, int (*one)(struct pass *p)) {
   return punctuation(p, close);
 }
 
+/* As many libraries write it: JSON in ASCII. */
+static void add_ascii_json(struct np_buf *b, const char *s, size_t len) {
+  for (size_t i = 0, n; i < len; i += n) {
+    n = np_utf8_len(s + i, len - i);
+    unsigned c = n > 1 ? (unsigned char)s[i] & (0x7fU >> n) : (unsigned char)s[i];
+    for (size_t k = 1; k < n; k++) c = c << 6 | ((unsigned char)s[i + k] & 63);
+    if (!n) n = 1;
+    if (c == '"' || c == '\\')
+      np_buf_addf(b, "\\%c", (char)c);
+    else if (c >= 0x10000)
+      np_buf_addf(b, "\\u%04x\\u%04x", 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+    else if (c < 0x20 || c > 0x7e)
+      np_buf_addf(b, "\\u%04x", c);
+    else
+      np_buf_addc(b, (char)c);
+  }
+}
+
+static void add_percent(struct np_buf *b, const char *s, size_t len) {
+  for (size_t i = 0; i < len; i++) {
+    if (isalnum((unsigned char)s[i]) || (s[i] && strchr("-._~", s[i])))
+      np_buf_addc(b, s[i]);
+    else
+      np_buf_addf(b, "%%%02X", (unsigned char)s[i]);
+  }
+}
+
+/* The string in p->text, and its other spellings: whoever answers with it may have either. */
+static void tell(struct pass *p) {
+  static void (*const spellings[])(struct np_buf *, const char *, size_t) = {add_ascii_json, add_percent};
+  const char *text = np_buf_text(&p->text);
+  struct np_buf other = {0};
+  p->value(p->arg, text, p->text.len);
+  for (int i = 0; i < 2; i++) {
+    np_buf_clear(&other);
+    spellings[i](&other, text, p->text.len);
+    if (other.len != p->text.len) p->value(p->arg, np_buf_text(&other), other.len);
+  }
+  np_buf_free(&other);
+}
+
 static int any(struct pass *p) {
   if (p->at == p->end) return -1;
   if (*p->at == '{') return several(p, '}', member);
   if (*p->at == '[') return several(p, ']', any);
   if (*p->at == '"') {
     int failed = string(p);
-    if (!failed && p->hidden && p->value) p->value(p->arg, np_buf_text(&p->text), p->text.len);
+    if (!failed && p->hidden && p->value) tell(p);
     return failed;
   }
   const char *from = p->at;

@@ -8,8 +8,8 @@
 #include "base/buf.h"
 
 /* Appends the text with "***" for the value of each member that is named: "name" is a member of that name at any depth, "patient.name" one inside a
- * member "patient"; a list between does not count. Of what is no JSON nothing is shown but "***". `value`, where given, is called with each string,
- * unescaped, and each number that was left out. */
+ * member "patient"; a list between does not count. Of what is no JSON nothing is shown but "***". `value`, where given, is called with each string
+ * that was left out, unescaped, and where they differ as JSON in ASCII and percent-encoded; and with each number. */
 void np_redact(struct np_buf *out, const char *json, size_t len, const char *const *names, size_t count,
                void (*value)(void *arg, const char *text, size_t len), void *arg);
 
