@@ -8,7 +8,7 @@ plugin:deliver {
     token = { "secret", optional = true, about = "sent as a bearer token" },
     timeout = { "duration", default = "10s", about = "how long an answer may take" },
   },
-  batch = 1, -- up to 1000: the handler gets so many messages of one device at once, oldest first
+  batch = 1, -- up to 1000, where the handler deals with all of `messages`: those of a device together, oldest first
   handler = function(messages, to)
     local m = messages[1]
     -- m.id is the same over all attempts, so the receiver can tell what comes twice. What is answered says what becomes
