@@ -35,7 +35,7 @@ end
 -- Nightscout keeps one note of a moment, so that another alert of the same one would take its place: what an alert says decides
 -- which millisecond of its second it has.
 local function moment_of(a, m, text)
-  local hash = crypto.sha256(table.concat({ m.source, a.device, text }, "\0"))
+  local hash = crypto.sha256(table.concat({ m.source, a.device, text, ("%d"):format(a.at) }, "\0"))
   return time.format(a.at // 1000 * 1000 + tonumber(hash:sub(1, 8), 16) % 1000)
 end
 

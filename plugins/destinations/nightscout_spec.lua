@@ -68,6 +68,8 @@ describe("nightscout", function()
     assert.same({ 1, 2 }, { #first, #both })
     assert.equal(first[1].created_at, both[1].created_at)
     assert.not_equal(both[1].created_at, both[2].created_at)
+    for i = 1, 2 do ns:message { title = "Low", device = "SN-1", at = t.now() + i } end -- the same, but for its millisecond
+    assert.not_equal(t.asked(NOTES)[3].json[1].created_at, t.asked(NOTES)[4].json[1].created_at)
   end)
 
   it("says of an alert that a replay sends it, at the time that it is about", function()
@@ -111,7 +113,7 @@ describe("nightscout", function()
   end)
 
   local function refuse_second(req) -- of two notes
-    if req.body:find("08:00:00.002Z", 1, true) then return 422, "that one" end
+    if req.body:find("3.2 mmol/L", 1, true) then return 422, "that one" end
     return echo(req)
   end
   for name, c in pairs { busy = { 503, "waiting waiting" },
@@ -121,7 +123,7 @@ describe("nightscout", function()
     it("goes by each answer where entries and notes go together, of which that to the notes is " .. name, function()
       local start = begin()
       t.plugin("low-glucose", { to = "ns", again = "0s" })
-      for i = 1, 2 do send { value = 3.1, at = t.now() + i } end
+      for i = 1, 2 do send { value = 3 + i / 10, at = t.now() + i } end
       t.http(ENTRIES, echo)
       t.http(NOTES, c[1])
       start()
