@@ -18,7 +18,7 @@ int luaopen_neap_webhooks(lua_State *L);
 extern const luaL_Reg np_modules_pure[];
 
 /* Writes a line of the log: its text is at the index `at`, its fields stand behind that. They are what the caller itself was given, and what is wrong
- * with them raises. log.c */
+ * with them raises. False where the level or limits.log leaves the line out. log.c */
 bool np_log_line(lua_State *L, int at, enum np_log_level level);
 
 #endif
