@@ -492,9 +492,9 @@ describe("tuya, connected to a far side that fails", function()
   end)
 
   it("does not start with one credential of two", function()
-    local config = bed.folder() .. "/neap.lua"
-    bed.write(config, ("return { plugins = %q, connections = { { \"tuya\", client_id = \"x\" } } }"):format(bed.plugins))
-    local out, code = bed.run { bed.neap, "check", config }
+    local path = bed.folder() .. "/neap.lua"
+    bed.write(path, ("return { plugins = %q, connections = { { \"tuya\", client_id = \"x\" } } }"):format(bed.plugins))
+    local out, code = bed.run { bed.neap, "check", path }
     assert.equal(1, code)
     assert.truthy(out:find "client_id and secret go together", out)
   end)
