@@ -127,11 +127,28 @@ describe("a timer", function()
   end)
 
   it("whose handler raises is held, with nothing of what it did", function()
-    reading("raise", "raise")
+    local received = reading("raise", "raise")
     local held = bed.wait("it to be held", function() return host:sql("select * from held where name = 'raise' and key = 'raise'")[1] end)
     assert.matches("rules/rule.lua:%d+: in the timer", held.error)
+    assert.equal(received, held.at) -- when it was due, which is its "now" once it is run again
     assert.equal(0, host:sql("select count(*) n from kv where key = 'raised'")[1].n)
     assert.same({}, armed "raise")
+  end)
+
+  it("that its rule no longer knows stays armed, for a generation that does", function()
+    local path = host.plugins .. "/rules/rule.lua"
+    local due = reading("kept", "both", 600) + 1
+    bed.wait("both to be armed", function() return #armed "kept" == 2 end)
+    host:stop()
+    assert.equal(0, select(2, bed.run { "sqlite3", host.store, ("update timers set due = %d where key = 'kept'"):format(due) }))
+    bed.write(path, (rule:gsub('plugin:timer%("other".-\n', "")))
+    host:begin()
+    assert.equal("silence", wait_told("kept", 1)[1].fired)
+    let_pass(0.3)
+    assert.same({ 1, "other" }, { #told "kept", armed("kept")[1].name })
+    bed.replace(path, rule)
+    local last = wait_told("kept", 2)[2]
+    assert.same({ "other", due }, { last.fired, last.due })
   end)
 
   it("survives kill -9, and fires once", function()
