@@ -89,7 +89,7 @@ deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 
 run: deps-run
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh examples/ward/run
 
 # Programs and libraries of others from npm, which specs run against neap: vendors' SDKs, and what checks what neap sends. Pinned: a spec means one version.
@@ -108,7 +108,7 @@ $(SDK_STAMP):
 	@touch $@
 
 test: deps sdk
-	@$(MAKE) --no-print-directory all test-programs
+	@$(MAKE) --no-print-directory -j$$(nproc) all test-programs
 	@B=$B sh spec/run $(SPEC)
 .PHONY: test-programs
 test-programs: $(TESTS) $(TOOLS)
