@@ -89,7 +89,6 @@ void np_declare_library(struct np_build *b, const char *name) {
   c->libraries[c->library_count++] = np_strdup(name);
 }
 
-/* Settings: decoded, checked against the schema at idx, kept; pushes the table. */
 /* What a setting is for, where that helps whoever has left it out or written it otherwise. */
 static const char *about_setting(lua_State *L, int schema_at, const struct np_problem *problem) {
   if (strcmp(problem->kind, "missing") != 0 && strcmp(problem->kind, "pattern") != 0) return NULL;
@@ -97,6 +96,7 @@ static const char *about_setting(lua_State *L, int schema_at, const struct np_pr
   return lua_getfield(L, -1, "about") == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
 }
 
+/* Settings: decoded, checked against the schema at schema_at, kept; pushes the table. */
 static void check_settings(lua_State *L, struct np_build *b, int schema_at, struct np_schema *schema) {
   const struct np_order *order = b->order;
   struct np_error err;
